@@ -1,0 +1,3 @@
+//! Being written.
+/// Site policy.
+pub struct SitePolicy;

@@ -1,0 +1,3 @@
+//! Being written.
+/// glexec.conf.
+pub struct GlexecConf;
