@@ -1,1 +1,27 @@
-//! Placeholder while the room is being built.
+//! Usage records of identity switches, and the spool that keeps them.
+//!
+//! One session of `glexec` is one record: a file of events, one JSON object a line, synced before the payload
+//! runs and moved from `open/` to `closed/` when it is final. A refused call leaves a record as well.
+//! This crate is linked into the setuid program: no `unsafe`, no Cargo features, `serde` and `serde_json` only.
+//!
+//! | looking for | see |
+//! |---|---|
+//! | what a record says | [`event`] |
+//! | how a line is written and checked | [`line`] |
+//! | writing: open, append, close, deny | [`spool`] |
+//! | reading: the folded [`Record`] and [`Damaged`] files | [`read`] |
+//! | UTC times as RFC 3339 | [`time`] |
+//! | argument texts that are safe to store | [`text`] |
+#![forbid(unsafe_code)]
+
+mod crc;
+pub mod event;
+pub mod line;
+pub mod read;
+pub mod spool;
+pub mod text;
+pub mod time;
+
+pub use event::{Batch, Denied, Event, Exit, Opened, Role, Subject, Usage};
+pub use read::{Damaged, Record, State};
+pub use spool::{OpenRecord, Spool};

@@ -1,0 +1,335 @@
+//! The spool: `open/<id>.jsonl` while a session runs, `closed/<id>.jsonl` once it is final.
+//!
+//! What a method returned `Ok` for is on the disk: files are synced before directories, directories before
+//! the answer. There is one writer per record; a sweep takes over with [`Spool::reopen`] when that writer is gone,
+//! and the session's lock decides who may.
+
+use crate::event::{Denied, Event, Opened};
+use crate::line;
+use crate::read::{self, Damaged, Record};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A spool directory, such as `/var/spool/pilotage/records`.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    dir: PathBuf,
+}
+
+/// A record that can still grow.
+#[derive(Debug)]
+#[must_use = "a record that is dropped stays open until the sweep finds it"]
+pub struct OpenRecord {
+    file: File,
+    spool: Spool,
+    id: String,
+    next_seq: u64,
+    length: u64,
+    finished: bool,
+}
+
+impl Spool {
+    /// Names the directory; nothing is touched yet.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// Where the spool is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Creates the record of a session with its first event; file and directory are synced.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the id was used before, `InvalidInput` when it cannot name a file, or what the
+    /// file system says. On an error no payload must run.
+    pub fn open(&self, opened: &Opened) -> io::Result<OpenRecord> {
+        self.prepare()?;
+        let id = &opened.record_id;
+        if self.closed_path(id)?.exists() {
+            return Err(used_before(id));
+        }
+        let path = self.open_path(id)?;
+        let mut record = OpenRecord {
+            file: create(&path)?,
+            spool: self.clone(),
+            id: id.clone(),
+            next_seq: 0,
+            length: 0,
+            finished: false,
+        };
+        let written = record
+            .write(&Event::Open(Box::new(opened.clone())))
+            .and_then(|()| sync_dir(&self.open_dir()));
+        if let Err(error) = written {
+            // A file without its first event would be a session that never was.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(record)
+    }
+
+    /// Writes the record of a refused call, straight to `closed/`; file and directory are synced.
+    ///
+    /// # Errors
+    /// As [`Spool::open`].
+    pub fn deny(&self, denied: &Denied) -> io::Result<()> {
+        self.prepare()?;
+        let path = self.closed_path(&denied.record_id)?;
+        let bytes = encode(0, &Event::Denied(Box::new(denied.clone())))?;
+        let mut file = create(&path)?;
+        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+        if let Err(error) = written.and_then(|()| sync_dir(&self.closed_dir())) {
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Takes over a record whose writer is gone; a torn last line is cut off.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not open (any more), `InvalidData` when it is damaged.
+    pub fn reopen(&self, id: &str) -> io::Result<OpenRecord> {
+        let path = self.open_path(id)?;
+        let refuse = |damaged: Damaged| io::Error::new(damaged.error_kind(), damaged.to_string());
+        let found = read::file(&path).map_err(refuse)?;
+        let mut file = OpenOptions::new().append(true).open(&path)?;
+        let mut length = found.intact_bytes;
+        file.set_len(length)?;
+        if !found.ends_with_newline {
+            file.write_all(b"\n")?;
+            length += 1;
+        }
+        Ok(OpenRecord {
+            file,
+            spool: self.clone(),
+            id: id.to_owned(),
+            next_seq: found.lines.last().map_or(0, |l| l.seq + 1),
+            length,
+            finished: found
+                .lines
+                .iter()
+                .filter_map(|l| l.event.as_ref())
+                .any(Event::is_final),
+        })
+    }
+
+    /// The ids of all open records, oldest first (UUIDv7 sorts by time); none when there is no spool yet.
+    ///
+    /// # Errors
+    /// What reading the directory says.
+    pub fn open_ids(&self) -> io::Result<Vec<String>> {
+        ids(&self.open_dir())
+    }
+
+    /// All records, open and closed, ordered by id; none when there is no spool yet. Files are read one by one.
+    ///
+    /// # Errors
+    /// What reading the directories says; a damaged file is an item, not an error.
+    pub fn records(&self) -> io::Result<impl Iterator<Item = Result<Record, Damaged>> + use<>> {
+        // Open ones are listed first: a record that is closed meanwhile is then seen in both, never in none.
+        let (open, closed) = (self.open_ids()?, ids(&self.closed_dir())?);
+        let mut all: Vec<String> = open.into_iter().chain(closed).collect();
+        all.sort_unstable();
+        all.dedup();
+        let spool = self.clone();
+        Ok(all.into_iter().map(move |id| spool.record(&id)))
+    }
+
+    /// One record by its id, wherever it stands.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the file is missing, unreadable or damaged.
+    pub fn record(&self, id: &str) -> Result<Record, Damaged> {
+        self.found(id)
+            .and_then(|(path, found)| Record::fold(&path, id, found))
+    }
+
+    /// The lines of one record, for those who want each event.
+    ///
+    /// # Errors
+    /// As [`Spool::record`].
+    pub fn lines(&self, id: &str) -> Result<Vec<line::Line>, Damaged> {
+        self.found(id).map(|(_, found)| found.lines)
+    }
+
+    fn found(&self, id: &str) -> Result<(PathBuf, read::Found), Damaged> {
+        let unnamed = |e: io::Error| Damaged::file(&self.dir, e.kind(), e.to_string());
+        let open = self.open_path(id).map_err(unnamed)?;
+        match read::file(&open) {
+            // It may have been closed between the listing and now.
+            Err(damaged) if damaged.error_kind() == ErrorKind::NotFound => {
+                let closed = self.closed_path(id).map_err(unnamed)?;
+                read::file(&closed).map(|found| (closed, found))
+            }
+            other => other.map(|found| (open, found)),
+        }
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        for dir in [self.open_dir(), self.closed_dir()] {
+            match DirBuilder::new().mode(0o700).create(&dir) {
+                Ok(()) => sync_dir(&self.dir)?,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(named(&dir, e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn open_dir(&self) -> PathBuf {
+        self.dir.join("open")
+    }
+
+    fn closed_dir(&self) -> PathBuf {
+        self.dir.join("closed")
+    }
+
+    fn open_path(&self, id: &str) -> io::Result<PathBuf> {
+        file_name(id).map(|name| self.open_dir().join(name))
+    }
+
+    fn closed_path(&self, id: &str) -> io::Result<PathBuf> {
+        file_name(id).map(|name| self.closed_dir().join(name))
+    }
+}
+
+impl OpenRecord {
+    /// The record's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Appends an event that is not the last one, and syncs it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a final event (see [`OpenRecord::close`]) or a record that has one; else what the file
+    /// system says, and then the record stands as it was before the call.
+    pub fn append(&mut self, event: &Event) -> io::Result<()> {
+        if event.is_final() {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "a final event closes the record: use close",
+            ));
+        }
+        self.write(event)
+    }
+
+    /// Appends the final event, syncs it, and moves the record to `closed/`; both directories are synced.
+    ///
+    /// A record that already has its final event (its writer died before the move) is only moved.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an event that is not `Close` or `Lost`, `AlreadyExists` when a closed record has this
+    /// id, or what the file system says; the record then stays open for the sweep.
+    pub fn close(mut self, event: &Event) -> io::Result<()> {
+        if !matches!(event, Event::Close { .. } | Event::Lost { .. }) {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "only close and lost end a record",
+            ));
+        }
+        let (from, to) = (self.spool.open_path(&self.id)?, self.spool.closed_path(&self.id)?);
+        if to.exists() {
+            return Err(used_before(&self.id));
+        }
+        if !self.finished {
+            self.write(event)?;
+        }
+        fs::rename(&from, &to).map_err(|e| named(&from, e))?;
+        sync_dir(&self.spool.closed_dir())?;
+        sync_dir(&self.spool.open_dir())
+    }
+
+    fn write(&mut self, event: &Event) -> io::Result<()> {
+        if self.finished {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("record {} is final", self.id),
+            ));
+        }
+        let bytes = encode(self.next_seq, event)?;
+        if let Err(error) = self.file.write_all(&bytes).and_then(|()| self.file.sync_data()) {
+            // Part of the line may stand: without this the next event would be glued to it.
+            let _ = self.file.set_len(self.length);
+            return Err(io::Error::new(
+                error.kind(),
+                format!("record {}: {error}", self.id),
+            ));
+        }
+        self.next_seq += 1;
+        self.length += bytes.len() as u64;
+        self.finished = event.is_final();
+        Ok(())
+    }
+}
+
+fn encode(seq: u64, event: &Event) -> io::Result<Vec<u8>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(line::encode(
+        seq,
+        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+        event,
+    )?)
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| named(path, e))
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)
+        .and_then(|d| d.sync_all())
+        .map_err(|e| named(dir, e))
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn used_before(id: &str) -> io::Error {
+    io::Error::new(ErrorKind::AlreadyExists, format!("record {id} is closed already"))
+}
+
+/// Ids become file names, so only what a UUID or ULID is made of is let through.
+fn file_name(id: &str) -> io::Result<String> {
+    let good = (1..=64).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    if !good {
+        return Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            "a record id has 1 to 64 letters, digits and hyphens",
+        ));
+    }
+    Ok(format!("{id}.jsonl"))
+}
+
+fn ids(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(named(dir, e)),
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|e| named(dir, e))?.file_name();
+        if let Some(id) = name.to_str().and_then(|n| n.strip_suffix(".jsonl")) {
+            ids.push(id.to_owned());
+        }
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+#[cfg(test)]
+#[path = "spool_tests.rs"]
+mod tests;

@@ -1,0 +1,300 @@
+use super::*;
+use crate::event::{Exit, Usage};
+use crate::read::State;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A directory that is removed when the test ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("record-test-{}-{number}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn spool(&self) -> Spool {
+        Spool::new(&self.0)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn opened(id: &str) -> Opened {
+    Opened {
+        record_id: id.to_owned(),
+        host: "wn1".to_owned(),
+        start_unix_ns: 5,
+        ..Opened::default()
+    }
+}
+
+fn usage(cpu_user_us: u64) -> Usage {
+    Usage {
+        wall_ns: 9,
+        cpu_user_us,
+        ..Usage::default()
+    }
+}
+
+fn close(cpu_user_us: u64) -> Event {
+    let exit = Exit {
+        code: Some(3),
+        ..Exit::default()
+    };
+    Event::Close {
+        end_unix_ns: 14,
+        usage: Box::new(usage(cpu_user_us)),
+        exit: Box::new(exit),
+        clock_stepped: false,
+    }
+}
+
+fn lost() -> Event {
+    Event::Lost {
+        end_unix_ns: 7,
+        usage: None,
+        cause: "reboot".to_owned(),
+        estimated: true,
+        leftovers: 0,
+    }
+}
+
+fn append_raw(path: &Path, bytes: &[u8]) {
+    OpenOptions::new()
+        .append(true)
+        .open(path)
+        .unwrap()
+        .write_all(bytes)
+        .unwrap();
+}
+
+#[test]
+fn a_session_is_folded_from_its_events() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let mut record = spool.open(&opened("a1")).unwrap();
+    assert_eq!(spool.record("a1").unwrap().state, State::Running);
+    record.append(&Event::Exec { pid: 42 }).unwrap();
+    record.append(&Event::Usage { usage: usage(10) }).unwrap();
+    record.close(&close(20)).unwrap();
+
+    let read = spool.record("a1").unwrap();
+    assert_eq!(
+        (read.state, read.pid, read.end_unix_ns),
+        (State::Closed, Some(42), Some(14))
+    );
+    assert_eq!(read.usage, Some(usage(20)));
+    assert_eq!(read.exit.unwrap().code, Some(3));
+    assert_eq!(spool.open_ids().unwrap(), Vec::<String>::new());
+    assert_eq!(spool.records().unwrap().count(), 1);
+}
+
+#[test]
+fn files_and_directories_are_for_root_alone() {
+    let scratch = Scratch::new();
+    let _open = scratch.spool().open(&opened("a1")).unwrap();
+    let mode = |path: &str| fs::metadata(scratch.0.join(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(
+        [mode("open"), mode("closed"), mode("open/a1.jsonl")],
+        [0o700, 0o700, 0o600]
+    );
+}
+
+#[test]
+fn an_id_is_used_once() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let record = spool.open(&opened("a1")).unwrap();
+    assert_eq!(
+        spool.open(&opened("a1")).unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
+    record.close(&close(1)).unwrap();
+    assert_eq!(
+        spool.open(&opened("a1")).unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
+    let denied = Denied {
+        record_id: "a1".to_owned(),
+        ..Denied::default()
+    };
+    assert_eq!(spool.deny(&denied).unwrap_err().kind(), ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn an_id_cannot_leave_the_spool() {
+    let scratch = Scratch::new();
+    for bad in ["", "../x", "a/b", "a.b", &"x".repeat(65)] {
+        assert_eq!(
+            scratch.spool().open(&opened(bad)).unwrap_err().kind(),
+            ErrorKind::InvalidInput,
+            "{bad}"
+        );
+        assert!(scratch.spool().record(bad).is_err());
+    }
+}
+
+#[test]
+fn a_second_close_is_refused() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let first = spool.open(&opened("a1")).unwrap();
+    let second = spool.reopen("a1").unwrap();
+    first.close(&close(1)).unwrap();
+    assert_eq!(
+        second.close(&lost()).unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
+    assert_eq!(spool.reopen("a1").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(spool.record("a1").unwrap().state, State::Closed);
+}
+
+#[test]
+fn events_stand_where_they_belong() {
+    let scratch = Scratch::new();
+    let mut record = scratch.spool().open(&opened("a1")).unwrap();
+    assert_eq!(
+        record.append(&close(1)).unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    assert_eq!(
+        record.close(&Event::Exec { pid: 1 }).unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+}
+
+#[test]
+fn a_writer_that_died_before_the_move_is_finished_by_the_sweep() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let mut record = spool.open(&opened("a1")).unwrap();
+    record.write(&close(1)).unwrap();
+    drop(record);
+    spool.reopen("a1").unwrap().close(&lost()).unwrap();
+    assert_eq!(
+        spool.record("a1").unwrap().state,
+        State::Closed,
+        "the supervisor's word stands"
+    );
+}
+
+#[test]
+fn a_torn_last_line_is_left_out_and_cut_by_the_sweep() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let mut record = spool.open(&opened("a1")).unwrap();
+    record.append(&Event::Usage { usage: usage(10) }).unwrap();
+    let path = scratch.0.join("open/a1.jsonl");
+    append_raw(&path, br#"{"seq":2,"written_unix_ns":1,"event":"usa"#);
+
+    let read = spool.record("a1").unwrap();
+    assert!(read.torn);
+    assert_eq!(read.usage, Some(usage(10)));
+
+    spool.reopen("a1").unwrap().close(&lost()).unwrap();
+    let read = spool.record("a1").unwrap();
+    assert_eq!(
+        (read.state, read.torn, read.estimated),
+        (State::Lost, false, true)
+    );
+    assert_eq!(read.usage, Some(usage(10)), "the last checkpoint holds");
+}
+
+#[test]
+fn a_line_that_lost_only_its_newline_is_kept() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let mut record = spool.open(&opened("a1")).unwrap();
+    record.append(&Event::Exec { pid: 42 }).unwrap();
+    record.file.set_len(record.length - 1).unwrap();
+    drop(record);
+    spool.reopen("a1").unwrap().close(&lost()).unwrap();
+    let read = spool.record("a1").unwrap();
+    assert_eq!((read.pid, read.state), (Some(42), State::Lost));
+}
+
+#[test]
+fn a_flipped_bit_is_named_by_file_and_line_and_hides_no_other_record() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let mut bad = spool.open(&opened("a1")).unwrap();
+    bad.append(&Event::Exec { pid: 42 }).unwrap();
+    bad.close(&close(1)).unwrap();
+    spool.open(&opened("a2")).unwrap().close(&close(1)).unwrap();
+    let path = scratch.0.join("closed/a1.jsonl");
+    let mut bytes = fs::read(&path).unwrap();
+    let second = bytes.iter().position(|b| *b == b'\n').unwrap() + 20;
+    bytes[second] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+
+    let all: Vec<_> = spool.records().unwrap().collect();
+    let damaged = all[0].as_ref().unwrap_err();
+    assert_eq!((damaged.path.as_path(), damaged.line), (path.as_path(), Some(2)));
+    assert_eq!(all[1].as_ref().unwrap().id, "a2");
+}
+
+#[test]
+fn missing_and_foreign_lines_are_damage() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let mut record = spool.open(&opened("a1")).unwrap();
+    record.next_seq = 2;
+    record.append(&Event::Exec { pid: 1 }).unwrap();
+    assert_eq!(spool.record("a1").unwrap_err().line, Some(2));
+
+    let path = scratch.0.join("open/b1.jsonl");
+    fs::copy(scratch.0.join("open/a1.jsonl"), &path).unwrap();
+    assert!(spool.record("b1").is_err());
+    for nonsense in [&b""[..], b"\n", b"{}\n", b"[1]\n", &[0xFF; 300], &[0; 4096]] {
+        fs::write(&path, nonsense).unwrap();
+        assert!(spool.record("b1").is_err(), "{nonsense:?}");
+    }
+}
+
+#[test]
+fn a_refusal_is_one_line() {
+    let scratch = Scratch::new();
+    let denied = Denied {
+        record_id: "d1".to_owned(),
+        at_unix_ns: 77,
+        code: 203,
+        reason: "banned".to_owned(),
+        nested_signs: vec!["cgroup".to_owned()],
+        ..Denied::default()
+    };
+    scratch.spool().deny(&denied).unwrap();
+    let read = scratch.spool().record("d1").unwrap();
+    assert_eq!((read.state, read.start_unix_ns()), (State::Denied, 77));
+    assert_eq!(*read.denied.unwrap(), denied);
+}
+
+#[test]
+fn a_full_disk_is_reported_and_leaves_the_record_readable() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let mut record = spool.open(&opened("a1")).unwrap();
+    let good = record.file.try_clone().unwrap();
+    record.file = OpenOptions::new().append(true).open("/dev/full").unwrap();
+    let error = record.append(&Event::Exec { pid: 1 }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    record.file = good;
+    record.append(&Event::Exec { pid: 2 }).unwrap();
+    assert_eq!(spool.record("a1").unwrap().pid, Some(2));
+}
+
+#[test]
+fn a_spool_that_cannot_be_made_is_an_error_with_its_name() {
+    let scratch = Scratch::new();
+    let file = scratch.0.join("file");
+    fs::write(&file, "").unwrap();
+    let error = Spool::new(&file).open(&opened("a1")).unwrap_err();
+    assert!(error.to_string().contains("file/open"), "{error}");
+}
