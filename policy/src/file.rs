@@ -1,3 +1,332 @@
-//! Being written.
-/// Site policy.
-pub struct SitePolicy;
+//! `/etc/pilotage/policy.toml`: reading it, and its meaning.
+//!
+//! Unknown keys are errors. Every error names line and column. The keys, their defaults and examples are in
+//! `docs/policy.md`; [`raw`] has the same list as the parser sees it.
+
+mod raw;
+
+use crate::identity::{AccountName, Malformed};
+use crate::ids::{IdRange, IdSet};
+use crate::ports::PortRange;
+use crate::wire::Service;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the policy lies.
+pub const POLICY_FILE: &str = "/etc/pilotage/policy.toml";
+
+/// The whole policy of a site.
+#[derive(Debug, Clone)]
+pub struct SitePolicy {
+    /// `[callers] allow`: who may call `glexec`; united with `user_white_list` of `glexec.conf`.
+    pub callers: Vec<CallerPattern>,
+    /// `[accounts]`.
+    pub accounts: AccountsPolicy,
+    /// `[trust]`.
+    pub trust: TrustPolicy,
+    /// `[bans]`.
+    pub bans: BansPolicy,
+    /// `[mapping]`.
+    pub mapping: MappingPolicy,
+    /// `[payload]`.
+    pub payload: PayloadPolicy,
+    /// `[ports]`.
+    pub ports: PortsPolicy,
+    /// `[accounting]`.
+    pub accounting: AccountingPolicy,
+}
+
+/// Which local accounts a payload may get, whatever a mapping service says.
+#[derive(Debug, Clone)]
+pub struct AccountsPolicy {
+    /// Uids that may be mapped to.
+    pub uids: IdSet,
+    /// Accounts that may be mapped to by name, whatever their uid (but never below the floor).
+    pub names: Vec<AccountName>,
+    /// Gids that a payload may have, primary or supplementary.
+    pub gids: IdSet,
+    /// Groups of the caller that survive the switch: the batch system tracks its jobs by them.
+    pub keep_gids: IdSet,
+}
+
+/// Which credentials are believed.
+#[derive(Debug, Clone)]
+pub struct TrustPolicy {
+    /// Hashed directory of CA certificates, signing policies and CRLs.
+    pub ca_dir: PathBuf,
+    /// Directory of LSC files and VOMS server certificates, one folder per VO.
+    pub voms_dir: PathBuf,
+    /// Refuse CAs without a CRL.
+    pub require_crl: bool,
+    /// Longest validity of a proxy, from its notBefore to its notAfter.
+    pub max_proxy_lifetime: Duration,
+    /// Accept limited proxies.
+    pub allow_limited: bool,
+}
+
+/// A path and whether the administrator wrote it: only a written one must exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfiguredPath {
+    /// The path.
+    pub path: PathBuf,
+    /// False when it is the built-in default.
+    pub explicit: bool,
+}
+
+/// Who is locked out, whatever the mapping says. Same grammar as a grid-mapfile; only the key counts.
+#[derive(Debug, Clone)]
+pub struct BansPolicy {
+    /// Banned DNs; `*` is a wildcard.
+    pub dn_file: ConfiguredPath,
+    /// Banned FQANs; `*` is a wildcard.
+    pub fqan_file: ConfiguredPath,
+}
+
+/// A place where mappings come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapSource {
+    /// DN to account, local file.
+    GridMapfile,
+    /// FQAN to account, local file.
+    VomsMapfile,
+    /// A service on the network.
+    Service(Service),
+}
+
+impl fmt::Display for MapSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MapSource::GridMapfile => "grid-mapfile",
+            MapSource::VomsMapfile => "voms-mapfile",
+            MapSource::Service(service) => service.name(),
+        })
+    }
+}
+
+/// How an identity becomes an account.
+#[derive(Debug, Clone)]
+pub struct MappingPolicy {
+    /// First source that knows the user decides; a Deny of a service ends the search.
+    pub order: Vec<MapSource>,
+    /// DN to account.
+    pub grid_mapfile: PathBuf,
+    /// FQAN to account.
+    pub voms_mapfile: PathBuf,
+    /// FQAN to group.
+    pub group_mapfile: ConfiguredPath,
+    /// Pool account leases.
+    pub gridmapdir: ConfiguredPath,
+    /// How long an answer of a service is reused.
+    pub cache_ttl: Duration,
+    /// The services named in `order`.
+    pub services: BTreeMap<&'static str, ServicePolicy>,
+}
+
+/// How to reach a mapping service.
+#[derive(Debug, Clone)]
+pub struct ServicePolicy {
+    /// Tried in turn until one answers.
+    pub endpoints: Vec<String>,
+    /// Certificate of this host, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// For the whole conversation.
+    pub timeout: Duration,
+}
+
+/// What happens to a payload that calls `glexec`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NestedPolicy {
+    /// The call fails.
+    Refuse,
+    /// The call fails and the payload is ended.
+    Kill,
+}
+
+/// How payloads run.
+#[derive(Debug, Clone)]
+pub struct PayloadPolicy {
+    /// Set `PR_SET_NO_NEW_PRIVS` before exec: setuid programs give the payload nothing.
+    pub no_new_privs: bool,
+    /// Reaction to a nested call.
+    pub nested: NestedPolicy,
+    /// End every process of the payload once its first one has ended.
+    pub kill_leftovers: bool,
+}
+
+/// Callback ports.
+#[derive(Debug, Clone)]
+pub struct PortsPolicy {
+    /// What the firewall lets in; `None` leases nothing.
+    pub range: Option<PortRange>,
+    /// Ports in a block.
+    pub per_payload: u16,
+    /// Rest between two payloads on one block (TIME_WAIT).
+    pub quarantine: Duration,
+    /// Only leased ports may be bound.
+    pub enforce: bool,
+    /// What callers outside should dial; `None` means this host's name.
+    pub hostname: Option<String>,
+    /// One share per host behind a common address.
+    pub hosts: BTreeMap<String, PortRange>,
+}
+
+impl PortsPolicy {
+    /// The ports that this host may lease: its share when shares are listed, else the whole range.
+    ///
+    /// A host that is missing from a list of shares gets nothing: it would collide with its neighbours.
+    pub fn share_of(&self, host: &str) -> Option<PortRange> {
+        if self.hosts.is_empty() {
+            self.range
+        } else {
+            self.hosts.get(host).copied()
+        }
+    }
+}
+
+/// The site's own record.
+#[derive(Debug, Clone)]
+pub struct AccountingPolicy {
+    /// Spool of usage records.
+    pub spool: PathBuf,
+    /// Run nothing that cannot be recorded.
+    pub require_record: bool,
+}
+
+/// Who may call, as written in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallerPattern {
+    /// `*`
+    Anybody,
+    /// An account name.
+    Account(AccountName),
+    /// `.base`: `base` followed by digits.
+    Pool(AccountName),
+}
+
+impl CallerPattern {
+    /// Parses `*`, `name` or `.base`.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        match text.strip_prefix('.') {
+            _ if text == "*" => Ok(Self::Anybody),
+            Some(base) => AccountName::parse(base).map(Self::Pool),
+            None => AccountName::parse(text).map(Self::Account),
+        }
+    }
+
+    /// Whether the account is meant.
+    pub fn matches(&self, name: &AccountName) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Account(account) => account == name,
+            Self::Pool(base) => name
+                .as_str()
+                .strip_prefix(base.as_str())
+                .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_digit())),
+        }
+    }
+}
+
+/// What is wrong with a policy file, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyError {
+    /// The file.
+    pub file: PathBuf,
+    /// Line and column, counted from 1; `None` when the file could not be read.
+    pub position: Option<(usize, usize)>,
+    /// Reason and remedy, one line.
+    pub reason: String,
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+impl std::error::Error for PolicyError {}
+
+impl SitePolicy {
+    /// Reads and parses a file. `glexec` does not use this: it checks the descriptor first, see [`Self::parse`].
+    pub fn load(file: &Path) -> Result<Self, PolicyError> {
+        let text = std::fs::read_to_string(file).map_err(|e| PolicyError {
+            file: file.to_owned(),
+            position: None,
+            reason: format!("cannot be read: {e}"),
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Parses the text of `file`.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, PolicyError> {
+        let located = |span: Option<std::ops::Range<usize>>, reason: String| PolicyError {
+            file: file.to_owned(),
+            position: span.map(|s| position(text, s.start)),
+            reason: reason.replace('\n', " "),
+        };
+        let raw: raw::Policy = toml::from_str(text).map_err(|e| located(e.span(), e.message().to_owned()))?;
+        raw.check().map_err(|(span, reason)| located(Some(span), reason))
+    }
+
+    /// Settings that are understood and have no effect in this version.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let mapping = &self.mapping;
+        let mut found = Vec::new();
+        if mapping.gridmapdir.explicit {
+            found.push("[mapping] gridmapdir: pool accounts are not leased yet; '.pool' entries are skipped");
+        }
+        if mapping.group_mapfile.explicit {
+            found.push("[mapping] group_mapfile: not read yet; groups come from passwd and group");
+        }
+        if self.ports.range.is_some() && self.ports.enforce {
+            found.push("[ports] enforce: blocks are leased exclusively, but binding other ports is not prevented yet");
+        }
+        found
+    }
+}
+
+/// Line and column of a byte offset, both from 1; columns count characters.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |n| n + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
+}
+
+impl AccountsPolicy {
+    fn parse(allow: &[String], gids: &[String], keep: &[String]) -> Result<Self, Malformed> {
+        let is_range = |s: &&String| s.starts_with(|c: char| c.is_ascii_digit());
+        let ranges = |list: &[String]| {
+            list.iter()
+                .map(|s| IdRange::parse(s))
+                .collect::<Result<IdSet, _>>()
+        };
+        Ok(Self {
+            uids: allow
+                .iter()
+                .filter(is_range)
+                .map(|s| IdRange::parse(s))
+                .collect::<Result<_, _>>()?,
+            names: allow
+                .iter()
+                .filter(|s| !is_range(s))
+                .map(|s| AccountName::parse(s))
+                .collect::<Result<_, _>>()?,
+            gids: ranges(gids)?,
+            keep_gids: ranges(keep)?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

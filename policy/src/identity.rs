@@ -66,7 +66,11 @@ impl Dn {
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let good = text.starts_with('/') && (2..=4096).contains(&text.len()) && is_printable(text);
         if !good {
-            return Err(Malformed::new("DN", text, "use the one-line form /C=../O=../CN=.. in printable ASCII"));
+            return Err(Malformed::new(
+                "DN",
+                text,
+                "use the one-line form /C=../O=../CN=.. in printable ASCII",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -83,7 +87,11 @@ impl Fqan {
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let good = text.starts_with('/') && (2..=512).contains(&text.len()) && is_printable(text);
         if !good {
-            return Err(Malformed::new("FQAN", text, "use /vo/group/Role=role in printable ASCII"));
+            return Err(Malformed::new(
+                "FQAN",
+                text,
+                "use /vo/group/Role=role in printable ASCII",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -107,7 +115,11 @@ impl AccountName {
         let good = matches!(text.as_bytes(), [first, rest @ ..]
             if (first.is_ascii_alphabetic() || *first == b'_') && rest.len() < 32 && rest.iter().all(|c| tail(*c)));
         if !good {
-            return Err(Malformed::new("account name", text, "use at most 32 letters, digits, '.', '_', '-'"));
+            return Err(Malformed::new(
+                "account name",
+                text,
+                "use at most 32 letters, digits, '.', '_', '-'",
+            ));
         }
         Ok(Self(text.to_owned()))
     }

@@ -1,0 +1,417 @@
+//! The keys of `policy.toml` as they stand in the file, and their translation into meaning.
+
+use super::*;
+use serde::{Deserialize, Deserializer, de::Error};
+use std::ops::Range;
+use toml::Spanned;
+
+/// A finding: where, and what.
+type Finding = (Range<usize>, String);
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Policy {
+    callers: Callers,
+    accounts: Option<Spanned<Accounts>>,
+    trust: Trust,
+    bans: Bans,
+    mapping: Mapping,
+    payload: Payload,
+    ports: Ports,
+    accounting: Accounting,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Callers {
+    #[serde(deserialize_with = "each_caller")]
+    allow: Vec<CallerPattern>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Accounts {
+    allow: Vec<String>,
+    gids: Vec<String>,
+    keep_gids: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Trust {
+    #[serde(deserialize_with = "absolute")]
+    ca_dir: PathBuf,
+    #[serde(deserialize_with = "absolute")]
+    voms_dir: PathBuf,
+    require_crl: bool,
+    #[serde(deserialize_with = "duration")]
+    max_proxy_lifetime: Duration,
+    allow_limited: bool,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self {
+            ca_dir: "/etc/grid-security/certificates".into(),
+            voms_dir: "/etc/grid-security/vomsdir".into(),
+            require_crl: false,
+            max_proxy_lifetime: Duration::from_secs(7 * 86400),
+            allow_limited: true,
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Bans {
+    #[serde(deserialize_with = "some_absolute")]
+    dn_file: Option<PathBuf>,
+    #[serde(deserialize_with = "some_absolute")]
+    fqan_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Mapping {
+    order: Vec<Spanned<String>>,
+    #[serde(deserialize_with = "absolute")]
+    grid_mapfile: PathBuf,
+    #[serde(deserialize_with = "absolute")]
+    voms_mapfile: PathBuf,
+    #[serde(deserialize_with = "some_absolute")]
+    group_mapfile: Option<PathBuf>,
+    #[serde(deserialize_with = "some_absolute")]
+    gridmapdir: Option<PathBuf>,
+    #[serde(deserialize_with = "duration")]
+    cache_ttl: Duration,
+    gums: Option<MapService>,
+    scas: Option<MapService>,
+    argus: Option<MapService>,
+    json: Option<MapService>,
+}
+
+impl Default for Mapping {
+    fn default() -> Self {
+        Self {
+            order: vec![Spanned::new(0..0, "grid-mapfile".into())],
+            grid_mapfile: "/etc/grid-security/grid-mapfile".into(),
+            voms_mapfile: "/etc/grid-security/voms-mapfile".into(),
+            group_mapfile: None,
+            gridmapdir: None,
+            cache_ttl: Duration::from_secs(120),
+            gums: None,
+            scas: None,
+            argus: None,
+            json: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MapService {
+    endpoints: Vec<Spanned<String>>,
+    #[serde(default = "host_cert", deserialize_with = "absolute")]
+    cert: PathBuf,
+    #[serde(default = "host_key", deserialize_with = "absolute")]
+    key: PathBuf,
+    #[serde(default = "ten_seconds", deserialize_with = "duration")]
+    timeout: Duration,
+}
+
+fn host_cert() -> PathBuf {
+    "/etc/grid-security/hostcert.pem".into()
+}
+
+fn host_key() -> PathBuf {
+    "/etc/grid-security/hostkey.pem".into()
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Payload {
+    no_new_privs: bool,
+    #[serde(deserialize_with = "nested")]
+    nested: NestedPolicy,
+    kill_leftovers: bool,
+    private_tmp: Spanned<bool>,
+    pid_namespace: Spanned<bool>,
+}
+
+impl Payload {
+    /// A wall that the administrator asks for and does not get would be worse than an error.
+    fn check(self) -> Result<PayloadPolicy, Finding> {
+        for (wanted, key) in [
+            (&self.private_tmp, "private_tmp"),
+            (&self.pid_namespace, "pid_namespace"),
+        ] {
+            if *wanted.get_ref() {
+                return Err((
+                    wanted.span(),
+                    format!("{key} is not available in this version; remove it"),
+                ));
+            }
+        }
+        Ok(PayloadPolicy {
+            no_new_privs: self.no_new_privs,
+            nested: self.nested,
+            kill_leftovers: self.kill_leftovers,
+        })
+    }
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Self {
+            no_new_privs: true,
+            nested: NestedPolicy::Refuse,
+            kill_leftovers: true,
+            private_tmp: Spanned::new(0..0, false),
+            pid_namespace: Spanned::new(0..0, false),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Ports {
+    #[serde(deserialize_with = "some_port_range")]
+    range: Option<PortRange>,
+    per_payload: Spanned<u16>,
+    #[serde(deserialize_with = "duration")]
+    quarantine: Duration,
+    enforce: bool,
+    hostname: String,
+    hosts: BTreeMap<String, Spanned<String>>,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            range: None,
+            per_payload: Spanned::new(0..0, 10),
+            quarantine: Duration::from_secs(60),
+            enforce: true,
+            hostname: String::new(),
+            hosts: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Accounting {
+    #[serde(deserialize_with = "absolute")]
+    spool: PathBuf,
+    require_record: bool,
+}
+
+impl Default for Accounting {
+    fn default() -> Self {
+        Self {
+            spool: "/var/spool/pilotage/records".into(),
+            require_record: true,
+        }
+    }
+}
+
+impl Policy {
+    pub(super) fn check(self) -> Result<SitePolicy, Finding> {
+        let accounts = self
+            .accounts
+            .unwrap_or_else(|| Spanned::new(0..0, Accounts::default()));
+        let (span, accounts) = (accounts.span(), accounts.into_inner());
+        if !accounts.allow.is_empty() && accounts.gids.is_empty() {
+            return Err((
+                span,
+                "[accounts] allow without gids: list the groups that payloads may have".into(),
+            ));
+        }
+        let accounts = AccountsPolicy::parse(&accounts.allow, &accounts.gids, &accounts.keep_gids)
+            .map_err(|e| (span, format!("[accounts] {e}")))?;
+        Ok(SitePolicy {
+            callers: self.callers.allow,
+            accounts,
+            trust: TrustPolicy {
+                ca_dir: self.trust.ca_dir,
+                voms_dir: self.trust.voms_dir,
+                require_crl: self.trust.require_crl,
+                max_proxy_lifetime: self.trust.max_proxy_lifetime,
+                allow_limited: self.trust.allow_limited,
+            },
+            bans: BansPolicy {
+                dn_file: configured(self.bans.dn_file, "/etc/grid-security/ban-mapfile"),
+                fqan_file: configured(self.bans.fqan_file, "/etc/grid-security/ban-voms-mapfile"),
+            },
+            mapping: self.mapping.check()?,
+            payload: self.payload.check()?,
+            ports: self.ports.check()?,
+            accounting: AccountingPolicy {
+                spool: self.accounting.spool,
+                require_record: self.accounting.require_record,
+            },
+        })
+    }
+}
+
+fn configured(path: Option<PathBuf>, default: &str) -> ConfiguredPath {
+    let explicit = path.is_some();
+    ConfiguredPath {
+        path: path.unwrap_or_else(|| default.into()),
+        explicit,
+    }
+}
+
+impl Mapping {
+    fn check(self) -> Result<MappingPolicy, Finding> {
+        let mut services = BTreeMap::new();
+        let sections = [(Service::Gums, self.gums), (Service::Scas, self.scas)];
+        for (service, section) in sections
+            .into_iter()
+            .chain([(Service::Argus, self.argus), (Service::Json, self.json)])
+        {
+            if let Some(section) = section {
+                services.insert(service.name(), section.check()?);
+            }
+        }
+        let mut order = Vec::new();
+        for name in self.order {
+            let source = map_source(name.get_ref()).ok_or_else(|| {
+                let known = "grid-mapfile, voms-mapfile, gums, scas, argus, json";
+                (
+                    name.span(),
+                    format!("unknown mapping source {:?}; known are {known}", name.get_ref()),
+                )
+            })?;
+            if matches!(source, MapSource::Service(s) if !services.contains_key(s.name())) {
+                return Err((
+                    name.span(),
+                    format!("{source} is in the order; add [mapping.{source}] with endpoints"),
+                ));
+            }
+            order.push(source);
+        }
+        Ok(MappingPolicy {
+            order,
+            grid_mapfile: self.grid_mapfile,
+            voms_mapfile: self.voms_mapfile,
+            group_mapfile: configured(self.group_mapfile, "/etc/grid-security/groupmapfile"),
+            gridmapdir: configured(self.gridmapdir, "/etc/grid-security/gridmapdir"),
+            cache_ttl: self.cache_ttl,
+            services,
+        })
+    }
+}
+
+fn map_source(name: &str) -> Option<MapSource> {
+    match name {
+        "grid-mapfile" => Some(MapSource::GridMapfile),
+        "voms-mapfile" => Some(MapSource::VomsMapfile),
+        other => Service::ALL
+            .into_iter()
+            .find(|s| s.name() == other)
+            .map(MapSource::Service),
+    }
+}
+
+impl MapService {
+    fn check(self) -> Result<ServicePolicy, Finding> {
+        let mut endpoints = Vec::new();
+        for endpoint in self.endpoints {
+            if !endpoint.get_ref().starts_with("https://") {
+                return Err((endpoint.span(), "an endpoint must start with https://".into()));
+            }
+            endpoints.push(endpoint.into_inner());
+        }
+        Ok(ServicePolicy {
+            endpoints,
+            cert: self.cert,
+            key: self.key,
+            timeout: self.timeout,
+        })
+    }
+}
+
+impl Ports {
+    fn check(self) -> Result<PortsPolicy, Finding> {
+        let per_payload = *self.per_payload.get_ref();
+        let room = self.range.map_or(usize::MAX, PortRange::count);
+        if per_payload == 0 || usize::from(per_payload) > room {
+            return Err((
+                self.per_payload.span(),
+                "per_payload must be at least 1 and fit into range".into(),
+            ));
+        }
+        let mut hosts: BTreeMap<String, PortRange> = BTreeMap::new();
+        for (host, share) in self.hosts {
+            let range = PortRange::parse(share.get_ref()).map_err(|e| (share.span(), e.to_string()))?;
+            if self
+                .range
+                .is_none_or(|whole| range.low() < whole.low() || whole.high() < range.high())
+            {
+                return Err((share.span(), format!("the share of {host} leaves [ports] range")));
+            }
+            let clash = hosts
+                .iter()
+                .find(|(_, r)| r.low() <= range.high() && range.low() <= r.high());
+            if let Some((other, _)) = clash {
+                return Err((share.span(), format!("the shares of {host} and {other} overlap")));
+            }
+            hosts.insert(host, range);
+        }
+        let hostname = (!self.hostname.is_empty()).then_some(self.hostname);
+        let (range, quarantine, enforce) = (self.range, self.quarantine, self.enforce);
+        Ok(PortsPolicy {
+            range,
+            per_payload,
+            quarantine,
+            enforce,
+            hostname,
+            hosts,
+        })
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    crate::duration::parse(&String::deserialize(d)?).map_err(D::Error::custom)
+}
+
+fn absolute<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(d)?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(D::Error::custom("the path must be absolute"))
+    }
+}
+
+fn some_absolute<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+    absolute(d).map(Some)
+}
+
+fn some_port_range<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PortRange>, D::Error> {
+    PortRange::parse(&String::deserialize(d)?)
+        .map(Some)
+        .map_err(D::Error::custom)
+}
+
+fn each_caller<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<CallerPattern>, D::Error> {
+    let list = Vec::<String>::deserialize(d)?;
+    list.iter()
+        .map(|s| CallerPattern::parse(s).map_err(D::Error::custom))
+        .collect()
+}
+
+fn nested<'de, D: Deserializer<'de>>(d: D) -> Result<NestedPolicy, D::Error> {
+    match String::deserialize(d)?.as_str() {
+        "refuse" => Ok(NestedPolicy::Refuse),
+        "kill" => Ok(NestedPolicy::Kill),
+        other => Err(D::Error::custom(format!(
+            "nested is {other:?}; write \"refuse\" or \"kill\""
+        ))),
+    }
+}

@@ -1,0 +1,89 @@
+use super::*;
+
+fn parse(text: &str) -> Result<SitePolicy, PolicyError> {
+    SitePolicy::parse(Path::new("policy.toml"), text)
+}
+
+fn error(text: &str) -> String {
+    parse(text).expect_err("must be refused").to_string()
+}
+
+const SAMPLE: &str = r#"
+[callers]
+allow = ["pilot", ".pilotpool"]
+[accounts]
+allow = ["20000-29999", "special"]
+gids = ["20000-29999"]
+keep_gids = ["65400-65500"]
+[mapping]
+order = ["grid-mapfile", "gums"]
+[mapping.gums]
+endpoints = ["https://gums.example.org:8443/gums/services/GUMSXACMLAuthorizationServicePort"]
+timeout = "5s"
+[payload]
+nested = "kill"
+[ports]
+range = "40000-40999"
+hosts = { "wn1.example.org" = "40000-40499", "wn2.example.org" = "40500-40999" }
+"#;
+
+#[test]
+fn the_sample_is_understood() {
+    let p = parse(SAMPLE).unwrap();
+    assert!(p.accounts.uids.contains(20_000) && p.accounts.names[0].as_str() == "special");
+    assert_eq!(
+        p.mapping.order,
+        [MapSource::GridMapfile, MapSource::Service(Service::Gums)]
+    );
+    assert_eq!(p.mapping.services["gums"].timeout.as_secs(), 5);
+    assert_eq!(p.payload.nested, NestedPolicy::Kill);
+    assert_eq!(
+        p.ports.share_of("wn2.example.org").unwrap().to_string(),
+        "40500-40999"
+    );
+    assert_eq!(p.ports.share_of("stranger.example.org"), None);
+}
+
+#[test]
+fn an_empty_file_has_safe_defaults() {
+    let p = parse("").unwrap();
+    assert!(p.callers.is_empty() && p.accounts.uids.is_empty());
+    assert!(p.payload.no_new_privs && p.payload.kill_leftovers && p.accounting.require_record);
+    assert!(!p.bans.dn_file.explicit && p.ports.range.is_none());
+}
+
+#[test]
+fn errors_name_line_and_column() {
+    assert_eq!(
+        error("[callers]\nalow = []\n"),
+        "policy.toml:2:1: unknown field `alow`, expected `allow`"
+    );
+    assert!(error("[trust]\nmax_proxy_lifetime = \"7 days\"\n").starts_with("policy.toml:2:22: duration"));
+    assert!(error("[payload]\nnested = \"maybe\"\n").starts_with("policy.toml:2:10: nested is \"maybe\""));
+    assert!(error("[ports\n").starts_with("policy.toml:1:7: "));
+    assert!(
+        error("[mapping]\norder = [\"gums\"]\n").contains(":2:10: gums is in the order; add [mapping.gums]")
+    );
+    assert!(error("[mapping]\norder = [\"nis\"]\n").contains(":2:10: unknown mapping source"));
+}
+
+#[test]
+fn contradictions_are_refused() {
+    assert!(error("[accounts]\nallow = [\"20000\"]\n").contains("allow without gids"));
+    assert!(error("[ports]\nrange = \"40000-40004\"\nper_payload = 6\n").contains(":3:15: per_payload"));
+    assert!(error("[ports]\nrange = \"40000-40009\"\nhosts = { a = \"50000-50009\" }\n").contains("leaves"));
+    let overlap = "[ports]\nrange = \"40000-40999\"\nhosts = { a = \"40000-40100\", b = \"40100-40200\" }\n";
+    assert!(error(overlap).contains("overlap"));
+    assert!(error("[payload]\nprivate_tmp = true\n").contains(":2:15: private_tmp is not available"));
+    assert!(error("[trust]\nca_dir = \"certificates\"\n").contains("must be absolute"));
+    let plain = "[mapping]\norder = [\"gums\"]\n[mapping.gums]\nendpoints = [\"http://gums/\"]\n";
+    assert!(error(plain).contains(":4:14: an endpoint must start with https://"));
+}
+
+#[test]
+fn a_pool_means_its_base_and_digits() {
+    let pool = CallerPattern::parse(".ops").unwrap();
+    let name = |s| AccountName::parse(s).unwrap();
+    assert!(pool.matches(&name("ops001")));
+    assert!(!pool.matches(&name("ops")) && !pool.matches(&name("opsx1")) && !pool.matches(&name("xops1")));
+}
