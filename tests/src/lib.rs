@@ -1,1 +1,2 @@
-//! Placeholder while the room is being built.
+//! End-to-end tests: the real programs, run against each other. The tests are in `tests/`, one file per topic; what
+//! they share is the crate `harness`.

@@ -1,1 +1,23 @@
-//! Placeholder while the room is being built.
+//! What the end-to-end tests and the demo share: machines of their own on this very host.
+//!
+//! | looking for | see |
+//! |---|---|
+//! | the real programs at their real paths, private accounts and files | [`Machine`] |
+//! | starting a program as an account, and what became of it | [`Run`], [`Running`], [`Ran`] |
+//! | skipping what cannot run here | [`need`] |
+//! | proving that nothing is left behind | [`left`] |
+
+mod accounts;
+mod cgroup;
+mod install;
+pub mod left;
+mod machine;
+pub mod need;
+mod processes;
+mod run;
+mod slot;
+mod view;
+
+pub use accounts::Account;
+pub use machine::{Builder, GLEXEC_LOG, Machine};
+pub use run::{Ran, Run, Running};

@@ -1,0 +1,76 @@
+//! One cgroup (version 2) per machine, so that all its processes can be found and ended together.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// All cgroups of machines are named like this, followed by the slot's number.
+pub(crate) const PREFIX: &str = "pilotage-test-";
+
+/// A machine's cgroup; it is below the cgroup of the test itself.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    dir: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes the cgroup; `None` where there is no writable cgroup version 2 hierarchy.
+    /// What a killed test left under the same name is ended first.
+    pub(crate) fn make(name: &str) -> Option<Self> {
+        let dir = own_directory()?.join(name);
+        let this = Self { dir };
+        this.remove();
+        fs::create_dir(&this.dir).ok()?;
+        Some(this)
+    }
+
+    /// A process that writes `0` to this file moves itself into the cgroup.
+    pub(crate) fn door(&self) -> PathBuf {
+        self.dir.join("cgroup.procs")
+    }
+
+    /// Ends everything inside and removes the cgroup with all that were made below it.
+    pub(crate) fn remove(&self) {
+        if !self.dir.exists() {
+            return;
+        }
+        // Kernels before 5.14 have no such file; there the search by uid has to do.
+        let _ = fs::write(self.dir.join("cgroup.kill"), "1");
+        let end = Instant::now() + Duration::from_secs(5);
+        while remove_tree(&self.dir).is_err() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)?.flatten() {
+        if entry.path().is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(dir)
+}
+
+/// Directory of the calling process's cgroup in the version 2 hierarchy.
+fn own_directory() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|l| l.strip_prefix("0::/"))?.to_owned();
+    Some(mount_point()?.join(own))
+}
+
+/// Where the version 2 hierarchy is mounted.
+pub(crate) fn mount_point() -> Option<PathBuf> {
+    mount_points()
+        .into_iter()
+        .find(|(kind, _)| kind == "cgroup2")
+        .map(|(_, dir)| dir)
+}
+
+/// File system type and mount point of each cgroup hierarchy, both versions.
+pub(crate) fn mount_points() -> Vec<(String, PathBuf)> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let fields = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>());
+    let groups = fields.filter(|f| f.len() > 2 && f[2].starts_with("cgroup"));
+    groups.map(|f| (f[2].to_owned(), PathBuf::from(f[1]))).collect()
+}

@@ -1,0 +1,115 @@
+//! What a host looks like before and after, to prove that nothing was left behind.
+
+use crate::{cgroup, processes, slot};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Traces that machines could leave on the host they ran on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    accounts: Vec<String>,
+    mounts: BTreeSet<String>,
+    processes: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    setuid: BTreeSet<String>,
+    files: BTreeSet<String>,
+}
+
+impl Traces {
+    /// Looks at accounts, mounts, processes with the uids of machines, cgroups, setuid files and the files that our
+    /// programs would make.
+    pub fn now() -> Self {
+        let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+        let accounts = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/glexec.conf"]
+            .map(read)
+            .to_vec();
+        let mounts = read("/proc/thread-self/mountinfo")
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        let ours = |p: &processes::Process| p.uids.iter().any(|u| slot::is_machine_uid(*u));
+        let processes = processes::all()
+            .into_iter()
+            .filter(ours)
+            .map(|p| format!("{} {}", p.pid, p.name))
+            .collect();
+        let mut cgroups = BTreeSet::new();
+        for (_, dir) in cgroup::mount_points() {
+            collect(&dir, 6, &mut cgroups, |path| {
+                let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+                path.is_dir() && (name.starts_with(cgroup::PREFIX) || name.starts_with("glexec-"))
+            });
+        }
+        let mut setuid = BTreeSet::new();
+        for dir in [
+            "/usr", "/etc", "/var", "/run", "/tmp", "/home", "/opt", "/dev/shm",
+        ] {
+            let depth = if dir == "/usr" { 2 } else { 4 };
+            collect(Path::new(dir), depth, &mut setuid, is_setuid);
+        }
+        let mut files = BTreeSet::new();
+        for dir in [
+            "/run",
+            "/tmp",
+            "/home",
+            "/var/spool",
+            "/var/lib",
+            "/etc/pilotage",
+            "/etc/grid-security",
+            "/dev/shm",
+        ] {
+            collect(Path::new(dir), 1, &mut files, |_| true);
+        }
+        Self {
+            accounts,
+            mounts,
+            processes,
+            cgroups,
+            setuid,
+            files,
+        }
+    }
+
+    /// What there is now that was not there `before`, one line each. Files are compared in the places where our
+    /// programs make some; `ignore` names those that others on this host may make meanwhile.
+    pub fn since(&self, before: &Self, ignore: impl Fn(&str) -> bool) -> Vec<String> {
+        let new = |what: &str, now: &BTreeSet<String>, then: &BTreeSet<String>| {
+            now.difference(then)
+                .map(|x| format!("{what}: {x}"))
+                .collect::<Vec<_>>()
+        };
+        let mut left = new("mount", &self.mounts, &before.mounts);
+        left.extend(new("process", &self.processes, &before.processes));
+        left.extend(new("cgroup", &self.cgroups, &before.cgroups));
+        left.extend(new("setuid file", &self.setuid, &before.setuid));
+        left.extend(
+            new("file", &self.files, &before.files)
+                .into_iter()
+                .filter(|f| !ignore(f)),
+        );
+        if self.accounts != before.accounts {
+            left.push("/etc/passwd, group, shadow or glexec.conf has changed".to_owned());
+        }
+        left
+    }
+}
+
+fn is_setuid(path: &Path) -> bool {
+    let metadata = fs::symlink_metadata(path);
+    metadata.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o6000 != 0)
+}
+
+/// Adds the paths below `dir` that are wanted, down to a depth, without following symbolic links.
+fn collect(dir: &Path, depth: u32, found: &mut BTreeSet<String>, wanted: impl Fn(&Path) -> bool + Copy) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if wanted(&path) {
+            found.insert(path.display().to_string());
+        }
+        if depth > 1 && entry.file_type().is_ok_and(|t| t.is_dir()) {
+            collect(&path, depth - 1, found, wanted);
+        }
+    }
+}

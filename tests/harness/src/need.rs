@@ -1,0 +1,50 @@
+//! What a test needs from the host, asked before it starts.
+//!
+//! A test that cannot run here says why and is skipped; where everything must work (`PILOTAGE_MUST_WORK=1`, set by
+//! continuous integration) it fails instead, so that nothing is skipped unnoticed.
+//!
+//! ```ignore
+//! if !need::root() || !need::tool("grid-proxy-init") { return; }
+//! ```
+
+use nix::sched::CloneFlags;
+use std::path::Path;
+
+/// Written to standard error in front of the reason; `make test` counts these lines.
+pub const SKIPPED: &str = "SKIPPED:";
+
+/// Root, with the right to make mount namespaces: what a [`crate::Machine`] is made of.
+///
+/// # Panics
+/// When it is missing and `PILOTAGE_MUST_WORK=1`.
+pub fn root() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        return missing("root is needed to switch accounts; run the tests as root");
+    }
+    // Asked on a thread of its own, since the answer "yes" changes the asking thread.
+    let allowed = std::thread::spawn(|| nix::sched::unshare(CloneFlags::CLONE_NEWNS).is_ok());
+    allowed.join().unwrap_or(false)
+        || missing(
+            "this root may not make mount namespaces; run outside of the container or with CAP_SYS_ADMIN",
+        )
+}
+
+/// A program in `PATH` or the system's own directories.
+///
+/// # Panics
+/// When it is missing and `PILOTAGE_MUST_WORK=1`.
+pub fn tool(name: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let places = path.split(':').chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"]);
+    let found = places.into_iter().any(|dir| Path::new(dir).join(name).is_file());
+    found
+        || missing(&format!(
+            "program {name} is not installed; `make packages` installs it"
+        ))
+}
+
+fn missing(why: &str) -> bool {
+    assert!(std::env::var("PILOTAGE_MUST_WORK").as_deref() != Ok("1"), "{why}");
+    eprintln!("{SKIPPED} {why}");
+    false
+}
