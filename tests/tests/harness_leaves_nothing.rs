@@ -4,9 +4,17 @@ use harness::left::Traces;
 use harness::{Machine, need};
 use std::time::Duration;
 
-/// Other tests of this run, and other people on this host, make files in the meantime; a machine never does.
-fn of_others(trace: &str) -> bool {
-    !trace.contains("glexec") && !trace.contains("pilotage")
+/// Other tests of this run, and other people on this host, leave traces in the meantime: files without our names in
+/// them, and the processes and cgroups of living machines.
+fn of_others(trace: &str, my_uid: u32) -> bool {
+    let my_cgroup = format!("pilotage-test-{}", my_uid % 10_000 / 100);
+    match trace.split_once(": ") {
+        Some(("process", process)) => !process.contains(&my_uid.to_string()),
+        Some(("mount", _)) => false,
+        Some(("cgroup", dir)) => !dir.ends_with(&my_cgroup),
+        Some(_) => !trace.contains("glexec-left"),
+        None => false,
+    }
 }
 
 fn furnished() -> Machine {
@@ -23,37 +31,38 @@ fn nothing_is_left_after_a_machine() {
         return;
     }
     let before = Traces::now();
-    {
-        let m = furnished();
-        m.write("/usr/sbin/glexec-left", "root", 0o4755, "x");
-        m.write("/tmp/glexec-left", "alice", 0o644, "x");
-        m.write("/home/glexec-left", "alice", 0o644, "x");
-        // A process that leaves its parent, session and group, as payloads do.
-        let escape = "setsid sh -c 'exec >/dev/null 2>&1; sleep 1000' & exit 0";
-        m.command("/bin/sh")
-            .as_user("alice")
-            .args(["-c", escape])
-            .output()
-            .ok();
-        assert_eq!(
-            m.processes_of("alice").len(),
-            2,
-            "the escaped shell and its sleep run"
-        );
-        assert!(
-            !Traces::now().since(&before, |_| false).is_empty(),
-            "the comparison sees what is there"
-        );
+    let m = furnished();
+    let alice = m.uid("alice");
+    m.write("/usr/sbin/glexec-left", "root", 0o4755, "x");
+    m.write("/tmp/glexec-left", "alice", 0o644, "x");
+    m.write("/home/glexec-left", "alice", 0o644, "x");
+    // A process that leaves its parent, session and group, as payloads do.
+    let escape = "setsid sh -c 'exec >/dev/null 2>&1; exec sleep 1000' & exit 0";
+    m.command("/bin/sh")
+        .as_user("alice")
+        .args(["-c", escape])
+        .output()
+        .ok();
+    assert_eq!(m.processes_of("alice").len(), 1, "the escaped process runs");
+
+    let seen = Traces::now()
+        .since(&before, |trace| of_others(trace, alice))
+        .join("\n");
+    for expected in [
+        "process: ",
+        "cgroup: ",
+        "setuid file: /usr/sbin/gl",
+        "file: /tmp/gl",
+        "file: /home/gl",
+    ] {
+        assert!(seen.contains(expected), "the comparison sees {expected}: {seen}");
     }
-    // Machines of neighbouring tests may be alive at this moment; what they have goes away by itself.
-    let left = || Traces::now().since(&before, of_others);
-    for _ in 0..200 {
-        if left().is_empty() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("left behind: {:#?}", left());
+
+    drop(m);
+    assert_eq!(
+        Traces::now().since(&before, |trace| of_others(trace, alice)),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Traces {
         let processes = processes::all()
             .into_iter()
             .filter(ours)
-            .map(|p| format!("{} {}", p.pid, p.name))
+            .map(|p| format!("{} {} uids {:?}", p.pid, p.name, p.uids))
             .collect();
         let mut cgroups = BTreeSet::new();
         for (_, dir) in cgroup::mount_points() {
@@ -73,7 +73,7 @@ impl Traces {
     }
 
     /// What there is now that was not there `before`, one line each. Files are compared in the places where our
-    /// programs make some; `ignore` names those that others on this host may make meanwhile.
+    /// programs make some; `ignore` picks what others on this host may have made meanwhile.
     pub fn since(&self, before: &Self, ignore: impl Fn(&str) -> bool) -> Vec<String> {
         let new = |what: &str, now: &BTreeSet<String>, then: &BTreeSet<String>| {
             now.difference(then)
@@ -84,14 +84,11 @@ impl Traces {
         left.extend(new("process", &self.processes, &before.processes));
         left.extend(new("cgroup", &self.cgroups, &before.cgroups));
         left.extend(new("setuid file", &self.setuid, &before.setuid));
-        left.extend(
-            new("file", &self.files, &before.files)
-                .into_iter()
-                .filter(|f| !ignore(f)),
-        );
+        left.extend(new("file", &self.files, &before.files));
         if self.accounts != before.accounts {
             left.push("/etc/passwd, group, shadow or glexec.conf has changed".to_owned());
         }
+        left.retain(|trace| !ignore(trace));
         left
     }
 }

@@ -1,0 +1,41 @@
+# make demo      see it work: two users, a hostile payload, one pilot; leaves nothing behind
+# make test      all tests
+# make install   as root; DESTDIR and PREFIX are honoured
+#
+# All of them work in a fresh clone on Debian 12 with cargo; demo and tests that switch accounts need root.
+
+CARGO ?= cargo
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+.PHONY: all demo demo-clean test install bench lint packages build
+
+all: build
+
+build:
+	$(CARGO) build --locked --workspace --bins --release
+
+demo: packages build
+	@$${CARGO_TARGET_DIR:-target}/release/pilotage-demo
+
+# The demo cleans up after itself, however it ends; this is for the case that the machine was pulled from under it.
+demo-clean:
+	@if [ -x $${CARGO_TARGET_DIR:-target}/release/pilotage-demo ]; then \
+		$${CARGO_TARGET_DIR:-target}/release/pilotage-demo --clean; \
+	else echo 'demo-clean: the demo was never built here, so it left nothing'; fi
+
+test: packages
+	@tests/run
+
+install:
+	@packaging/install
+
+bench: packages build
+	@$${CARGO_TARGET_DIR:-target}/release/pilotage-bench
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+packages:
+	@packaging/build-packages
