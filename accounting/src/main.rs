@@ -1,2 +1,32 @@
-//! Placeholder while the room is being built.
-fn main() {}
+//! `accounting`: ask the site's usage records.
+//!
+//! [`cli`] is the command line, [`commands`] answers it. Exit codes: 0 found, 1 nothing found, 2 usage,
+//! 3 spool unreadable or records damaged.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let reply = commands::run(&cli).unwrap_or_else(|failure| {
+        eprintln!("accounting: {failure}");
+        commands::Reply {
+            text: String::new(),
+            code: commands::FAILED,
+        }
+    });
+    match std::io::stdout().lock().write_all(reply.text.as_bytes()) {
+        Ok(()) => ExitCode::from(reply.code),
+        // The reader of a pipe has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(reply.code),
+        Err(error) => {
+            eprintln!("accounting: standard output: {error}");
+            ExitCode::from(commands::FAILED)
+        }
+    }
+}

@@ -3,6 +3,9 @@
 //! What a method returned `Ok` for is on the disk: files are synced before directories, directories before
 //! the answer. There is one writer per record; a sweep takes over with [`Spool::reopen`] when that writer is gone,
 //! and the session's lock decides who may.
+//!
+//! A file `reserve` holds space back for final events: on a full disk no session can be opened, but those that
+//! run can be closed.
 
 use crate::event::{Denied, Event, Opened};
 use crate::line;
@@ -12,6 +15,9 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Size of the reserve in bytes: room for the final events of some hundred sessions.
+const RESERVE: usize = 256 * 1024;
 
 /// A spool directory, such as `/var/spool/pilotage/records`.
 #[derive(Debug, Clone)]
@@ -127,18 +133,26 @@ impl Spool {
         ids(&self.open_dir())
     }
 
-    /// All records, open and closed, ordered by id; none when there is no spool yet. Files are read one by one.
+    /// The ids of all records, open and closed, in order; none when there is no spool yet.
     ///
     /// # Errors
-    /// What reading the directories says; a damaged file is an item, not an error.
-    pub fn records(&self) -> io::Result<impl Iterator<Item = Result<Record, Damaged>> + use<>> {
+    /// What reading the directories says.
+    pub fn ids(&self) -> io::Result<Vec<String>> {
         // Open ones are listed first: a record that is closed meanwhile is then seen in both, never in none.
         let (open, closed) = (self.open_ids()?, ids(&self.closed_dir())?);
         let mut all: Vec<String> = open.into_iter().chain(closed).collect();
         all.sort_unstable();
         all.dedup();
+        Ok(all)
+    }
+
+    /// All records, open and closed, ordered by id; none when there is no spool yet. Files are read one by one.
+    ///
+    /// # Errors
+    /// What reading the directories says; a damaged file is an item, not an error.
+    pub fn records(&self) -> io::Result<impl Iterator<Item = Result<Record, Damaged>> + use<>> {
         let spool = self.clone();
-        Ok(all.into_iter().map(move |id| spool.record(&id)))
+        Ok(self.ids()?.into_iter().map(move |id| spool.record(&id)))
     }
 
     /// One record by its id, wherever it stands.
@@ -179,7 +193,30 @@ impl Spool {
                 Err(e) => return Err(named(&dir, e)),
             }
         }
-        Ok(())
+        self.hold_reserve()
+    }
+
+    fn hold_reserve(&self) -> io::Result<()> {
+        let path = self.reserve_path();
+        if path.exists() {
+            return Ok(());
+        }
+        let mut file = match create(&path) {
+            // Another session was opened at the same time.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
+            other => other?,
+        };
+        // Written, not merely sized: a hole reserves nothing.
+        file.write_all(&vec![0; RESERVE])
+            .and_then(|()| file.sync_all())
+            .map_err(|e| {
+                let _ = fs::remove_file(&path);
+                named(&path, e)
+            })
+    }
+
+    fn reserve_path(&self) -> PathBuf {
+        self.dir.join("reserve")
     }
 
     fn open_dir(&self) -> PathBuf {
@@ -254,18 +291,29 @@ impl OpenRecord {
             ));
         }
         let bytes = encode(self.next_seq, event)?;
-        if let Err(error) = self.file.write_all(&bytes).and_then(|()| self.file.sync_data()) {
-            // Part of the line may stand: without this the next event would be glued to it.
-            let _ = self.file.set_len(self.length);
-            return Err(io::Error::new(
-                error.kind(),
-                format!("record {}: {error}", self.id),
-            ));
+        let mut written = self.write_line(&bytes);
+        if event.is_final()
+            && written
+                .as_ref()
+                .is_err_and(|e| e.kind() == ErrorKind::StorageFull)
+        {
+            let _ = fs::remove_file(self.spool.reserve_path());
+            written = self.write_line(&bytes);
         }
+        written.map_err(|e| io::Error::new(e.kind(), format!("record {}: {e}", self.id)))?;
         self.next_seq += 1;
         self.length += bytes.len() as u64;
         self.finished = event.is_final();
         Ok(())
+    }
+
+    fn write_line(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            // Part of the line may stand: without this the next event would be glued to it.
+            let _ = self.file.set_len(self.length);
+        }
+        written
     }
 }
 

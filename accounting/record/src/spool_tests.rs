@@ -291,6 +291,24 @@ fn a_full_disk_is_reported_and_leaves_the_record_readable() {
 }
 
 #[test]
+fn only_a_final_event_may_use_the_reserve() {
+    let scratch = Scratch::new();
+    let reserve = scratch.0.join("reserve");
+    let mut record = scratch.spool().open(&opened("a1")).unwrap();
+    assert_eq!(fs::metadata(&reserve).unwrap().len(), RESERVE as u64);
+    record.file = OpenOptions::new().append(true).open("/dev/full").unwrap();
+    assert!(record.append(&Event::Usage { usage: usage(1) }).is_err());
+    assert!(reserve.exists(), "checkpoints can be missed");
+    assert_eq!(
+        record.close(&close(1)).unwrap_err().kind(),
+        ErrorKind::StorageFull
+    );
+    assert!(!reserve.exists());
+    let _next = scratch.spool().open(&opened("a2")).unwrap();
+    assert!(reserve.exists(), "the next session holds it back again");
+}
+
+#[test]
 fn a_spool_that_cannot_be_made_is_an_error_with_its_name() {
     let scratch = Scratch::new();
     let file = scratch.0.join("file");

@@ -1,0 +1,133 @@
+//! Points in time as people write them.
+
+use jiff::{Timestamp, civil, tz::TimeZone};
+use std::fmt;
+
+/// A point in time, nanoseconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+/// A text that names no point in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is no time: {why}; write 2026-07-01T09:00Z, 2026-07-01 (UTC), now, or an age such as 2h or 30d"
+)]
+pub struct BadTime {
+    text: String,
+    why: String,
+}
+
+impl Moment {
+    /// The present.
+    pub fn now() -> Self {
+        Self::from_timestamp(Timestamp::now()).unwrap_or(Self(0))
+    }
+
+    /// Parses RFC 3339 (seconds may be left out), a date in UTC, `now`, or an age such as `30d` before `now`.
+    ///
+    /// # Errors
+    /// Names the text and what can be written instead.
+    pub fn parse(text: &str, now: Self) -> Result<Self, BadTime> {
+        let bad = |why: String| BadTime {
+            text: text.to_owned(),
+            why,
+        };
+        if text == "now" {
+            return Ok(now);
+        }
+        if let Ok(age) = policy::duration::parse(text) {
+            let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+            return now
+                .0
+                .checked_sub(age)
+                .map(Self)
+                .ok_or_else(|| bad("the age reaches before 1970".into()));
+        }
+        let parsed = match text.parse::<Timestamp>() {
+            Ok(timestamp) => Ok(timestamp),
+            Err(why) if text.contains(['T', 't', ' ']) => Err(why),
+            Err(_) => midnight(text),
+        };
+        let timestamp = parsed.map_err(|e| bad(e.to_string()))?;
+        Self::from_timestamp(timestamp).ok_or_else(|| bad("it lies before 1970 or after 2554".into()))
+    }
+
+    fn from_timestamp(timestamp: Timestamp) -> Option<Self> {
+        u64::try_from(timestamp.as_nanosecond()).ok().map(Self)
+    }
+}
+
+fn midnight(text: &str) -> Result<Timestamp, jiff::Error> {
+    Ok(text.parse::<civil::Date>()?.to_zoned(TimeZone::UTC)?.timestamp())
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&record::time::rfc3339(self.0))
+    }
+}
+
+impl serde::Serialize for Moment {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A duration in at most two units, such as `45s`, `12m05s`, `3h07m`, `2d04h`.
+pub fn short_duration(ns: u64) -> String {
+    let seconds = ns / 1_000_000_000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400 * 1_000_000_000;
+    const NOW: Moment = Moment(20_000 * DAY);
+
+    #[test]
+    fn absolute_and_relative_times_are_understood() {
+        let parse = |text| Moment::parse(text, NOW).unwrap();
+        assert_eq!(parse("2026-07-01T09:00Z").to_string(), "2026-07-01T09:00:00Z");
+        assert_eq!(
+            parse("2026-07-01T09:00:30+02:00").to_string(),
+            "2026-07-01T07:00:30Z"
+        );
+        assert_eq!(parse("2026-07-01").to_string(), "2026-07-01T00:00:00Z");
+        assert_eq!(parse("30d"), Moment(19_970 * DAY));
+        assert_eq!(parse("now"), NOW);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_advice() {
+        for bad in [
+            "",
+            "yesterday",
+            "2026-07-01T09:00",
+            "30",
+            "-1d",
+            "1960-01-01",
+            "30000d",
+            "2026-13-01",
+        ] {
+            let error = Moment::parse(bad, NOW).unwrap_err().to_string();
+            assert!(error.contains("write 2026-07-01T09:00Z"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        let of = |seconds: u64| short_duration(seconds * 1_000_000_000);
+        assert_eq!(
+            [of(0), of(45), of(725), of(11_220), of(187_200)],
+            ["0s", "45s", "12m05s", "3h07m", "2d04h"]
+        );
+    }
+}
