@@ -9,11 +9,13 @@
 //! | user | `PUT /v1/delegations/{id}` | [`SignedChain`] -> 204 |
 //! | user | `PUT /v1/blobs/{sha256}` | bytes -> 204 (hash checked) |
 //! | user | `POST /v1/payloads` | [`Submission`] -> [`Submitted`] |
-//! | user | `GET /v1/payloads` | -> `Vec<`[`Payload`]`>` (own ones) |
+//! | user | `GET /v1/payloads?limit=N` | -> `Vec<`[`Payload`]`>` (own ones, oldest first; the newest N, 1000 unless told) |
 //! | user | `GET /v1/payloads/{id}?wait=S&final=1` | -> [`Payload`]; with `wait` held until it is final or S seconds passed |
 //! | user | `GET /v1/payloads/{id}/events` | -> `Vec<`[`Event`]`>` |
-//! | user | `POST /v1/payloads/{id}/cancel` | -> [`Payload`] |
-//! | user | `GET /v1/payloads/{id}/logs/{stdout,stderr}?offset=N&wait=S` | -> bytes; header `x-log-end: 1` once no more will come |
+//! | user | `POST /v1/payloads/{id}/cancel` | -> [`Payload`]; 409 when it is done or failed already |
+//! | user | `POST /v1/payloads/{id}/hold` | -> [`Payload`]; a waiting payload is not given out |
+//! | user | `POST /v1/payloads/{id}/release` | [`Release`] -> [`Payload`]; waiting again, with a new delegation if one is named |
+//! | user | `GET /v1/payloads/{id}/logs/{stdout,stderr}?offset=N&wait=S` | -> bytes; header `x-log-end: 1` once no more will come; `x-log-attempt: N` tells whose log it is, `&attempt=N` asks for another than the newest |
 //! | user | `GET /v1/payloads/{id}/output` | -> tar stream of the last attempt's output files |
 //! | user | `GET /v1/pilots` | -> `Vec<`[`Pilot`]`>` |
 //! | pilot | `POST /v1/pilots` | [`Registration`] -> [`Registered`] |
@@ -21,11 +23,15 @@
 //! | pilot | `GET /v1/blobs/{sha256}` | -> bytes |
 //! | pilot | `POST /v1/attempts/{a}/delegation` | [`CertificateRequest`] -> [`SignedChain`] |
 //! | pilot | `POST /v1/pilots/{p}/sync?wait=S` | [`Sync`] -> [`Synced`]: renews leases, returns wishes; with `wait` it is held until there is one |
-//! | pilot | `PUT /v1/attempts/{a}/logs/{stdout,stderr}?lease=L&offset=N` | bytes -> 204; 409 when the offset is wrong, with the right one |
+//! | pilot | `PUT /v1/attempts/{a}/logs/{stdout,stderr}?lease=L&offset=N` | bytes -> 204; 409 `wrong_offset` with the right one in [`Problem::offset`] |
 //! | pilot | `PUT /v1/attempts/{a}/output?lease=L` | tar stream -> 204 |
 //! | pilot | `POST /v1/attempts/{a}/result` | [`AttemptResult`] -> 204; idempotent for one lease, 409 for a superseded one |
+//! | pilot | `POST /v1/pilots/{p}/drain` | -> 204; that pilot (of the same DN) is told to take no more work |
 //! | pilot | `POST /v1/pilots/{p}/bye` | [`Bye`] -> 204; leases not reported go back at once |
 //! | all | `GET /healthz` | -> `ok` |
+//!
+//! Order for a pilot: logs and output first, then the result: the result ends the lease. `wait` is in whole seconds;
+//! the queue may answer earlier (a sync is held one heartbeat at most, a claim one lease or 60 s).
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -126,6 +132,69 @@ pub struct Submitted {
     /// Payload ids.
     pub ids: Vec<Uuid>,
 }
+
+/// Let a held payload wait again.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Takes the place of the payload's delegation, for instance of one that has expired.
+    #[serde(default)]
+    pub delegation: Option<Uuid>,
+}
+
+/// A word that names no value of its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownWord(pub String);
+
+impl fmt::Display for UnknownWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown word {:?}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownWord {}
+
+/// The words of an enumeration: the same in JSON, in tables for people, and in the queue's store.
+macro_rules! words {
+    ($name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl $name {
+            /// Every value, in the order of the declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word, as in JSON.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+            }
+        }
+    };
+}
+
+words!(PayloadState {
+    Received = "received", Waiting = "waiting", Held = "held", Matched = "matched", Running = "running",
+    Completing = "completing", Done = "done", Failed = "failed", Killed = "killed",
+});
+words!(Outcome {
+    Ok = "ok", User = "user", Limit = "limit", Killed = "killed", Infra = "infra", Lost = "lost",
+    Superseded = "superseded",
+});
+words!(PilotState {
+    Submitted = "submitted", Starting = "starting", Validating = "validating", Ready = "ready", Busy = "busy",
+    Draining = "draining", Done = "done", Failed = "failed", Lost = "lost",
+});
+words!(WishKind { Cancel = "cancel" });
 
 /// States of a payload (`architecture.md` section 9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -342,7 +411,7 @@ pub struct Sync {
     pub leases: Vec<LeaseUpdate>,
     /// What the pilot is doing.
     pub state: PilotState,
-    /// Wishes it has carried out or given up: payload ids of [`Wish`].
+    /// Wishes it has carried out or given up: ids of [`Wish`].
     #[serde(default)]
     pub acked: Vec<Uuid>,
 }
@@ -435,6 +504,9 @@ pub struct Problem {
     pub title: String,
     /// Whether the same request may succeed later.
     pub retryable: bool,
+    /// With `wrong_offset`: where the next byte of the log belongs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
 }
 
 impl fmt::Display for Problem {
