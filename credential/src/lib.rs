@@ -1,1 +1,45 @@
-//! Placeholder while the room is being built.
+//! X.509 credentials of the grid: who is behind a proxy, and may we believe it?
+//!
+//! | looking for | see |
+//! |---|---|
+//! | the whole judgement of a proxy file | [`verify`] |
+//! | the judgement of a TLS peer's chain | [`verify_chain`] |
+//! | the rules between certificates (RFC 5280, RFC 3820, GT3 draft, GT2) | [`chain`] |
+//! | one certificate, read and classified | [`cert`] |
+//! | the hashed CA directory: CAs, signing policies, revocation lists | [`cadir`], [`signing_policy`], [`crl`] |
+//! | VOMS attribute certificates | [`voms`] |
+//! | making proxies for others | [`delegation`] |
+//! | PEM, DER and names | [`pem`], [`der`], [`name`] |
+//!
+//! Every parser takes `&[u8]` or `&str` and does no I/O, so that it can be fuzzed alone. Only [`cadir`], [`voms::lsc`]'s
+//! callers and [`file`] read files. The order of the checks is described in `docs/credentials.md`.
+#![forbid(unsafe_code)]
+
+pub mod cadir;
+pub mod cert;
+pub mod chain;
+pub mod crl;
+pub mod delegation;
+pub mod der;
+pub mod file;
+mod key;
+pub mod name;
+pub mod pem;
+pub mod signature;
+pub mod signing_policy;
+mod verdict;
+pub mod voms;
+
+pub use file::{identity_of_file, write_private};
+pub use pem::split_pem;
+pub use policy::identity::VerifiedIdentity;
+pub use policy::wire::{Refusal, RefusalKind};
+pub use verdict::{Trust, verify, verify_chain};
+
+/// A refusal of the class with its one-line reason.
+pub(crate) fn refuse(kind: RefusalKind, reason: impl Into<String>) -> Refusal {
+    Refusal {
+        kind,
+        reason: reason.into(),
+    }
+}
