@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod client;
 pub mod queue;
 pub mod runner;
 pub mod user;

@@ -1,5 +1,8 @@
 //! The pilot's agent.
 
+pub mod lease;
+pub mod ports;
+
 use std::process::ExitCode;
 
 /// Options of the command.
