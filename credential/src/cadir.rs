@@ -87,6 +87,15 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Option<Vec<Cert>>, Refusa
     certs.map(Some).map_err(|e| site(path, e.reason))
 }
 
+/// Whether the file is called `<8 hex digits>.<number>`.
+fn is_certificate(path: &Path) -> bool {
+    let part =
+        |p: Option<&std::ffi::OsStr>| p.and_then(|p| p.to_str()).map(str::to_owned).unwrap_or_default();
+    let (stem, number) = (part(path.file_stem()), part(path.extension()));
+    let hashed = stem.len() == 8 && stem.bytes().all(|c| c.is_ascii_hexdigit());
+    hashed && !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit())
+}
+
 impl<'a> CaDir<'a> {
     /// Looks at the directory itself.
     ///
@@ -125,6 +134,28 @@ impl<'a> CaDir<'a> {
                 if !found.iter().any(|f| f.der == candidate.der) {
                     found.push(candidate);
                 }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Every installed certificate as DER, each once; files that cannot be read are left out.
+    pub fn all(&self) -> Result<Vec<Vec<u8>>, Refusal> {
+        let entries = std::fs::read_dir(self.path).map_err(|e| site(self.path, e))?;
+        let mut paths: Vec<PathBuf> = entries
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| is_certificate(p))
+            .collect();
+        paths.sort();
+        let mut found: Vec<Vec<u8>> = Vec::new();
+        for cert in paths
+            .iter()
+            .filter_map(|p| read_certificates(p).ok().flatten())
+            .flatten()
+        {
+            if !found.contains(&cert.der) {
+                found.push(cert.der);
             }
         }
         Ok(found)

@@ -39,7 +39,7 @@ pub fn parse(text: &str) -> Result<Vec<Names>, LscError> {
 }
 
 fn close(names: &[&str], line: usize) -> Result<Names, LscError> {
-    if names.is_empty() || names.len() % 2 != 0 {
+    if names.is_empty() || !names.len().is_multiple_of(2) {
         return Err(LscError {
             line,
             what: "an odd number of names",

@@ -1,0 +1,274 @@
+//! The server half.
+
+use crate::{Error, read};
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use credential::{Refusal, RefusalKind, Trust, VerifiedIdentity};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use openssl::ssl::{AlpnError, SslAcceptor, SslFiletype, SslMethod, SslOptions, SslRef, SslSessionCacheMode};
+use openssl::ssl::{Ssl, SslVerifyMode};
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_openssl::SslStream;
+use tower_service::Service;
+
+/// Connections that are served at once; more wait in the listener's queue.
+pub const MAX_CONNECTIONS: usize = 1024;
+/// For the handshake, and for each request's headers including the idle time before it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long requests may go on after the shutdown has begun.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Who is at the other end: a request extension that [`serve`] adds to each request.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The judged credential.
+    pub identity: Arc<VerifiedIdentity>,
+}
+
+/// The server's certificate and what it believes of clients.
+#[derive(Clone)]
+pub struct ServerTls {
+    acceptor: SslAcceptor,
+    trust: Arc<Trust>,
+}
+
+impl ServerTls {
+    /// Reads the certificate (with its chain) and key, PEM.
+    ///
+    /// # Errors
+    /// When a file cannot be read or the key does not belong to the certificate.
+    pub fn new(cert: &Path, key: &Path, trust: Trust) -> Result<Self, Error> {
+        read(cert)?;
+        read(key)?;
+        let named = |path: &Path| {
+            let path = path.display().to_string();
+            move |e: openssl::error::ErrorStack| Error::Credential(format!("{path}: {e}; check the PEM"))
+        };
+        let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+        builder.set_certificate_chain_file(cert).map_err(named(cert))?;
+        builder
+            .set_private_key_file(key, SslFiletype::PEM)
+            .map_err(named(key))?;
+        builder.check_private_key().map_err(named(key))?;
+        // OpenSSL must only ask for the certificate: its own verdict knows neither GT2 proxies nor signing policies
+        builder.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+        // a resumed session would bring no chain along
+        builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+        builder.set_options(SslOptions::NO_TICKET);
+        builder.set_num_tickets(0)?;
+        builder.set_alpn_select_callback(|_, offered| {
+            openssl::ssl::select_next_proto(b"\x08http/1.1", offered).ok_or(AlpnError::NOACK)
+        });
+        Ok(Self {
+            acceptor: builder.build(),
+            trust: Arc::new(trust),
+        })
+    }
+
+    async fn accept(&self, tcp: TcpStream) -> Result<SslStream<TcpStream>, String> {
+        let ssl = Ssl::new(self.acceptor.context()).map_err(|e| e.to_string())?;
+        let mut stream = SslStream::new(ssl, tcp).map_err(|e| e.to_string())?;
+        match tokio::time::timeout(PATIENCE, Pin::new(&mut stream).accept()).await {
+            Ok(Ok(())) => Ok(stream),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err("the handshake took too long".to_owned()),
+        }
+    }
+
+    /// Judges the peer off the event loop, since a large revocation list takes a while to read.
+    async fn judge(&self, ssl: &SslRef) -> Result<Peer, Refusal> {
+        let chain = peer_chain(ssl).ok_or_else(|| {
+            let reason = "no client certificate; use a proxy (grid-proxy-init) and set X509_USER_PROXY";
+            Refusal {
+                kind: RefusalKind::Malformed,
+                reason: reason.to_owned(),
+            }
+        })?;
+        let trust = Arc::clone(&self.trust);
+        let verdict =
+            tokio::task::spawn_blocking(move || credential::verify_chain(&chain, &trust, now())).await;
+        let failed = |_| Refusal {
+            kind: RefusalKind::Site,
+            reason: "the verifier failed; see its log".to_owned(),
+        };
+        verdict.map_err(failed)?.map(|identity| Peer {
+            identity: Arc::new(identity),
+        })
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}
+
+/// Leaf first, as DER.
+fn peer_chain(ssl: &SslRef) -> Option<Vec<Vec<u8>>> {
+    let leaf = ssl.peer_certificate()?.to_der().ok()?;
+    let mut chain = vec![leaf];
+    for cert in ssl.peer_cert_chain().into_iter().flatten() {
+        let der = cert.to_der().ok()?;
+        if der != chain[0] {
+            chain.push(der);
+        }
+    }
+    Some(chain)
+}
+
+/// Serves `app` over TLS 1.2 and 1.3 until `shutdown` is ready, then lets running requests finish for ten seconds.
+///
+/// A client whose credential is refused, or has expired since it connected, gets 403 `credential_refused` with the
+/// reason for each request. No connection's failure ends the server.
+///
+/// # Errors
+/// Only if the listener's address cannot be asked for.
+pub async fn serve(
+    listener: TcpListener,
+    tls: ServerTls,
+    app: axum::Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (closing, closed) = watch::channel(());
+    let mut running = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let next = async { (Arc::clone(&slots).acquire_owned().await, listener.accept().await) };
+        let (slot, accepted) = tokio::select! {
+            () = &mut shutdown => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((tcp, address)) => {
+                let conversation = converse(tcp, address, tls.clone(), app.clone(), closed.clone());
+                running.spawn(async move {
+                    conversation.await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                // out of descriptors: wait for one instead of spinning
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while running.try_join_next().is_some() {}
+    }
+    drop(listener);
+    drop(closed);
+    drop(closing);
+    while running.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn converse(
+    tcp: TcpStream,
+    address: SocketAddr,
+    tls: ServerTls,
+    app: axum::Router,
+    mut closing: watch::Receiver<()>,
+) {
+    let _ = tcp.set_nodelay(true);
+    let stream = match tls.accept(tcp).await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%address, %error, "handshake failed"),
+    };
+    let peer = tls.judge(stream.ssl()).await;
+    match &peer {
+        Ok(peer) => tracing::debug!(%address, subject = %peer.identity.subject, "connected"),
+        Err(refusal) => tracing::warn!(%address, reason = %one_line(&refusal.reason), "credential refused"),
+    }
+    let service = TowerToHyperService::new(Door { peer, app });
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        // the sender never sends: this is ready once it is dropped
+        _ = closing.changed() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(GRACE, connection).await {
+                Ok(result) => result,
+                Err(_) => return tracing::warn!(%address, "connection cut at shutdown"),
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().flat_map(char::escape_default).take(500).collect()
+}
+
+/// Lets requests of an accepted peer in, with its identity; answers all others itself.
+#[derive(Clone)]
+struct Door {
+    peer: Result<Peer, Refusal>,
+    app: axum::Router,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl Service<Request<hyper::body::Incoming>> for Door {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<hyper::body::Incoming>) -> Answer {
+        match &self.peer {
+            Err(refusal) => {
+                let answer = refused(&refusal.reason);
+                Box::pin(async { Ok(answer) })
+            }
+            Ok(peer) if peer.identity.not_after < now() => {
+                let answer =
+                    refused("the credential has expired since the connection began; renew it and reconnect");
+                Box::pin(async { Ok(answer) })
+            }
+            Ok(peer) => {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(peer.clone());
+                let mut app = self.app.clone();
+                Box::pin(async move { app.call(request).await })
+            }
+        }
+    }
+}
+
+/// 403 `application/problem+json` (RFC 9457); the connection ends with it.
+fn refused(reason: &str) -> Response<Body> {
+    let problem = serde_json::json!({
+        "status": StatusCode::FORBIDDEN.as_u16(),
+        "code": "credential_refused",
+        "title": reason,
+        "retryable": false,
+    });
+    let mut response = Response::new(Body::from(problem.to_string()));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/problem+json"),
+    );
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    response
+}
