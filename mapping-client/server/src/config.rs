@@ -1,0 +1,205 @@
+//! The configuration file: who may ask, who gets which account, who is banned.
+
+use policy::identity::{AccountName, Dn, Fqan};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A whole configuration. `docs/mapping.md` describes the keys.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Who may ask.
+    pub callers: Callers,
+    /// Persons by subject DN.
+    pub users: BTreeMap<Dn, AccountName>,
+    /// Groups and roles, in order; asked after `users`.
+    pub fqans: Vec<FqanRule>,
+    /// Who gets nothing; asked before everything else.
+    pub bans: Bans,
+    /// Numbers and groups of accounts, for clients that want them.
+    pub accounts: BTreeMap<AccountName, Ids>,
+}
+
+/// `[callers]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Callers {
+    /// Subject DNs; `*` stands for any characters but `.`, `/` and `=`.
+    pub allow: Vec<Dn>,
+}
+
+/// One `[[fqans]]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FqanRule {
+    /// FQAN without absent role and capability; `*` stands for any characters, a final `/*` also for nothing.
+    pub fqan: Fqan,
+    /// The account.
+    pub account: AccountName,
+}
+
+/// `[bans]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bans {
+    /// Subject DNs; `*` stands for any characters.
+    pub users: Vec<Dn>,
+    /// FQANs as in `[[fqans]]`.
+    pub fqans: Vec<Fqan>,
+}
+
+/// One `[accounts.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ids {
+    /// Numeric user id.
+    pub uid: Option<u32>,
+    /// Numeric primary gid.
+    pub gid: Option<u32>,
+    /// Numeric secondary gids.
+    pub groups: Vec<u32>,
+    /// Name of the primary group.
+    pub group: Option<AccountName>,
+}
+
+/// Why a configuration cannot be used: one line with file, place, reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfig(String);
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, BadConfig> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| BadConfig(format!("{shown}: {e}; name the configuration with --config")))?;
+        Self::parse(&text).map_err(|e| BadConfig(format!("{shown}: {e}")))
+    }
+
+    /// Checks the text of a file.
+    pub fn parse(text: &str) -> Result<Self, BadConfig> {
+        let config: Self = toml::from_str(text).map_err(|e| {
+            let (line, column) = place(text, e.span().map_or(0, |s| s.start));
+            BadConfig(format!(
+                "line {line}, column {column}: {}",
+                e.message().replace('\n', " ")
+            ))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), BadConfig> {
+        let named = self
+            .users
+            .values()
+            .chain(self.fqans.iter().map(|r| &r.account))
+            .chain(self.accounts.keys());
+        if named.into_iter().any(|a| a.as_str() == "root") {
+            return Err(BadConfig("nobody is mapped to root: name another account".into()));
+        }
+        for (name, ids) in &self.accounts {
+            let all = ids.uid.iter().chain(&ids.gid).chain(&ids.groups);
+            if all.into_iter().any(|n| *n == 0 || *n == u32::MAX) {
+                return Err(BadConfig(format!(
+                    "[accounts.{name}]: 0 and 4294967295 are no ids for users"
+                )));
+            }
+            if ids.uid.is_some() != ids.gid.is_some() {
+                return Err(BadConfig(format!(
+                    "[accounts.{name}]: give uid and gid together, or neither"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers and groups of an account; nothing when none are given.
+    pub fn ids(&self, account: &AccountName) -> Ids {
+        self.accounts.get(account).cloned().unwrap_or_default()
+    }
+}
+
+/// Line and column of a byte, counted from 1; columns count characters.
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |n| n + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(text: &str) -> String {
+        Config::parse(text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn the_sample_is_a_good_configuration_with_every_key() {
+        let sample = include_str!("../../../packaging/mapping-server.toml");
+        let empty = Config::parse(sample).unwrap();
+        assert!(empty.callers.allow.is_empty(), "as shipped, nobody may ask");
+        let uncommented: String = sample
+            .lines()
+            .map(|l| l.strip_prefix("#: ").unwrap_or(l).to_owned() + "\n")
+            .collect();
+        let config = Config::parse(&uncommented).unwrap();
+        assert!(!config.callers.allow.is_empty() && !config.users.is_empty() && !config.fqans.is_empty());
+        assert!(!config.bans.users.is_empty() && !config.bans.fqans.is_empty());
+        assert!(
+            config
+                .accounts
+                .values()
+                .any(|a| a.uid.is_some() && !a.groups.is_empty() && a.group.is_some())
+        );
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_with_their_place() {
+        let text = "[callers]\nallow = []\n\n[bans]\n  usres = []\n";
+        let error = reason(text);
+        assert!(
+            error.starts_with("line 5, column 3: unknown field `usres`"),
+            "{error}"
+        );
+        for text in [
+            "x = 1",
+            "[pools]\n",
+            "[[fqans]]\nfqan='/a'\naccount='a'\nuid=1\n",
+            "[accounts.a]\nhome='/'\n",
+        ] {
+            assert!(reason(text).contains("unknown field"), "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_values_are_errors_with_their_place() {
+        for (text, why) in [
+            ("[users]\n'CN=Alice' = 'alice'\n", "line 2"),
+            ("[users]\n'/CN=Alice' = 'al ice'\n", "account name"),
+            ("[[fqans]]\nfqan = 'testvo'\naccount = 'a'\n", "FQAN"),
+            ("[[fqans]]\nfqan = '/testvo'\n", "missing field `account`"),
+            ("[users]\n'/CN=A' = 'a'\n'/CN=A' = 'b'\n", "duplicate key"),
+            ("[users\n", "line 1"),
+        ] {
+            assert!(reason(text).contains(why), "{}", reason(text));
+        }
+    }
+
+    #[test]
+    fn root_and_half_numbers_are_refused() {
+        for text in [
+            "[users]\n'/CN=A' = 'root'\n",
+            "[accounts.a]\nuid = 0\ngid = 5\n",
+            "[accounts.a]\nuid = 20001\n",
+            "[accounts.a]\nuid = 20001\ngid = 20001\ngroups = [0]\n",
+        ] {
+            assert!(Config::parse(text).is_err(), "{text}");
+        }
+    }
+}

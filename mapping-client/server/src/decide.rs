@@ -1,0 +1,197 @@
+//! Who gets which account: pure functions from a configuration and a query to an answer.
+
+use crate::config::{Config, Ids};
+use mapping_client::xacml::answer::{Answer, Decision, Fault, Obligation};
+use mapping_client::xacml::names::{attribute, obligation, resource, subject};
+use mapping_client::xacml::query::{Query, short_fqan};
+use policy::identity::{AccountName, Dn};
+
+/// The verdict about a person, with what the log wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Gets an account.
+    Mapped(AccountName),
+    /// Gets none; the reason is sent to the client.
+    Denied(String),
+}
+
+/// What a well-formed query asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question<'a> {
+    /// Subject of the person's certificate.
+    pub subject: Dn,
+    /// The host the person wants to run on, as the client names it.
+    pub host: &'a str,
+    /// FQANs, primary first, with whether the client verified them.
+    pub fqans: Vec<(&'a str, bool)>,
+}
+
+/// Reads the parts that decide. What is missing is a fault, as it is with GUMS.
+pub fn question(query: &Query) -> Result<Question<'_>, Fault> {
+    let missing = |what: &str| fault(format!("missing attribute: {what}"));
+    let dn = query
+        .subject_value(subject::DN)
+        .ok_or_else(|| missing(subject::DN))?;
+    let host = query
+        .resource_value(resource::DN)
+        .or_else(|| query.resource_value(resource::HOST));
+    Ok(Question {
+        subject: Dn::parse(dn).map_err(|e| fault(e.to_string()))?,
+        host: host.ok_or_else(|| missing(resource::HOST))?,
+        fqans: query.fqans(),
+    })
+}
+
+/// A fault as GUMS words its own.
+pub fn fault(reason: String) -> Fault {
+    Fault {
+        code: "StatusMessage".into(),
+        reason: policy::wire::one_line(&reason),
+    }
+}
+
+/// Whether this caller may ask about others.
+pub fn may_ask(config: &Config, caller: &Dn) -> bool {
+    config
+        .callers
+        .allow
+        .iter()
+        .any(|p| matches_glob(p.as_str(), caller.as_str(), |c| !matches!(c, b'.' | b'/' | b'=')))
+}
+
+/// Bans first, then the person, then groups and roles: the FQANs in the person's order, the rules in the file's.
+pub fn verdict(config: &Config, question: &Question<'_>) -> Verdict {
+    let who = &question.subject;
+    if config
+        .bans
+        .users
+        .iter()
+        .any(|p| matches_glob(p.as_str(), who.as_str(), |_| true))
+    {
+        return Verdict::Denied(format!("banned: {who}"));
+    }
+    // A ban counts for claims that nobody verified, too.
+    let banned = |fqan: &str| config.bans.fqans.iter().any(|p| fqan_matches(p.as_str(), fqan));
+    if let Some((fqan, _)) = question.fqans.iter().find(|(f, _)| banned(f)) {
+        return Verdict::Denied(format!("banned: {fqan}"));
+    }
+    if let Some(account) = config.users.get(who) {
+        return Verdict::Mapped(account.clone());
+    }
+    let rule = |fqan: &str| config.fqans.iter().find(|r| fqan_matches(r.fqan.as_str(), fqan));
+    if let Some(rule) = question
+        .fqans
+        .iter()
+        .filter(|(_, verified)| *verified)
+        .find_map(|(f, _)| rule(f))
+    {
+        return Verdict::Mapped(rule.account.clone());
+    }
+    let unverified = question
+        .fqans
+        .iter()
+        .any(|(f, verified)| !verified && rule(f).is_some());
+    let hint = if unverified {
+        " (its FQANs do not count, because the client did not verify them)"
+    } else {
+        ""
+    };
+    Verdict::Denied(format!("unknown: {who}{hint}"))
+}
+
+/// The answer for a verdict: only obligations that the client supports, because others make it fail.
+pub fn answer(config: &Config, query: &Query, verdict: &Verdict) -> Answer {
+    let bare = |decision, message| Answer {
+        in_response_to: query.id.clone(),
+        decision,
+        message,
+        obligations: vec![],
+    };
+    match verdict {
+        Verdict::Denied(reason) => bare(Decision::Deny, Some(reason.clone())),
+        Verdict::Mapped(account) => {
+            let obligations = obligations(query, account, &config.ids(account));
+            if obligations.is_empty() {
+                let reason =
+                    "the client supports no obligation that names this account (username, account or uidgid)";
+                return bare(Decision::Indeterminate, Some(reason.into()));
+            }
+            Answer {
+                obligations,
+                ..bare(Decision::Permit, None)
+            }
+        }
+    }
+}
+
+/// Obligations that together name the account; empty when the client's are not enough for that.
+fn obligations(query: &Query, account: &AccountName, ids: &Ids) -> Vec<Obligation> {
+    let pair = |id: &str, value: String| (id.to_owned(), value);
+    let mut all = Vec::new();
+    let numbers = ids
+        .uid
+        .zip(ids.gid)
+        .filter(|_| query.supports(obligation::UIDGID));
+    if let Some((uid, gid)) = numbers {
+        let assignments = vec![
+            pair(attribute::UID, uid.to_string()),
+            pair(attribute::GID, gid.to_string()),
+        ];
+        all.push(Obligation::on_permit(obligation::UIDGID, assignments));
+    }
+    let name = pair(attribute::USERNAME, account.to_string());
+    let group = ids
+        .group
+        .as_ref()
+        .map(|g| pair(attribute::PRIMARY_GROUP, g.to_string()));
+    let by_name = query.supports(obligation::USERNAME);
+    if query.supports(obligation::ACCOUNT) && (group.is_some() || !by_name) {
+        let assignments = [name].into_iter().chain(group).collect();
+        all.push(Obligation::on_permit(obligation::ACCOUNT, assignments));
+    } else if by_name {
+        all.push(Obligation::on_permit(obligation::USERNAME, vec![name]));
+    }
+    if !all.is_empty() && !ids.groups.is_empty() && query.supports(obligation::SECONDARY_GIDS) {
+        let assignments = ids
+            .groups
+            .iter()
+            .map(|g| pair(attribute::GID, g.to_string()))
+            .collect();
+        all.push(Obligation::on_permit(obligation::SECONDARY_GIDS, assignments));
+    }
+    all
+}
+
+/// Letter case does not count, as with GUMS; a rule that ends in `/*` also covers the group itself.
+fn fqan_matches(pattern: &str, fqan: &str) -> bool {
+    let (pattern, fqan) = (
+        short_fqan(pattern).to_ascii_lowercase(),
+        short_fqan(fqan).to_ascii_lowercase(),
+    );
+    pattern.strip_suffix("/*").is_some_and(|group| group == fqan) || matches_glob(&pattern, &fqan, |_| true)
+}
+
+/// Whether `*` in the pattern, standing for a run of `wild` bytes, can make it equal to the text.
+fn matches_glob(pattern: &str, text: &str, wild: impl Fn(u8) -> bool) -> bool {
+    let text = text.as_bytes();
+    // reached[n]: the pattern so far matches the first n bytes.
+    let mut reached = vec![false; text.len() + 1];
+    reached[0] = true;
+    for p in pattern.bytes() {
+        if p == b'*' {
+            for n in 0..text.len() {
+                reached[n + 1] |= reached[n] && wild(text[n]);
+            }
+        } else {
+            for n in (0..text.len()).rev() {
+                reached[n + 1] = reached[n] && text[n] == p;
+            }
+            reached[0] = false;
+        }
+    }
+    reached[text.len()]
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;
