@@ -111,7 +111,7 @@ fn judge(reply: Result<Reply, NoReply>, endpoint: &str, id: &str) -> Step {
             return Step::Next(format!("the server failed with HTTP {status}"));
         }
         Ok(_) => return unusable(format!("HTTP {status} with a decision in it")),
-        Err(_) if status != 200 => return unusable(format!("HTTP {status}{}", hint(status))),
+        Err(_) if status != 200 => return unusable(format!("HTTP {status}{}", hint(status, &reply.body))),
         Err(e) => return unusable(format!("the answer is not understood: {e}")),
     };
     match outcome(&message, id) {
@@ -122,12 +122,19 @@ fn judge(reply: Result<Reply, NoReply>, endpoint: &str, id: &str) -> Step {
     }
 }
 
-fn hint(status: u16) -> &'static str {
-    match status {
+/// What to do about an error status; a server that gives its reason as plain text or JSON is quoted.
+fn hint(status: u16, body: &[u8]) -> String {
+    let advice = match status {
         401 | 403 => ": the service refuses this host's certificate; ask its administrator",
         404 => ": no service there; check the path of the endpoint",
         300..=399 => ": a redirect, which is not followed; check the endpoint",
         _ => "",
+    };
+    let said = String::from_utf8_lossy(&body[..body.len().min(300)]);
+    match said.trim() {
+        "" => advice.to_owned(),
+        page if page.starts_with('<') => advice.to_owned(),
+        reason => format!("{advice}; it says: {reason}"),
     }
 }
 

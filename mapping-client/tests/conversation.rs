@@ -1,4 +1,5 @@
 //! The client against services that behave, misbehave and stay silent, over mutual TLS on the loopback.
+#![allow(clippy::unwrap_used, reason = "a test that cannot prepare itself fails")]
 
 mod support;
 

@@ -88,8 +88,9 @@ async fn serve(args: Args) -> Result<(), Failure> {
     let router = service::router(rules, format!("https://{address}/"));
     // Whoever started the service may have closed its output: that is no reason to stop.
     let _ = writeln!(std::io::stdout(), "listening on https://{address}");
-    tracing::info!(%address, "listening");
-    transport::serve(listener, tls, router, ended(end)).await;
+    transport::serve(listener, tls, router, ended(end))
+        .await
+        .map_err(no_port)?;
     tracing::info!("ended");
     Ok(())
 }

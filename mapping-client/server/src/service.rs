@@ -2,8 +2,8 @@
 
 use crate::config::{BadConfig, Config};
 use crate::decide::{self, Verdict};
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -15,10 +15,14 @@ use mapping_client::xacml::{issue_instant, random_id};
 use policy::identity::Dn;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use transport::Peer;
 
 /// Where clients of GUMS look for the service.
 pub const GUMS_PATH: &str = "/gums/services/GUMSXACMLAuthorizationServicePort";
+
+/// For the body of a query.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The configuration in force, and where it came from.
 pub struct Rules {
@@ -69,15 +73,18 @@ pub fn router(rules: Arc<Rules>, issuer: String) -> Router {
     Router::new()
         .route(GUMS_PATH, post(ask))
         .route("/", post(ask))
-        .layer(DefaultBodyLimit::max(MAX_MESSAGE))
         .with_state(state)
 }
 
 async fn ask(
     State((rules, issuer)): State<(Arc<Rules>, Arc<str>)>,
     Extension(peer): Extension<Peer>,
-    body: Bytes,
+    body: Body,
 ) -> Response {
+    // A query fits into a few packets: whoever needs longer only holds the connection.
+    let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, to_bytes(body, MAX_MESSAGE)).await else {
+        return (StatusCode::BAD_REQUEST, "the query is too large or too slow").into_response();
+    };
     let (status, xml) = match judge(&rules.now(), &peer.identity.subject, &body) {
         Ok(answer) => match random_id() {
             Ok(id) => (StatusCode::OK, answer.encode(&id, &issue_instant(), &issuer)),
