@@ -5,6 +5,7 @@
 //! | the real programs at their real paths, private accounts and files | [`Machine`] |
 //! | starting a program as an account, and what became of it | [`Run`], [`Running`], [`Ran`] |
 //! | skipping what cannot run here | [`need`] |
+//! | a throw-away grid: CA, people, proxies, VOMS | [`pki`] |
 //! | proving that nothing is left behind | [`left`] |
 
 mod accounts;
@@ -13,6 +14,7 @@ mod install;
 pub mod left;
 mod machine;
 pub mod need;
+pub mod pki;
 mod processes;
 mod run;
 mod slot;
