@@ -1,2 +1,5 @@
-//! Placeholder while the room is being built.
-fn main() {}
+//! `glexec`: runs a grid user's payload under that user's local account.
+
+fn main() -> std::process::ExitCode {
+    glexec::main()
+}

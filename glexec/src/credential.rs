@@ -1,0 +1,152 @@
+//! Reading a proxy file: opened once, with the caller's rights, checked by descriptor, locked, read once.
+//!
+//! The bytes are never parsed here. They go to the verifier as they are, and the same bytes become the target proxy.
+
+use crate::failure::Failure;
+use crate::request::CredentialSource;
+use crate::sys::ids::AsCaller;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::stat::Mode;
+use nix::unistd::Uid;
+use policy::glexec_conf::Lock;
+use policy::wire::MAX_CREDENTIAL;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a lock that somebody else holds is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The bytes of a credential, unparsed.
+pub(crate) struct Credential(Vec<u8>);
+
+impl Credential {
+    /// As they were read.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// SHA-256 of the bytes.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        hmac_sha256::Hash::hash(&self.0)
+    }
+}
+
+/// Reads what the variable named `variable` points to.
+pub(crate) fn read(
+    variable: &str,
+    source: &CredentialSource,
+    caller: Uid,
+    lock: Lock,
+) -> Result<Credential, Failure> {
+    match source {
+        CredentialSource::Text(text) if text.len() > MAX_CREDENTIAL => Err(Failure::caller(format!(
+            "the text in {variable} is larger than {MAX_CREDENTIAL} bytes"
+        ))),
+        CredentialSource::Text(text) => Ok(Credential(text.clone())),
+        CredentialSource::File(path) => {
+            let _rights = AsCaller::enter(caller)?;
+            let file = open(path, caller)
+                .map_err(|why| Failure::caller(format!("{variable}: {}: {why}", path.to_string_lossy())))?;
+            let locked = take_lock(file, lock)
+                .map_err(|why| Failure::site(format!("{variable}: {}: {why}", path.to_string_lossy())))?;
+            let file: &File = &locked;
+            read_all(file)
+                .map_err(|why| Failure::caller(format!("{variable}: {}: {why}", path.to_string_lossy())))
+        }
+    }
+}
+
+fn open(path: &Path, caller: Uid) -> Result<File, String> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let fd = nix::fcntl::open(path, flags, Mode::empty()).map_err(|e| match e {
+        nix::errno::Errno::ELOOP => "is a symbolic link; name the file itself".to_owned(),
+        e => e.desc().to_owned(),
+    })?;
+    let file = File::from(fd);
+    let meta = file.metadata().map_err(|e| e.to_string())?;
+    if !meta.is_file() {
+        return Err("is not a regular file".into());
+    }
+    if meta.uid() != caller.as_raw() {
+        return Err(format!(
+            "belongs to uid {}, but uid {caller} calls; only your own proxy counts",
+            meta.uid()
+        ));
+    }
+    let mode = meta.mode() & 0o7777;
+    if mode & !0o700 != 0 {
+        return Err(format!("mode {mode:04o} lets others in; chmod 600"));
+    }
+    if meta.len() > MAX_CREDENTIAL as u64 {
+        return Err(format!("is larger than {MAX_CREDENTIAL} bytes: not a proxy"));
+    }
+    Ok(file)
+}
+
+/// A file that stays locked while this lives.
+enum Locked {
+    Whole(Flock<File>),
+    Records(File),
+    Not(File),
+}
+
+impl std::ops::Deref for Locked {
+    type Target = File;
+    fn deref(&self) -> &File {
+        match self {
+            Self::Whole(file) => file,
+            Self::Records(file) | Self::Not(file) => file,
+        }
+    }
+}
+
+fn take_lock(file: File, lock: Lock) -> Result<Locked, String> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut file = file;
+    loop {
+        file = match lock {
+            Lock::Disabled => return Ok(Locked::Not(file)),
+            Lock::Flock => match Flock::lock(file, FlockArg::LockSharedNonblock) {
+                Ok(locked) => return Ok(Locked::Whole(locked)),
+                Err((file, nix::errno::Errno::EWOULDBLOCK)) => file,
+                Err((_, error)) => return Err(format!("flock: {error}")),
+            },
+            Lock::Fcntl => match record_lock(&file) {
+                Ok(()) => return Ok(Locked::Records(file)),
+                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => file,
+                Err(error) => return Err(format!("fcntl lock: {error}")),
+            },
+        };
+        if Instant::now() >= deadline {
+            return Err("stays locked by another process".into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn record_lock(file: &File) -> nix::Result<()> {
+    let whole = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_SETLK(&whole)).map(drop)
+}
+
+/// The size is bounded again: the file may have grown since it was checked.
+fn read_all(file: &File) -> Result<Credential, String> {
+    let mut bytes = Vec::new();
+    file.take(MAX_CREDENTIAL as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| e.to_string())?;
+    match bytes.len() {
+        0 => Err("is empty".into()),
+        n if n > MAX_CREDENTIAL => Err("grew while it was read".into()),
+        _ => Ok(Credential(bytes)),
+    }
+}

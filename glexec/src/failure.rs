@@ -1,0 +1,56 @@
+//! Why a call ends without a payload.
+
+use policy::judge::{Code, Denial};
+
+/// A refusal on its way to the caller, the log and the record.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: Code,
+    reason: String,
+    denial: Option<Denial>,
+}
+
+impl Failure {
+    /// 201: the caller must mend something.
+    pub(crate) fn caller(reason: impl Into<String>) -> Self {
+        Self {
+            code: Code::Caller,
+            reason: reason.into(),
+            denial: None,
+        }
+    }
+
+    /// 202: the site must mend something.
+    pub(crate) fn site(reason: impl Into<String>) -> Self {
+        Self {
+            code: Code::Site,
+            reason: reason.into(),
+            denial: None,
+        }
+    }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What was wrong and what to do, one line.
+    pub(crate) fn reason(&self) -> String {
+        policy::wire::one_line(&self.reason)
+    }
+
+    /// The decision behind it, when there was one.
+    pub(crate) fn denial(&self) -> Option<&Denial> {
+        self.denial.as_ref()
+    }
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self {
+            code: denial.code(),
+            reason: denial.to_string(),
+            denial: Some(denial),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `-h`, `-v`, `-V`: answers that need neither policy nor credential.
+
+use crate::child::LIBEXEC;
+use crate::failure::Failure;
+use crate::request::Wish;
+use crate::session::RUN_DIR;
+use crate::start::Start;
+use policy::file::POLICY_FILE;
+use policy::glexec_conf::GLEXEC_CONF;
+use std::io::Write;
+
+const USAGE: &str = "\
+Usage: glexec [--] COMMAND [ARGUMENT]...   run COMMAND as the account of the proxy in GLEXEC_CLIENT_CERT
+       glexec                              only renew the payload's copy of the proxy
+       glexec -h | -v | -V                 help, version, compiled-in defaults (root)
+Environment: GLEXEC_CLIENT_CERT   proxy of the payload's user (mode 0600, owned by the caller)
+             GLEXEC_SOURCE_PROXY  proxy to hand over; the same when unset
+             GLEXEC_TARGET_PROXY  where the payload finds it; /dev/null: no copy
+Exit codes:  the command's own; 126 it could not be executed; 128+n it died by signal n;
+             201 mend your call; 202 the site must mend something; 203 not authorised; 204 it returned 201 to 204
+";
+
+/// Answers on standard output; `None` when the wish is to run something.
+pub(crate) fn answer(wish: &Result<Wish, String>, start: &Start) -> Result<Option<u8>, Failure> {
+    let text = match wish {
+        Ok(Wish::Help) => USAGE.to_owned(),
+        Ok(Wish::Version) => format!("glexec {} (Pilotage)\n", env!("CARGO_PKG_VERSION")),
+        Ok(Wish::Defaults) if start.caller.uid != 0 => {
+            return Err(Failure::caller("-V is for root"));
+        }
+        Ok(Wish::Defaults) => format!(
+            "GLEXEC_CONFIG_FILE=\"{GLEXEC_CONF}\"\nPILOTAGE_POLICY_FILE=\"{POLICY_FILE}\"\n\
+             PILOTAGE_LIBEXEC=\"{LIBEXEC}\"\nGLEXEC_RUN_DIR=\"{RUN_DIR}\"\n"
+        ),
+        _ => return Ok(None),
+    };
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(Some(0))
+}

@@ -1,0 +1,204 @@
+//! From here on there is a child: it becomes the account, writes the proxy, and executes the command.
+//!
+//! The steps of the child stand in [`become_payload`], in their order. What goes wrong there comes back through a
+//! pipe that exec closes: silence means that the payload runs.
+
+use crate::cgroup::Leaf;
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::request::{Command, Request, Target};
+use crate::sitting::Sitting;
+use crate::start::{Mode, Start};
+use crate::sys::{fds, ids, process};
+use crate::{payload_env, target_proxy};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::{AccessFlags, Pid, getpid, pipe2};
+use policy::glexec_conf::Lock;
+use policy::identity::Account;
+use policy::judge::Permit;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Everything the child needs, decided before it exists.
+pub(crate) struct Plan<'a> {
+    /// `None` ends after the proxy is written.
+    command: Option<&'a Command>,
+    account: &'a Account,
+    /// False in log-only mode.
+    switch: bool,
+    environment: Vec<CString>,
+    /// Path and bytes of the payload's proxy.
+    proxy: Option<(PathBuf, Vec<u8>)>,
+    target_lock: Lock,
+    leaf: Option<&'a Leaf>,
+    no_new_privs: bool,
+    /// Signals that the caller had blocked.
+    signal_mask: SigSet,
+}
+
+impl<'a> Plan<'a> {
+    /// Puts together what was decided.
+    pub(crate) fn new(
+        start: &Start,
+        config: &Config,
+        request: &'a Request,
+        permit: &'a Permit,
+        proxy: Vec<u8>,
+        sitting: &'a Sitting,
+    ) -> Self {
+        let switch = start.mode == Mode::Switching;
+        let account = permit.account();
+        let wanted = config.conf.create_target_proxy || matches!(request.target, Target::File(_));
+        let uid = if switch { account.uid } else { start.caller.uid };
+        let path = target_proxy::path(&request.target, uid).filter(|_| wanted);
+        let (kept, session) = (&config.conf.preserve_env_variables, sitting.session_id());
+        Self {
+            command: request.command.as_ref(),
+            account,
+            switch,
+            environment: payload_env::build(&start.environment, kept, account, path.as_deref(), session),
+            proxy: path.map(|path| (path, proxy)),
+            target_lock: config.conf.target_lock,
+            leaf: sitting.leaf(),
+            no_new_privs: switch && config.policy.payload.no_new_privs,
+            signal_mask: start.signal_mask,
+        }
+    }
+}
+
+/// Why the child could not execute the command, with the exit code for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mishap {
+    /// 201, 202 or 126.
+    pub(crate) code: u8,
+    /// One line.
+    pub(crate) reason: String,
+}
+
+/// A child on its way to exec.
+pub(crate) struct Launched {
+    /// Its process id.
+    pub(crate) pid: Pid,
+    report: File,
+}
+
+/// Forks the payload's first process. The caller has blocked the signals that it will forward.
+pub(crate) fn start(plan: &Plan<'_>) -> Result<Launched, Failure> {
+    let failed = |e: nix::errno::Errno| Failure::site(format!("cannot start a process: {e}"));
+    let (report, reporter) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let parent = getpid();
+    match process::fork().map_err(failed)? {
+        process::Fork::Parent(pid) => Ok(Launched {
+            pid,
+            report: File::from(report),
+        }),
+        process::Fork::Child => {
+            drop(report);
+            let code = match become_payload(plan, parent) {
+                Ok(()) => 0,
+                Err(mishap) => {
+                    let text = format!(
+                        "{}{}",
+                        char::from(mishap.code),
+                        policy::wire::one_line(&mishap.reason)
+                    );
+                    let _ = File::from(reporter).write_all(text.as_bytes());
+                    i32::from(mishap.code)
+                }
+            };
+            process::exit_now(code)
+        }
+    }
+}
+
+impl Launched {
+    /// Waits until the child has executed the command, or says why it could not.
+    pub(crate) fn report(&mut self) -> Option<Mishap> {
+        let mut text = String::new();
+        let _ = self.report.read_to_string(&mut text);
+        let mut chars = text.chars();
+        let code = u8::try_from(u32::from(chars.next()?)).unwrap_or(202);
+        Some(Mishap {
+            code,
+            reason: chars.collect(),
+        })
+    }
+}
+
+fn become_payload(plan: &Plan<'_>, parent: Pid) -> Result<(), Mishap> {
+    let site = |reason: String| Mishap { code: 202, reason };
+    let user = |reason: String| Mishap { code: 201, reason };
+    if let Some(leaf) = &plan.leaf {
+        leaf.enter().map_err(|e| site(format!("cgroup leaf: {e}")))?;
+    }
+    let account = &plan.account;
+    if plan.switch {
+        ids::become_for_good(account.uid, account.gid, &account.groups).map_err(site)?;
+        process::new_session_keyring().map_err(|e| site(format!("session keyring: {e}")))?;
+        process::die_with(parent).map_err(|e| site(format!("supervisor: {e}")))?;
+    }
+    if plan.no_new_privs {
+        nix::sys::prctl::set_no_new_privs().map_err(|e| site(format!("no_new_privs: {e}")))?;
+    }
+    if let Some((path, bytes)) = &plan.proxy {
+        target_proxy::write(path, bytes, nix::unistd::geteuid().as_raw(), plan.target_lock).map_err(user)?;
+    }
+    let Some(command) = &plan.command else {
+        return Ok(());
+    };
+    settle(&account.home).map_err(|e| site(format!("working directory: {e}")))?;
+    check_command(Path::new(&command.program), account).map_err(user)?;
+    restore_signals(plan).map_err(|e| site(format!("signals: {e}")))?;
+    execute(command, &plan.environment)
+}
+
+/// Keeps the working directory where the account can enter it; else its home, else the root.
+fn settle(home: &Path) -> nix::Result<()> {
+    [Path::new("."), home]
+        .into_iter()
+        .find_map(|dir| nix::unistd::chdir(dir).ok())
+        .map_or_else(|| nix::unistd::chdir("/"), Ok)
+}
+
+fn check_command(program: &Path, account: &Account) -> Result<(), String> {
+    let shown = policy::wire::one_line(&program.to_string_lossy());
+    let meta =
+        std::fs::metadata(program).map_err(|e| format!("command {shown}: {e}, seen as {}", account.name))?;
+    if !meta.is_file() {
+        return Err(format!("command {shown}: is not a regular file"));
+    }
+    nix::unistd::faccessat(AT_FDCWD, program, AccessFlags::X_OK, AtFlags::AT_EACCESS)
+        .map_err(|_| format!("command {shown}: account {} may not execute it", account.name))
+}
+
+/// The payload finds signals as the caller left them, but for those that `start` changed: these get their default.
+fn restore_signals(plan: &Plan<'_>) -> nix::Result<()> {
+    for signal in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: the default disposition runs no code of ours.
+        unsafe { sigaction(signal, &default) }?;
+    }
+    plan.signal_mask.thread_set_mask()
+}
+
+fn execute(command: &Command, environment: &[CString]) -> Result<(), Mishap> {
+    let refused = |reason: String| Mishap { code: 126, reason };
+    let c = |text: &std::ffi::OsStr| CString::new(text.as_bytes()).map_err(|e| refused(e.to_string()));
+    let program = c(&command.program)?;
+    let mut argv = vec![program.clone()];
+    for argument in &command.arguments {
+        argv.push(c(argument)?);
+    }
+    let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();
+    fds::close_on_exec_from(3).map_err(|e| refused(format!("descriptors: {e}")))?;
+    let error = match nix::unistd::execve(&program, &argv, &environment) {
+        Err(error) => error,
+        Ok(never) => match never {},
+    };
+    let shown = policy::wire::one_line(&command.program.to_string_lossy());
+    Err(refused(format!("command {shown}: exec: {error}")))
+}

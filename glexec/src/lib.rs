@@ -1,0 +1,49 @@
+//! Everything that ever runs as root.
+//!
+//! The story of a run is [`pipeline`], on one screen. Who decides is the crate `policy` (`judge`); here is who acts.
+//!
+//! | step | module |
+//! |---|---|
+//! | set the process straight, find out the mode | [`start`] |
+//! | read `glexec.conf` and `policy.toml` | [`config`] |
+//! | open files that root trusts | [`audit`] |
+//! | recognise payloads that call | [`nesting`] |
+//! | argv and environment to a typed request | [`request`] |
+//! | `-h`, `-v`, `-V` | [`information`] |
+//! | read the proxy with the caller's rights | [`credential`] |
+//! | run the children without privilege | [`child`], [`verify`] |
+//! | identity to account | [`mapping`], [`cache`], [`accounts`] |
+//! | sessions, their cgroup, the sweep of dead ones | [`session`], [`cgroup`], [`sweep`] |
+//! | what is opened before the switch and closed after it | [`sitting`] |
+//! | the site's record | [`recording`] |
+//! | switch and exec | [`launch`], [`target_proxy`], [`payload_env`] |
+//! | wait, forward signals, end what is left | [`supervise`] |
+//! | system calls that need `unsafe` | [`sys`] |
+
+mod accounts;
+mod audit;
+mod cache;
+mod cgroup;
+mod child;
+mod config;
+mod credential;
+mod failure;
+mod information;
+mod launch;
+mod log;
+mod mapping;
+mod nesting;
+mod payload_env;
+mod pipeline;
+mod recording;
+pub mod request;
+mod session;
+mod sitting;
+mod start;
+mod supervise;
+mod sweep;
+mod sys;
+mod target_proxy;
+mod verify;
+
+pub use pipeline::main;

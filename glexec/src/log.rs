@@ -1,0 +1,145 @@
+//! Messages for the site (syslog or file) and for the caller (stderr). One line per event, escaped.
+
+use crate::audit::{self, Rule};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
+use policy::glexec_conf::{GlexecConf, LogDestination};
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// Where messages of this call go.
+pub(crate) struct Log {
+    target: Target,
+    level: u8,
+    silent: bool,
+}
+
+enum Target {
+    Syslog,
+    File(RefCell<File>),
+}
+
+impl Log {
+    /// Syslog with facility `LOG_DAEMON`, until the configuration says otherwise.
+    pub(crate) fn standard() -> Self {
+        open_syslog(Facility::LOG_DAEMON);
+        Self {
+            target: Target::Syslog,
+            level: 3,
+            silent: false,
+        }
+    }
+
+    /// As `glexec.conf` says; a log file that cannot be opened falls back to syslog, with a word about it.
+    pub(crate) fn configured(conf: &GlexecConf) -> Self {
+        let (level, silent) = (conf.log_level, conf.silent_logging);
+        match &conf.log {
+            LogDestination::Syslog(name) => {
+                open_syslog(facility(name));
+                Self {
+                    target: Target::Syslog,
+                    level,
+                    silent,
+                }
+            }
+            LogDestination::File(path) => match open_file(path) {
+                Ok(file) => Self {
+                    target: Target::File(RefCell::new(file)),
+                    level,
+                    silent,
+                },
+                Err(why) => {
+                    let log = Self {
+                        target: Target::Syslog,
+                        level,
+                        silent,
+                    };
+                    log.warning(&format!("log_file {}: {why}; using syslog", path.display()));
+                    log
+                }
+            },
+        }
+    }
+
+    /// Level 1: the call cannot be served.
+    pub(crate) fn error(&self, message: &str) {
+        self.write(1, Severity::LOG_ERR, message);
+    }
+
+    /// Level 2: something is off.
+    pub(crate) fn warning(&self, message: &str) {
+        self.write(2, Severity::LOG_WARNING, message);
+    }
+
+    /// Level 3: who became whom, and how it ended.
+    pub(crate) fn notice(&self, message: &str) {
+        self.write(3, Severity::LOG_NOTICE, message);
+    }
+
+    /// Level 4: steps on the way.
+    pub(crate) fn info(&self, message: &str) {
+        self.write(4, Severity::LOG_INFO, message);
+    }
+
+    /// One line on the caller's stderr, unless the site wants silence.
+    pub(crate) fn tell_caller(&self, message: &str) {
+        if !self.silent {
+            let _ = writeln!(std::io::stderr(), "glexec: {message}");
+        }
+    }
+
+    fn write(&self, level: u8, severity: Severity, message: &str) {
+        if level > self.level {
+            return;
+        }
+        // Texts from the caller are escaped where they enter; this is the last line of defence against line breaks.
+        let line = message.replace(|c: char| c.is_control(), "?");
+        match &self.target {
+            Target::Syslog => {
+                let _ = syslog(severity, line.as_str());
+            }
+            Target::File(file) => {
+                let time = record::time::rfc3339(crate::sys::process::unix_ns());
+                let text = format!("{time} glexec[{}]: {line}\n", std::process::id());
+                let _ = file.borrow_mut().write_all(text.as_bytes());
+            }
+        }
+    }
+}
+
+fn open_syslog(facility: Facility) {
+    let _ = openlog(Some(c"glexec"), LogFlags::LOG_PID, facility);
+    // The default priority of a bare severity is the facility of openlog.
+    let _ = Priority::new(Severity::LOG_INFO, facility);
+}
+
+fn facility(name: &str) -> Facility {
+    match name.trim_start_matches("LOG_") {
+        "AUTH" | "AUTHPRIV" => Facility::LOG_AUTH,
+        "USER" => Facility::LOG_USER,
+        "LOCAL0" => Facility::LOG_LOCAL0,
+        "LOCAL1" => Facility::LOG_LOCAL1,
+        "LOCAL2" => Facility::LOG_LOCAL2,
+        "LOCAL3" => Facility::LOG_LOCAL3,
+        "LOCAL4" => Facility::LOG_LOCAL4,
+        "LOCAL5" => Facility::LOG_LOCAL5,
+        "LOCAL6" => Facility::LOG_LOCAL6,
+        "LOCAL7" => Facility::LOG_LOCAL7,
+        _ => Facility::LOG_DAEMON,
+    }
+}
+
+fn open_file(path: &Path) -> Result<File, String> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err("names no file".into());
+    };
+    let directory = audit::open(parent, Rule::DIRECTORY).map_err(|f| f.reason())?;
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(0o640);
+    nix::fcntl::openat(directory, name, flags, mode)
+        .map(File::from)
+        .map_err(|e| e.to_string())
+}

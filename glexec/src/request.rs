@@ -1,0 +1,181 @@
+//! From argv and environment to a typed request. Pure: nothing is opened here.
+//!
+//! The rules are gLExec's (manual page glexec(1) of version 0.9, and what its clients rely on):
+//! identity from `GLEXEC_CLIENT_CERT`, else the legacy text in `SSL_CLIENT_CERT`; source proxy the same unless
+//! `GLEXEC_SOURCE_PROXY` names another; an empty value is a mistake and never means "unset".
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// What the caller wants.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// `-h`
+    Help,
+    /// `-v`
+    Version,
+    /// `-V`
+    Defaults,
+    /// Run or refresh.
+    Run(Request),
+}
+
+/// A request to run something, or to refresh the target proxy when there is no command.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The command; `None` only writes the target proxy.
+    pub command: Option<Command>,
+    /// Who the payload's user is.
+    pub identity: CredentialSource,
+    /// What the payload gets as its proxy.
+    pub source: CredentialSource,
+    /// Where it gets it.
+    pub target: Target,
+    /// `GLEXEC_ID`: the caller's name for this call.
+    pub id: Option<String>,
+}
+
+/// The payload's program and arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Path as typed; also `argv[0]`.
+    pub program: OsString,
+    /// The rest.
+    pub arguments: Vec<OsString>,
+}
+
+/// Where a credential comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialSource {
+    /// A file.
+    File(PathBuf),
+    /// The text itself (`SSL_CLIENT_CERT`).
+    Text(Vec<u8>),
+}
+
+/// Where the payload's proxy goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// `/tmp/x509up_u<uid>` of the payload's account.
+    Default,
+    /// `/dev/null`: no copy.
+    Nowhere,
+    /// This path.
+    File(PathBuf),
+}
+
+/// Names whose repetition with another value would let two readers see two requests.
+const SENSITIVE: [&str; 6] = [
+    "GLEXEC_CLIENT_CERT",
+    "GLEXEC_SOURCE_PROXY",
+    "GLEXEC_TARGET_PROXY",
+    "GLEXEC_MODE",
+    "SSL_CLIENT_CERT",
+    "X509_USER_PROXY",
+];
+
+/// Reads the request. The error says what is wrong and what to do; the exit code is 201.
+pub fn parse(argv: &[OsString], environment: &[(OsString, OsString)]) -> Result<Wish, String> {
+    let arguments = argv.get(1..).unwrap_or_default();
+    match arguments.first().and_then(|a| a.to_str()) {
+        Some("-h" | "--help") => return Ok(Wish::Help),
+        Some("-v" | "--version") => return Ok(Wish::Version),
+        Some("-V") => return Ok(Wish::Defaults),
+        _ => {}
+    }
+    let command = command(arguments)?;
+    let env = Environment::new(environment)?;
+    let identity = identity(&env)?;
+    let source = match env.get("GLEXEC_SOURCE_PROXY") {
+        Some(path) => CredentialSource::File(non_empty("GLEXEC_SOURCE_PROXY", path)?.into()),
+        None => identity.clone(),
+    };
+    let target = match env.get("GLEXEC_TARGET_PROXY") {
+        None => Target::Default,
+        Some(path) if path == "/dev/null" => Target::Nowhere,
+        Some(path) => Target::File(non_empty("GLEXEC_TARGET_PROXY", path)?.into()),
+    };
+    match env.get("GLEXEC_MODE").map(OsStr::to_string_lossy).as_deref() {
+        None | Some("" | "lcmaps_get_account" | "lcmaps_verify_account") => {}
+        Some(_) => return Err("GLEXEC_MODE is unknown; unset it or write lcmaps_get_account".into()),
+    }
+    let id = env
+        .get("GLEXEC_ID")
+        .map(|id| record::text::printable(id.as_bytes(), 256));
+    Ok(Wish::Run(Request {
+        command,
+        identity,
+        source,
+        target,
+        id,
+    }))
+}
+
+fn command(arguments: &[OsString]) -> Result<Option<Command>, String> {
+    let arguments = match arguments.split_first() {
+        Some((dashes, rest)) if dashes == "--" => rest,
+        _ => arguments,
+    };
+    let Some((program, rest)) = arguments.split_first() else {
+        return Ok(None);
+    };
+    if let Some(option) = program.to_str().filter(|p| p.starts_with('-')) {
+        return Err(format!("unknown option {option:?}; see glexec -h"));
+    }
+    if !program.as_bytes().contains(&b'/') {
+        return Err("the command needs a path: PATH is not searched".into());
+    }
+    Ok(Some(Command {
+        program: program.clone(),
+        arguments: rest.to_vec(),
+    }))
+}
+
+fn identity(env: &Environment<'_>) -> Result<CredentialSource, String> {
+    if let Some(path) = env.get("GLEXEC_CLIENT_CERT") {
+        return Ok(CredentialSource::File(
+            non_empty("GLEXEC_CLIENT_CERT", path)?.into(),
+        ));
+    }
+    match env.get("SSL_CLIENT_CERT") {
+        Some(text) => Ok(CredentialSource::Text(
+            non_empty("SSL_CLIENT_CERT", text)?.as_bytes().to_vec(),
+        )),
+        None => Err("no credential: set GLEXEC_CLIENT_CERT to the path of the payload user's proxy".into()),
+    }
+}
+
+fn non_empty<'a>(name: &str, value: &'a OsStr) -> Result<&'a OsStr, String> {
+    if value.is_empty() {
+        Err(format!("{name} is set but empty; unset it or give it a value"))
+    } else {
+        Ok(value)
+    }
+}
+
+/// The environment, of which the first of several equal names counts, as `getenv(3)` has it.
+struct Environment<'a>(&'a [(OsString, OsString)]);
+
+impl<'a> Environment<'a> {
+    fn new(variables: &'a [(OsString, OsString)]) -> Result<Self, String> {
+        for name in SENSITIVE {
+            let mut values = variables.iter().filter(|(n, _)| n == name).map(|(_, v)| v);
+            let first = values.next();
+            if values.any(|value| Some(value) != first) {
+                return Err(format!(
+                    "{name} stands twice in the environment with different values"
+                ));
+            }
+        }
+        Ok(Self(variables))
+    }
+
+    fn get(&self, name: &str) -> Option<&'a OsStr> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_os_str())
+    }
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -1,0 +1,120 @@
+use super::*;
+
+fn wish(argv: &[&str], env: &[(&str, &str)]) -> Result<Wish, String> {
+    let argv: Vec<OsString> = std::iter::once("glexec")
+        .chain(argv.iter().copied())
+        .map(Into::into)
+        .collect();
+    let env: Vec<(OsString, OsString)> = env.iter().map(|(n, v)| (n.into(), v.into())).collect();
+    parse(&argv, &env)
+}
+
+fn request(argv: &[&str], env: &[(&str, &str)]) -> Request {
+    match wish(argv, env) {
+        Ok(Wish::Run(request)) => request,
+        other => panic!("{other:?}"),
+    }
+}
+
+const CERT: (&str, &str) = ("GLEXEC_CLIENT_CERT", "/tmp/x509up_u1");
+
+#[test]
+fn the_usual_call() {
+    let r = request(&["/bin/sh", "-c", "--", "id"], &[CERT]);
+    let command = r.command.unwrap();
+    assert_eq!(command.program, "/bin/sh");
+    assert_eq!(
+        command.arguments,
+        ["-c", "--", "id"],
+        "nothing after the command is interpreted"
+    );
+    assert_eq!(r.identity, CredentialSource::File("/tmp/x509up_u1".into()));
+    assert_eq!((r.source, r.target), (r.identity.clone(), Target::Default));
+}
+
+#[test]
+fn one_leading_dash_dash_is_accepted() {
+    assert_eq!(
+        request(&["--", "/bin/id"], &[CERT]).command.unwrap().program,
+        "/bin/id"
+    );
+}
+
+#[test]
+fn no_command_refreshes() {
+    assert_eq!(request(&[], &[CERT]).command, None);
+}
+
+#[test]
+fn a_bare_name_and_an_unknown_option_are_refused() {
+    assert!(
+        wish(&["id"], &[CERT])
+            .unwrap_err()
+            .contains("PATH is not searched")
+    );
+    assert!(
+        wish(&["--frobnicate"], &[CERT])
+            .unwrap_err()
+            .contains("unknown option")
+    );
+}
+
+#[test]
+fn nothing_stands_in_for_a_missing_credential() {
+    assert!(
+        wish(&["/bin/id"], &[("X509_USER_PROXY", "/tmp/pilot")])
+            .unwrap_err()
+            .contains("GLEXEC_CLIENT_CERT")
+    );
+    let legacy = request(&["/bin/id"], &[("SSL_CLIENT_CERT", "PEM")]);
+    assert_eq!(legacy.identity, CredentialSource::Text(b"PEM".to_vec()));
+}
+
+#[test]
+fn empty_values_are_mistakes() {
+    for name in ["GLEXEC_CLIENT_CERT", "GLEXEC_SOURCE_PROXY", "GLEXEC_TARGET_PROXY"] {
+        let mut env = vec![CERT];
+        env.retain(|(n, _)| *n != name);
+        env.push((name, ""));
+        assert!(wish(&["/bin/id"], &env).unwrap_err().starts_with(name), "{name}");
+    }
+}
+
+#[test]
+fn targets() {
+    let target = |path| request(&["/bin/id"], &[CERT, ("GLEXEC_TARGET_PROXY", path)]).target;
+    assert_eq!(target("/dev/null"), Target::Nowhere);
+    assert_eq!(target("/tmp/x"), Target::File("/tmp/x".into()));
+}
+
+#[test]
+fn modes() {
+    assert!(wish(&["/bin/id"], &[CERT, ("GLEXEC_MODE", "lcmaps_get_account")]).is_ok());
+    assert!(wish(&["/bin/id"], &[CERT, ("GLEXEC_MODE", "other")]).is_err());
+}
+
+#[test]
+fn repeated_names_must_agree() {
+    let other = ("GLEXEC_CLIENT_CERT", "/tmp/other");
+    assert!(wish(&["/bin/id"], &[CERT, other]).unwrap_err().contains("twice"));
+    assert!(wish(&["/bin/id"], &[CERT, CERT]).is_ok());
+    assert!(
+        wish(&["/bin/id"], &[CERT, ("A", "1"), ("A", "2")]).is_ok(),
+        "others do not matter"
+    );
+}
+
+#[test]
+fn the_id_cannot_break_a_log_line() {
+    assert_eq!(
+        request(&["/bin/id"], &[CERT, ("GLEXEC_ID", "a\nb")]).id.unwrap(),
+        "a\\x0Ab"
+    );
+}
+
+#[test]
+fn information_needs_no_credential() {
+    assert_eq!(wish(&["-h"], &[]), Ok(Wish::Help));
+    assert_eq!(wish(&["-v"], &[]), Ok(Wish::Version));
+    assert_eq!(wish(&["-V"], &[]), Ok(Wish::Defaults));
+}

@@ -1,0 +1,202 @@
+//! Sessions: one identity switch, from the record's opening to its closing.
+//!
+//! A session is a directory `/run/glexec/sessions/<id>` of root with a file `state` (`key=value` lines, written
+//! once and complete) and a file `lock` that its supervisor holds. Whoever can take the lock knows that the supervisor is gone.
+
+use crate::failure::Failure;
+use crate::sys::process;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Root's directory for everything that ends with the boot.
+pub(crate) const RUN_DIR: &str = "/run/glexec";
+
+/// What a session's state file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    /// Equal to the record's id.
+    pub(crate) id: String,
+    /// Uid that called.
+    pub(crate) caller_uid: u32,
+    /// Uid of the payload.
+    pub(crate) uid: u32,
+    /// Process that supervises.
+    pub(crate) supervisor: i32,
+    /// The cgroup leaf, when there is one.
+    pub(crate) cgroup: Option<PathBuf>,
+    /// The spool that holds the open record.
+    pub(crate) spool: PathBuf,
+}
+
+/// A session that this process owns.
+#[derive(Debug)]
+pub(crate) struct Session {
+    dir: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// A session found on this host.
+pub(crate) struct Found {
+    /// Its state.
+    pub(crate) state: State,
+    /// Its lock, when nobody held it: the supervisor is gone and the finder must close the session.
+    pub(crate) orphaned: Option<Flock<File>>,
+}
+
+/// A fresh id: UUIDv7 (RFC 9562), so that ids sort by time.
+pub(crate) fn new_id() -> Result<String, Failure> {
+    let mut random = [0; 10];
+    process::random(&mut random).map_err(|e| Failure::site(format!("getrandom: {e}")))?;
+    let id = uuid::Builder::from_unix_timestamp_millis(process::unix_ns() / 1_000_000, &random).into_uuid();
+    Ok(id.to_string())
+}
+
+fn sessions_dir() -> PathBuf {
+    Path::new(RUN_DIR).join("sessions")
+}
+
+impl Session {
+    /// Creates the session and takes its lock.
+    pub(crate) fn create(state: State) -> Result<Self, Failure> {
+        let dir = sessions_dir().join(&state.id);
+        Self::build(&state, &dir).map_err(|e| Failure::site(format!("{}: {e}", dir.display())))
+    }
+
+    fn build(state: &State, dir: &Path) -> io::Result<Self> {
+        DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(sessions_dir())?;
+        DirBuilder::new().mode(0o700).create(dir)?;
+        let lock = create_file(&dir.join("lock"))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| io::Error::from(e))?;
+        // The state appears whole or not at all: a directory without one is a session in the making.
+        let unfinished = dir.join("state.new");
+        create_file(&unfinished)?.write_all(state.to_text().as_bytes())?;
+        fs::rename(&unfinished, dir.join("state"))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Removes the directory; the lock goes with it.
+    pub(crate) fn remove(self) {
+        remove_dir(&self.dir);
+    }
+}
+
+/// Removes the directory of a session that was found orphaned.
+pub(crate) fn remove(id: &str) {
+    remove_dir(&sessions_dir().join(id));
+}
+
+/// The state goes first: without it nobody takes the rest for a session.
+fn remove_dir(dir: &Path) {
+    let _ = fs::remove_file(dir.join("state"));
+    let _ = fs::remove_dir_all(dir);
+}
+
+fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// All sessions of this host; unreadable ones are passed over.
+pub(crate) fn all() -> Vec<Found> {
+    let Ok(entries) = fs::read_dir(sessions_dir()) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| find(&entry.path()))
+        .collect()
+}
+
+fn find(dir: &Path) -> Option<Found> {
+    let state = State::from_text(&fs::read_to_string(dir.join("state")).ok()?)?;
+    let lock = OpenOptions::new().write(true).open(dir.join("lock")).ok()?;
+    let orphaned = Flock::lock(lock, FlockArg::LockExclusiveNonblock).ok();
+    // Between reading and locking the supervisor may have ended properly.
+    if orphaned.is_some() && !dir.join("state").exists() {
+        return None;
+    }
+    Some(Found { state, orphaned })
+}
+
+impl State {
+    fn to_text(&self) -> String {
+        let cgroup = self
+            .cgroup
+            .as_deref()
+            .map(|p| p.display().to_string())
+            .unwrap_or_default();
+        format!(
+            "version=1\nid={}\ncaller_uid={}\nuid={}\nsupervisor={}\ncgroup={cgroup}\nspool={}\n",
+            self.id,
+            self.caller_uid,
+            self.uid,
+            self.supervisor,
+            self.spool.display()
+        )
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let value = |key: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        };
+        if value("version")? != "1" {
+            return None;
+        }
+        Some(Self {
+            id: value("id")?.to_owned(),
+            caller_uid: value("caller_uid")?.parse().ok()?,
+            uid: value("uid")?.parse().ok()?,
+            supervisor: value("supervisor")?.parse().ok()?,
+            cgroup: value("cgroup").filter(|c| !c.is_empty()).map(PathBuf::from),
+            spool: value("spool")?.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_survives_the_round_trip() {
+        let mut state = State {
+            id: "0190-x".into(),
+            caller_uid: 1001,
+            uid: 20_001,
+            supervisor: 77,
+            cgroup: Some("/sys/fs/cgroup/unified/glexec-x".into()),
+            spool: "/var/spool/pilotage/records".into(),
+        };
+        assert_eq!(State::from_text(&state.to_text()), Some(state.clone()));
+        state.cgroup = None;
+        assert_eq!(State::from_text(&state.to_text()), Some(state));
+    }
+
+    #[test]
+    fn a_broken_state_is_no_session() {
+        assert_eq!(State::from_text(""), None);
+        assert_eq!(State::from_text("version=2\nid=x\n"), None);
+        assert_eq!(State::from_text("version=1\nid=x\ncaller_uid=a\n"), None);
+    }
+
+    #[test]
+    fn ids_are_version_7_and_differ() {
+        let (a, b) = (new_id().unwrap(), new_id().unwrap());
+        assert_ne!(a, b);
+        assert_eq!((a.len(), a.as_bytes()[14]), (36, b'7'));
+    }
+}

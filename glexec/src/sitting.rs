@@ -1,0 +1,192 @@
+//! What is opened before the switch and closed after it: cgroup leaf, session, record. In this order, and back.
+//!
+//! In log-only mode there is no root to own any of them: the log line is all there is.
+
+use crate::cgroup::Leaf;
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::log::Log;
+use crate::recording;
+use crate::request::Request;
+use crate::session::{self, Session, State};
+use crate::start::{Mode, Start};
+use crate::supervise::Ended;
+use crate::sys::process;
+use nix::unistd::Uid;
+use policy::identity::VerifiedIdentity;
+use policy::judge::Permit;
+use record::{Event, OpenRecord, Opened, Spool};
+
+/// A switch under way.
+pub(crate) struct Sitting {
+    id: String,
+    leaf: Option<Leaf>,
+    session: Option<Session>,
+    record: Option<(OpenRecord, u64, u64)>,
+    /// Whose signals the supervisor takes besides root's: the payload's account and the caller.
+    pub(crate) may_signal: Option<(u32, Uid)>,
+}
+
+impl Sitting {
+    /// Opens leaf, session and record. When any of them fails nothing stays and nothing may run.
+    pub(crate) fn open(
+        start: &Start,
+        config: &Config,
+        request: &Request,
+        identity: &VerifiedIdentity,
+        permit: &Permit,
+    ) -> Result<Self, Failure> {
+        let id = session::new_id()?;
+        if start.mode == Mode::LogOnly {
+            return Ok(Self {
+                id,
+                leaf: None,
+                session: None,
+                record: None,
+                may_signal: None,
+            });
+        }
+        let leaf = Leaf::create(&id);
+        let state = State {
+            id: id.clone(),
+            caller_uid: start.caller.uid,
+            uid: permit.account().uid,
+            supervisor: std::process::id().cast_signed(),
+            cgroup: leaf.as_ref().map(|l| l.path().to_owned()),
+            spool: config.policy.accounting.spool.clone(),
+        };
+        let opened = recording::opened(start, config, request, identity, permit, &state);
+        let session = Session::create(state);
+        let may_signal = Some((permit.account().uid, Uid::from_raw(start.caller.uid)));
+        let mut sitting = Self {
+            id,
+            leaf,
+            session: None,
+            record: None,
+            may_signal,
+        };
+        let recorded = session.and_then(|session| {
+            sitting.session = Some(session);
+            open_record(config, &opened)
+        });
+        match recorded {
+            Ok(record) => {
+                sitting.record = record.map(|r| (r, opened.start_unix_ns, opened.start_boottime_ns));
+                Ok(sitting)
+            }
+            Err(failure) => {
+                sitting.tidy();
+                Err(failure)
+            }
+        }
+    }
+
+    /// The id that ties log lines together; equal to the record's.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The session's id, which the payload may know; none in log-only mode.
+    pub(crate) fn session_id(&self) -> Option<&str> {
+        self.session.as_ref().map(|_| self.id.as_str())
+    }
+
+    /// The cgroup leaf, when the host offers one.
+    pub(crate) fn leaf(&self) -> Option<&Leaf> {
+        self.leaf.as_ref()
+    }
+
+    /// Notes that the payload's first process exists.
+    pub(crate) fn executed(&mut self, pid: nix::unistd::Pid) {
+        if let Some((record, ..)) = &mut self.record {
+            let _ = record.append(&Event::Exec {
+                pid: pid.as_raw().unsigned_abs(),
+            });
+        }
+    }
+
+    /// The end: record closed, leaf and session removed. Returns the exit code of `glexec`.
+    pub(crate) fn close(mut self, log: &Log, ended: Ended) -> u8 {
+        if let Some(mishap) = &ended.mishap {
+            log.error(&format!("session {}: {}", self.id, mishap.reason));
+            log.tell_caller(&mishap.reason);
+        }
+        let cpu = ended.usage.cpu_user_us + ended.usage.cpu_sys_us;
+        let (id, code, left) = (&self.id, ended.code, ended.exit.leftovers);
+        log.notice(&format!(
+            "session {id}: ended with {code}, wall {} ms, CPU {} ms, {left} processes left behind",
+            ended.usage.wall_ns / 1_000_000,
+            cpu / 1000
+        ));
+        let code = ended.code;
+        if let Some((record, start_unix_ns, start_boottime_ns)) = self.record.take() {
+            let event = close_event(ended, start_unix_ns, start_boottime_ns);
+            if let Err(e) = record.close(&event) {
+                // The session stays, so the next call finds it and tries again.
+                log.error(&format!("session {}: the record cannot be closed: {e}", self.id));
+                return code;
+            }
+        }
+        self.tidy();
+        code
+    }
+
+    /// The payload's process could not even be started.
+    pub(crate) fn abandon(self, log: &Log, failure: Failure) -> Result<u8, Failure> {
+        let mishap = crate::launch::Mishap {
+            code: failure.code() as u8,
+            reason: failure.reason(),
+        };
+        let exit = record::Exit {
+            code: Some(i32::from(mishap.code)),
+            ..Default::default()
+        };
+        let code = mishap.code;
+        Ok(self.close(
+            log,
+            Ended {
+                exit,
+                usage: Default::default(),
+                mishap: Some(mishap),
+                code,
+            },
+        ))
+    }
+
+    fn tidy(&mut self) {
+        if let Some(leaf) = &self.leaf {
+            let _ = leaf.remove();
+        }
+        if let Some(session) = self.session.take() {
+            session.remove();
+        }
+    }
+}
+
+fn open_record(config: &Config, opened: &Opened) -> Result<Option<OpenRecord>, Failure> {
+    let accounting = &config.policy.accounting;
+    match Spool::new(&accounting.spool).open(opened) {
+        Ok(record) => Ok(Some(record)),
+        Err(_) if !accounting.require_record => Ok(None),
+        Err(e) => {
+            let spool = accounting.spool.display();
+            Err(Failure::site(format!(
+                "the record cannot be written to {spool}: {e}; nothing runs unrecorded"
+            )))
+        }
+    }
+}
+
+/// Durations come from a clock that does not jump; when the wall clock did, the end is the start plus the duration.
+fn close_event(ended: Ended, start_unix_ns: u64, start_boottime_ns: u64) -> Event {
+    const TOLERANCE_NS: u64 = 2_000_000_000;
+    let passed = process::boottime_ns().saturating_sub(start_boottime_ns);
+    let (now, expected) = (process::unix_ns(), start_unix_ns.saturating_add(passed));
+    let clock_stepped = now.abs_diff(expected) > TOLERANCE_NS;
+    Event::Close {
+        end_unix_ns: if clock_stepped { expected } else { now },
+        usage: Box::new(ended.usage),
+        exit: Box::new(ended.exit),
+        clock_stepped,
+    }
+}

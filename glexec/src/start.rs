@@ -1,0 +1,94 @@
+//! The first step: a process whose state the caller chose becomes one that we know.
+
+use crate::failure::Failure;
+use crate::sys::{fds, process};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::{Uid, geteuid, getgid, getgroups, getuid};
+use policy::identity::{AccountName, Caller};
+use policy::judge::{Denial, NestedSign};
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+
+/// What this process can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Installed setuid root, or called by root: identities are switched.
+    Switching,
+    /// Installed without the setuid bit: decides and logs, runs payloads as the caller.
+    LogOnly,
+}
+
+/// What the caller handed over, taken out of the process.
+pub(crate) struct Start {
+    /// Switching or log-only.
+    pub(crate) mode: Mode,
+    /// Real ids of the caller.
+    pub(crate) caller: Caller,
+    /// All variables in their order, repeated ones too.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// Arguments, the program's name first.
+    pub(crate) argv: Vec<OsString>,
+    /// Signals that were blocked; the payload gets them back so.
+    pub(crate) signal_mask: SigSet,
+}
+
+/// Takes what the caller set out of this process: descriptors, timers, environment, signal dispositions.
+pub(crate) fn take_over() -> Result<Start, Failure> {
+    fds::fill_standard().map_err(|e| Failure::site(format!("/dev/null: {e}")))?;
+    fds::close_from(3).map_err(|e| Failure::site(format!("cannot close inherited descriptors: {e}")))?;
+    process::stop_timers();
+    let environment = std::env::vars_os().collect();
+    let argv = std::env::args_os().collect();
+    process::clear_environment();
+    let signal_mask = own_signals().map_err(|e| Failure::site(format!("signals: {e}")))?;
+    let mode = mode()?;
+    let groups = getgroups().map_err(|e| Failure::site(format!("getgroups: {e}")))?;
+    let caller = Caller {
+        name: account_name(getuid()),
+        uid: getuid().as_raw(),
+        gid: getgid().as_raw(),
+        groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+    };
+    Ok(Start {
+        mode,
+        caller,
+        environment,
+        argv,
+        signal_mask,
+    })
+}
+
+/// The name of a uid, as far as it is one that this project accepts as a name.
+pub(crate) fn account_name(uid: Uid) -> Option<AccountName> {
+    let user = nix::unistd::User::from_uid(uid).ok().flatten()?;
+    AccountName::parse(&user.name).ok()
+}
+
+/// An ignored SIGCHLD would hide how children end, and SIGPIPE and SIGXFSZ would end us halfway.
+fn own_signals() -> nix::Result<SigSet> {
+    let set = |signal, handler| {
+        let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handlers are the default and "ignore": no code of ours runs in a signal context.
+        unsafe { sigaction(signal, &action) }
+    };
+    set(Signal::SIGCHLD, SigHandler::SigDfl)?;
+    set(Signal::SIGPIPE, SigHandler::SigIgn)?;
+    set(Signal::SIGXFSZ, SigHandler::SigIgn)?;
+    SigSet::empty().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)
+}
+
+fn mode() -> Result<Mode, Failure> {
+    if geteuid().is_root() {
+        return Ok(Mode::Switching);
+    }
+    let file =
+        std::fs::metadata("/proc/self/exe").map_err(|e| Failure::site(format!("/proc/self/exe: {e}")))?;
+    let setuid_root = file.mode() & 0o4000 != 0 && file.uid() == 0;
+    match (setuid_root, process::no_new_privs()) {
+        (false, _) => Ok(Mode::LogOnly),
+        (true, true) => Err(Denial::Nested(vec![NestedSign::NoNewPrivs]).into()),
+        (true, false) => Err(Failure::site(
+            "the setuid bit has no effect: the file system is mounted nosuid",
+        )),
+    }
+}

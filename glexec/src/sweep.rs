@@ -1,0 +1,66 @@
+//! Closing sessions whose supervisor is gone: killed, or lost with a crash of the node.
+//!
+//! Runs at the start of every call, so that nothing outlives its supervision for long: what is left of the payload is
+//! ended, the record gets a `lost` event with what the cgroup counted, and the leaf and the directory go.
+
+use crate::cgroup::Leaf;
+use crate::log::Log;
+use crate::session::{self, Found, State};
+use crate::sys::process;
+use record::{Event, Spool, Usage};
+
+/// Closes what is orphaned and returns the sessions that live.
+pub(crate) fn close_orphans(log: &Log) -> Vec<Found> {
+    let (orphans, live): (Vec<_>, Vec<_>) = session::all().into_iter().partition(|s| s.orphaned.is_some());
+    orphans.iter().for_each(|found| close(&found.state, log));
+    live
+}
+
+fn close(state: &State, log: &Log) {
+    let leaf = state.cgroup.as_deref().map(Leaf::existing);
+    let leftovers = leaf.as_ref().map_or(0, Leaf::population);
+    if leaf.as_ref().is_some_and(|leaf| !leaf.kill_all()) {
+        log.error(&format!(
+            "session {}: processes of a lost payload do not end",
+            state.id
+        ));
+        return;
+    }
+    let usage = leaf.as_ref().and_then(Leaf::counted).map(|counted| {
+        Box::new(Usage {
+            cpu_user_us: counted.user_us,
+            cpu_sys_us: counted.system_us,
+            cpu_source: "cgroup-v2".into(),
+            mem_peak_bytes: counted.memory_peak,
+            mem_kind: counted.memory_peak.map(|_| "cgroup_peak".into()),
+            ..Usage::default()
+        })
+    });
+    let event = Event::Lost {
+        end_unix_ns: process::unix_ns(),
+        usage,
+        cause: "helper_died".into(),
+        estimated: true,
+        leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX),
+    };
+    match Spool::new(&state.spool)
+        .reopen(&state.id)
+        .and_then(|record| record.close(&event))
+    {
+        Ok(()) => {}
+        // The supervisor closed the record and died before it removed the session.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => {
+            log.error(&format!("session {}: its record cannot be closed: {e}", state.id));
+            return;
+        }
+    }
+    if let Some(Err(e)) = leaf.map(|leaf| leaf.remove()) {
+        log.warning(&format!("session {}: cgroup leaf stays: {e}", state.id));
+    }
+    session::remove(&state.id);
+    log.warning(&format!(
+        "session {}: closed for its lost supervisor, {leftovers} processes ended",
+        state.id
+    ));
+}

@@ -1,0 +1,88 @@
+//! File descriptors.
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+
+/// Opens `/dev/null` on each of 0, 1 and 2 that is closed, so that no file of ours ever lands there.
+///
+/// `open` returns the lowest free number, so opening until it exceeds 2 fills exactly the holes.
+pub(crate) fn fill_standard() -> Result<(), Errno> {
+    loop {
+        let fd = open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
+        if fd.as_raw_fd() > 2 {
+            return Ok(());
+        }
+        let _standard = fd.into_raw_fd();
+    }
+}
+
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
+    let first = libc::c_uint::try_from(first).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: close_range takes numbers only; callers hold no owned descriptor at or above `first`.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    if Errno::result(result).is_ok() {
+        return Ok(());
+    }
+    close_listed(first)
+}
+
+/// For kernels before 5.9, which lack close_range(2).
+fn close_listed(first: libc::c_uint) -> Result<(), Errno> {
+    let mut open_fds = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")
+        .map_err(|_| Errno::EIO)?
+        .flatten()
+    {
+        open_fds.extend(
+            entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<libc::c_uint>().ok()),
+        );
+    }
+    for fd in open_fds.into_iter().filter(|fd| *fd >= first) {
+        let fd = RawFd::try_from(fd).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: as above, nothing owned lies at or above `first`; closing twice only yields EBADF.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
+}
+
+/// Makes `target` (0, 1 or 2) a copy of `source`.
+pub(crate) fn replace_standard(source: BorrowedFd<'_>, target: RawFd) -> Result<(), Errno> {
+    debug_assert!((0..=2).contains(&target));
+    if source.as_raw_fd() == target {
+        // dup2 onto itself does nothing and would leave the close-on-exec flag set.
+        nix::fcntl::fcntl(source, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).map(drop)
+    } else {
+        // SAFETY: dup2 takes numbers; 0, 1 and 2 are owned by nobody in Rust's sense.
+        Errno::result(unsafe { libc::dup2(source.as_raw_fd(), target) }).map(drop)
+    }
+}
+
+/// Turns 0, 1 and 2 into `/dev/null`.
+pub(crate) fn null_standard() -> Result<(), Errno> {
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    (0..=2).try_for_each(|fd| replace_standard(std::os::fd::AsFd::as_fd(&null), fd))
+}
+
+/// Marks every descriptor from `first` on to be closed by exec: the payload gets 0, 1 and 2.
+pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
+    for entry in std::fs::read_dir("/proc/self/fd")
+        .map_err(|_| Errno::EIO)?
+        .flatten()
+    {
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(fd) = number.filter(|fd| *fd >= first) {
+            // SAFETY: F_SETFD takes numbers; on a descriptor that is already gone it yields EBADF.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! User ids, group ids and capabilities: taking them off, and proving that they are gone.
+
+use crate::failure::Failure;
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid, geteuid, getresgid, getresuid, seteuid, setgroups, setresgid, setresuid};
+
+/// While this lives, files are opened with the caller's rights. The groups are the caller's all along.
+pub(crate) struct AsCaller {
+    switched: bool,
+}
+
+impl AsCaller {
+    /// Lends the effective uid to the caller.
+    pub(crate) fn enter(caller: Uid) -> Result<Self, Failure> {
+        let switched = geteuid().is_root() && !caller.is_root();
+        if switched {
+            seteuid(caller).map_err(|e| Failure::site(format!("cannot take the caller's rights: {e}")))?;
+        }
+        Ok(Self { switched })
+    }
+}
+
+impl Drop for AsCaller {
+    fn drop(&mut self) {
+        // Going on with half an identity would be worse than ending here.
+        if self.switched && seteuid(Uid::from_raw(0)).is_err() {
+            std::process::abort();
+        }
+    }
+}
+
+/// Becomes the account for good: groups, gids, uids, capabilities; then proves that there is no way back.
+pub(crate) fn become_for_good(uid: u32, gid: u32, groups: &[u32]) -> Result<(), String> {
+    if uid == 0 || gid == 0 || groups.contains(&0) {
+        return Err("refusing to become root".into());
+    }
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    let step = |what: &str, result: Result<(), Errno>| result.map_err(|e| format!("{what}: {e}"));
+    caps::clear(None, caps::CapSet::Inheritable).map_err(|e| format!("inheritable capabilities: {e}"))?;
+    step("setgroups", setgroups(&groups))?;
+    step("setresgid", setresgid(gid, gid, gid))?;
+    step("setresuid", setresuid(uid, uid, uid))?;
+    prove_gone(uid, gid)
+}
+
+fn prove_gone(uid: Uid, gid: Gid) -> Result<(), String> {
+    let uids = getresuid().map_err(|e| format!("getresuid: {e}"))?;
+    let gids = getresgid().map_err(|e| format!("getresgid: {e}"))?;
+    if [uids.real, uids.effective, uids.saved] != [uid; 3]
+        || [gids.real, gids.effective, gids.saved] != [gid; 3]
+    {
+        return Err("ids are not what was asked for".into());
+    }
+    let root = Uid::from_raw(0);
+    if setresuid(root, root, root).is_ok() || seteuid(root).is_ok() {
+        return Err("root came back".into());
+    }
+    for set in [
+        caps::CapSet::Permitted,
+        caps::CapSet::Effective,
+        caps::CapSet::Inheritable,
+    ] {
+        let left = caps::read(None, set).map_err(|e| format!("capabilities: {e}"))?;
+        if !left.is_empty() {
+            return Err(format!("capabilities are left in {set:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Drops the bounding set: nothing that is executed later can regain a capability.
+pub(crate) fn drop_bounding_set() -> Result<(), String> {
+    for capability in caps::runtime::thread_all_supported() {
+        let held = caps::has_cap(None, caps::CapSet::Bounding, capability).unwrap_or(false);
+        if held {
+            caps::drop(None, caps::CapSet::Bounding, capability).map_err(|e| format!("bounding set: {e}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets the payload's account and the caller signal the supervisor, as clients of gLExec expect, while it stays root.
+///
+/// kill(2) compares the sender's ids with the receiver's real and saved ones.
+pub(crate) fn be_signalable(target: u32, caller: Uid) -> Result<(), Errno> {
+    setresuid(Uid::from_raw(target), Uid::from_raw(0), caller)
+}

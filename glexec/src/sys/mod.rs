@@ -1,0 +1,11 @@
+//! The seam to the kernel: every system call that nix and std cannot make safely for us, and nothing else.
+//!
+//! | what | where |
+//! |---|---|
+//! | user and group ids, capabilities | [`ids`] |
+//! | fork, exec, prctl, keyrings, clocks | [`process`] |
+//! | descriptors | [`fds`] |
+
+pub(crate) mod fds;
+pub(crate) mod ids;
+pub(crate) mod process;

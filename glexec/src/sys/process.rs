@@ -1,0 +1,106 @@
+//! Processes, their attributes, and clocks.
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid};
+
+/// The two sides of a fork.
+pub(crate) enum Fork {
+    /// We are the child.
+    Child,
+    /// We are the parent of this process.
+    Parent(Pid),
+}
+
+/// Forks. Both sides may do anything: this program never has a second thread.
+pub(crate) fn fork() -> Result<Fork, Errno> {
+    // SAFETY: with a single thread, the child finds every lock and allocator in a consistent state.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Ok(Fork::Child),
+        ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+    }
+}
+
+/// Ends a forked child at once, without running what the parent registered for its own end.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit never returns and touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Whether `PR_SET_NO_NEW_PRIVS` is set (PR_GET_NO_NEW_PRIVS, prctl(2)).
+pub(crate) fn no_new_privs() -> bool {
+    nix::sys::prctl::get_no_new_privs().unwrap_or(true)
+}
+
+/// Asks for SIGKILL when the parent ends; call after the last change of ids, which clears it.
+pub(crate) fn die_with(parent: Pid) -> Result<(), Errno> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // The parent may have ended before the line above took effect.
+    if nix::unistd::getppid() == parent {
+        Ok(())
+    } else {
+        Err(Errno::ESRCH)
+    }
+}
+
+/// Leaves the caller's session keyring for a new, empty one (keyrings(7)); hosts without keyrings have none to leave.
+pub(crate) fn new_session_keyring() -> Result<(), Errno> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_ulong = 1;
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for an anonymous keyring; no memory is read or written.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, anonymous) };
+    match Errno::result(result) {
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Stops timers that the caller may have set: they survive exec and would end us in the middle.
+pub(crate) fn stop_timers() {
+    let off = libc::itimerval {
+        it_interval: libc::timeval {
+            tv_sec: 0,
+            tv_usec: 0,
+        },
+        it_value: libc::timeval {
+            tv_sec: 0,
+            tv_usec: 0,
+        },
+    };
+    for timer in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
+        // SAFETY: `off` outlives the call, and a null old value is allowed.
+        unsafe { libc::setitimer(timer, &off, std::ptr::null_mut()) };
+    }
+}
+
+/// Empties the environment of this process: libraries that root runs must not read the caller's wishes.
+pub(crate) fn clear_environment() {
+    // SAFETY: there is one thread, and nobody holds a pointer into the environment.
+    unsafe { libc::clearenv() };
+}
+
+/// Fills the buffer with random bytes from the kernel.
+pub(crate) fn random(buffer: &mut [u8]) -> Result<(), Errno> {
+    // SAFETY: pointer and length describe one live, writable buffer.
+    let filled = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+    match Errno::result(filled)? {
+        n if usize::try_from(n) == Ok(buffer.len()) => Ok(()),
+        _ => Err(Errno::EIO),
+    }
+}
+
+/// `CLOCK_BOOTTIME` in nanoseconds: it goes on in suspend and never jumps.
+pub(crate) fn boottime_ns() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+        .ok()
+        .and_then(|t| u64::try_from(t.tv_sec() * 1_000_000_000 + t.tv_nsec()).ok())
+        .unwrap_or(0)
+}
+
+/// The wall clock in nanoseconds since the epoch.
+pub(crate) fn unix_ns() -> u64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

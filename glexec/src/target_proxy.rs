@@ -1,0 +1,139 @@
+//! The payload's copy of the proxy, written with the payload's rights and nothing more.
+
+use crate::request::Target;
+use nix::fcntl::{Flock, FlockArg};
+use policy::glexec_conf::Lock;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where the copy goes; `None` when there is to be none. The default name is the same for every call that maps to
+/// this uid, so that a later call can renew it.
+pub(crate) fn path(target: &Target, uid: u32) -> Option<PathBuf> {
+    match target {
+        Target::Nowhere => None,
+        Target::Default => Some(format!("/tmp/x509up_u{uid}").into()),
+        Target::File(path) => Some(path.clone()),
+    }
+}
+
+/// Writes the copy as the process that calls this: beside its name first, mode 0600, then renamed over it.
+pub(crate) fn write(path: &Path, bytes: &[u8], uid: u32, lock: Lock) -> Result<(), String> {
+    replace(path, bytes, uid, lock).map_err(|why| format!("target proxy {}: {why}", path.to_string_lossy()))
+}
+
+fn replace(path: &Path, bytes: &[u8], uid: u32, lock: Lock) -> Result<(), String> {
+    let name = path.file_name().ok_or("names no file")?;
+    let _held = match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.is_file() => return Err("exists and is not a regular file".into()),
+        Ok(meta) if meta.uid() != uid => return Err(format!("exists and belongs to uid {}", meta.uid())),
+        Ok(_) => hold(path, lock)?,
+        Err(_) => None,
+    };
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(format!(".{}", std::process::id()));
+    let beside = path.with_file_name(beside);
+    let written = create(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|e| {
+        let _ = fs::remove_file(&beside);
+        format!("cannot be written by uid {uid}: {e}")
+    })
+}
+
+fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    // The caller's umask may have taken bits away.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.write_all(bytes)
+}
+
+/// Waits for readers of the old copy that lock it.
+fn hold(path: &Path, lock: Lock) -> Result<Option<Flock<File>>, String> {
+    if lock != Lock::Flock {
+        // A record lock would vanish with the file it is on; the rename is atomic without it.
+        return Ok(None);
+    }
+    let old = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    let old = old.map_err(|e| format!("cannot be opened for locking: {e}"))?;
+    for _ in 0..50 {
+        let again = old.try_clone().map_err(|e| e.to_string())?;
+        match Flock::lock(again, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => return Ok(Some(held)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                std::thread::sleep(std::time::Duration::from_millis(100))
+            }
+            Err((_, e)) => return Err(format!("flock: {e}")),
+        }
+    }
+    Err("stays locked by another process".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own_uid() -> u32 {
+        nix::unistd::geteuid().as_raw()
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("target-proxy-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_copy_is_private_and_replaces_its_predecessor() {
+        let dir = scratch("replace");
+        let path = dir.join("proxy");
+        for text in ["one", "two"] {
+            write(&path, text.as_bytes(), own_uid(), Lock::Flock).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        }
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing stays beside it");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn directories_links_and_foreign_files_are_left_alone() {
+        let dir = scratch("refuse");
+        let link = dir.join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        assert!(
+            write(&link, b"x", own_uid(), Lock::Flock)
+                .unwrap_err()
+                .contains("not a regular file")
+        );
+        assert!(
+            write(&dir, b"x", own_uid(), Lock::Flock)
+                .unwrap_err()
+                .contains("not a regular file")
+        );
+        let foreign = dir.join("foreign");
+        fs::write(&foreign, "test").unwrap();
+        assert!(
+            write(&foreign, b"x", own_uid() + 1, Lock::Flock)
+                .unwrap_err()
+                .contains("belongs to uid")
+        );
+        assert_eq!(fs::read_to_string(&foreign).unwrap(), "test");
+        assert!(write(&dir.join("missing/proxy"), b"x", own_uid(), Lock::Flock).is_err());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn the_default_name_depends_on_the_account_alone() {
+        assert_eq!(path(&Target::Default, 20_001), Some("/tmp/x509up_u20001".into()));
+        assert_eq!(path(&Target::Nowhere, 20_001), None);
+    }
+}
