@@ -189,6 +189,13 @@ impl Authority {
             entry.set_revocation_date(&*Asn1Time::from_unix(now() - 60)?)?;
             builder.add_revoked(entry.build())?;
         }
+        let key_id = self
+            .cert
+            .subject_key_id()
+            .map(|id| id.as_slice().to_vec())
+            .unwrap_or_default();
+        builder.append_extension(extension("2.5.29.35", false, &tlv(0x30, &tlv(0x80, &key_id)))?)?;
+        builder.append_extension(extension("2.5.29.20", false, &tlv(0x02, &[1]))?)?;
         builder.sign(&self.key, MessageDigest::sha256())?;
         let pem = builder.build()?.to_pem()?;
         self.hashes()?
@@ -558,6 +565,15 @@ impl Default for Craft {
     }
 }
 
+fn extension(oid: &str, critical: bool, der: &[u8]) -> io::Result<X509Extension> {
+    let value = Asn1OctetString::new_from_bytes(der)?;
+    Ok(X509Extension::new_from_der(
+        &*Asn1Object::from_str(oid)?,
+        critical,
+        &value,
+    )?)
+}
+
 fn tlv(tag: u8, body: &[u8]) -> Vec<u8> {
     assert!(body.len() < 128, "only short forms are needed here");
     [&[tag, body.len() as u8], body].concat()
@@ -623,9 +639,7 @@ impl Craft {
             .into_iter()
             .flat_map(|p| std::iter::repeat_n(p, 1 + usize::from(self.twice)));
         for (oid, critical, der) in pci.chain(self.extra.iter().cloned()) {
-            let value = Asn1OctetString::new_from_bytes(&der)?;
-            let oid = Asn1Object::from_str(oid)?;
-            builder.append_extension(X509Extension::new_from_der(&oid, critical, &value)?)?;
+            builder.append_extension(extension(oid, critical, &der)?)?;
         }
         Ok(())
     }
