@@ -24,6 +24,14 @@ impl Cgroup {
         Some(this)
     }
 
+    /// Removes the cgroup of this name with all that is inside; false when there was none.
+    pub(crate) fn sweep(name: &str) -> bool {
+        let left = own_directory()
+            .map(|dir| Self { dir: dir.join(name) })
+            .filter(|c| c.dir.exists());
+        left.inspect(Self::remove).is_some()
+    }
+
     /// A process that writes `0` to this file moves itself into the cgroup.
     pub(crate) fn door(&self) -> PathBuf {
         self.dir.join("cgroup.procs")

@@ -29,7 +29,7 @@ impl Traces {
             .lines()
             .map(str::to_owned)
             .collect();
-        let ours = |p: &processes::Process| p.uids.iter().any(|u| slot::is_machine_uid(*u));
+        let ours = |p: &processes::Process| p.uids.iter().any(|u| slot::of_uid(*u).is_some());
         let processes = processes::all()
             .into_iter()
             .filter(ours)
@@ -91,6 +91,39 @@ impl Traces {
         left.retain(|trace| !ignore(trace));
         left
     }
+}
+
+/// Whether a trace is of a machine that is in use right now, by another test or another demo.
+pub fn is_of_living_machine(trace: &str) -> bool {
+    let number = |text: &str| text.trim_end_matches(']').parse::<u32>().ok();
+    let slot = match trace.split_once(": ") {
+        Some(("cgroup", dir)) => dir
+            .split(cgroup::PREFIX)
+            .nth(1)
+            .and_then(|n| number(n.split('/').next()?)),
+        Some(("process", process)) => process.rsplit(' ').next().and_then(number).and_then(slot::of_uid),
+        _ => None,
+    };
+    slot.is_some_and(|number| slot::Slot::take_this(number).is_none())
+}
+
+/// Ends what a killed machine could not end itself: its processes and its cgroup. Living machines are left alone.
+/// Returns what was found, one line each.
+pub fn clean_up() -> Vec<String> {
+    let mut found = Vec::new();
+    for slot in (0..slot::SLOTS).filter_map(slot::Slot::take_this) {
+        let mine = |p: &processes::Process| p.uids.iter().any(|u| slot.has_uid(*u));
+        let running = processes::all()
+            .into_iter()
+            .filter(mine)
+            .map(|p| format!("process: {} {}", p.pid, p.name));
+        found.extend(running);
+        if cgroup::Cgroup::sweep(&slot.cgroup()) {
+            found.push(format!("cgroup: {}", slot.cgroup()));
+        }
+        processes::kill_all_with(|uid| slot.has_uid(uid));
+    }
+    found
 }
 
 fn is_setuid(path: &Path) -> bool {

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | the real programs at their real paths, private accounts and files | [`Machine`] |
 //! | starting a program as an account, and what became of it | [`Run`], [`Running`], [`Ran`] |
+//! | the machine's own grid: authority, users, proxies | [`Machine::pki`], [`Machine::proxy`] |
 //! | skipping what cannot run here | [`need`] |
 //! | a throw-away grid: CA, people, proxies, VOMS | [`pki`] |
 //! | proving that nothing is left behind | [`left`] |
 
 mod accounts;
 mod cgroup;
+mod grid;
 mod install;
 pub mod left;
 mod machine;

@@ -2,6 +2,7 @@
 
 use crate::accounts::{self, Account};
 use crate::cgroup::Cgroup;
+use crate::grid::Grid;
 use crate::install;
 use crate::processes;
 use crate::run::Run;
@@ -27,6 +28,7 @@ pub struct Machine {
     slot: Slot,
     cgroup: Option<Cgroup>,
     missing: Vec<&'static str>,
+    pub(crate) grid: Grid,
     /// Shared by threads, but dropped where it was built: that thread goes home.
     _here: PhantomData<MutexGuard<'static, ()>>,
 }
@@ -109,6 +111,7 @@ impl Builder {
             slot,
             cgroup,
             missing,
+            grid: Grid::default(),
             _here: PhantomData,
         };
         self.settle(&machine)
@@ -288,13 +291,23 @@ impl Machine {
     ///
     /// # Panics
     /// When the command fails or does not print JSON.
-    pub fn records(&self) -> serde_json::Value {
-        let text = self
+    pub fn records(&self) -> Vec<serde_json::Value> {
+        let ran = self
             .command("/usr/bin/accounting")
             .args(["list", "--json"])
-            .output()
-            .ok();
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("accounting list --json: {e}\n{text}"))
+            .output();
+        // 1 says that there are none.
+        assert!(
+            matches!(ran.code(), Some(0 | 1)),
+            "accounting list: {}",
+            ran.errors()
+        );
+        let answer: serde_json::Value = serde_json::from_slice(&ran.stdout)
+            .unwrap_or_else(|e| panic!("accounting list --json: {e}\n{}", ran.text()));
+        answer["records"]
+            .as_array()
+            .cloned()
+            .expect("the answer has records")
     }
 
     /// Processes that run under an account, by id.

@@ -3,7 +3,8 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-const SLOTS: u32 = 64;
+/// How many machines can live at the same time on one host.
+pub(crate) const SLOTS: u32 = 64;
 const FIRST_UID: u32 = 200_000;
 const FIRST_PORT: u16 = 20_000;
 /// Uids, gids and ports of each slot.
@@ -22,14 +23,16 @@ impl Slot {
     pub(crate) fn take() -> Self {
         // Neighbouring processes start at different ends, so that they rarely try each other's names.
         let start = std::process::id() % SLOTS;
-        for number in (0..SLOTS).map(|n| (start + n) % SLOTS) {
-            let name = SocketAddr::from_abstract_name(format!("pilotage-test-slot-{number}"));
-            let name = name.expect("the name is short and has no NUL");
-            if let Ok(lock) = UnixListener::bind_addr(&name) {
-                return Self { number, _lock: lock };
-            }
-        }
-        panic!("all {SLOTS} machine slots are taken: too many tests run at once");
+        let free = (0..SLOTS).find_map(|n| Self::take_this((start + n) % SLOTS));
+        free.unwrap_or_else(|| panic!("all {SLOTS} machine slots are taken: too many tests run at once"))
+    }
+
+    /// Takes this share, unless somebody has it.
+    pub(crate) fn take_this(number: u32) -> Option<Self> {
+        let name = SocketAddr::from_abstract_name(format!("pilotage-test-slot-{number}"));
+        let name = name.expect("the name is short and has no NUL");
+        let lock = UnixListener::bind_addr(&name).ok()?;
+        Some(Self { number, _lock: lock })
     }
 
     /// First uid and gid of the share.
@@ -56,7 +59,8 @@ impl Slot {
     }
 }
 
-/// Whether any machine could have given this uid to a process.
-pub(crate) fn is_machine_uid(uid: u32) -> bool {
-    (FIRST_UID..FIRST_UID + SLOTS * BLOCK).contains(&uid)
+/// The slot that this uid belongs to.
+pub(crate) fn of_uid(uid: u32) -> Option<u32> {
+    let number = uid.checked_sub(FIRST_UID)? / BLOCK;
+    (number < SLOTS).then_some(number)
 }

@@ -1,0 +1,208 @@
+//! The way every good call takes: a proxy in, the mapped account out, the payload's exit code back.
+
+use harness::{Machine, Run, need};
+
+/// A machine with two pilots' worth of users; Alice's proxy is the pilot's to use.
+fn site() -> Machine {
+    let m = Machine::builder()
+        .pilot("pilot")
+        .account("alice")
+        .account("bob")
+        .build();
+    m.map("Alice", "alice");
+    m.map("Bob", "bob");
+    m
+}
+
+fn as_alice(m: &Machine) -> Run {
+    m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"))
+}
+
+#[test]
+fn the_payload_runs_as_the_mapped_account_and_nobody_else() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let uid = m.uid("alice");
+    let ran = as_alice(&m).arg("/usr/bin/id").output();
+    assert_eq!(
+        ran.ok(),
+        format!("uid={uid}(alice) gid={uid}(alice) groups={uid}(alice)")
+    );
+    assert_eq!(ran.errors(), "", "success is silent");
+    let ids = as_alice(&m).args([
+        "/bin/grep",
+        "-E",
+        "^(Uid|Gid|Groups|CapPrm|CapEff|NoNewPrivs)",
+        "/proc/self/status",
+    ]);
+    let ids = ids.output().ok();
+    assert!(
+        ids.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")),
+        "{ids}"
+    );
+    assert!(
+        ids.contains(&format!("Gid:\t{uid}\t{uid}\t{uid}\t{uid}")),
+        "{ids}"
+    );
+    assert!(
+        ids.contains("CapPrm:\t0000000000000000") && ids.contains("CapEff:\t0000000000000000"),
+        "{ids}"
+    );
+    assert!(ids.contains("NoNewPrivs:\t1"), "{ids}");
+}
+
+#[test]
+fn two_users_get_two_accounts() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let uid_of = |user: &str| {
+        let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy(user, "pilot"));
+        run.args(["/usr/bin/id", "-u"]).output().ok()
+    };
+    assert_eq!(uid_of("Alice"), m.uid("alice").to_string());
+    assert_eq!(uid_of("Bob"), m.uid("bob").to_string());
+    assert_eq!(
+        uid_of("Alice"),
+        m.uid("alice").to_string(),
+        "a second call gives the same account"
+    );
+}
+
+#[test]
+fn exit_codes_mean_what_they_say() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let sh = |script: &str| as_alice(&m).args(["/bin/sh", "-c", script]).output();
+    for code in [0, 1, 7, 125, 127, 200, 205, 255] {
+        sh(&format!("exit {code}")).exits(code);
+    }
+    for reserved in [201, 202, 203, 204] {
+        sh(&format!("exit {reserved}")).exits(204);
+    }
+    sh("kill -TERM $$").exits(128 + 15);
+    sh("kill -KILL $$").exits(128 + 9);
+    m.write("/home/alice/broken", "alice", 0o755, "#!/no/such/interpreter\n");
+    as_alice(&m).arg("/home/alice/broken").output().exits(126);
+}
+
+#[test]
+fn arguments_streams_and_directory_are_passed_on() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let odd = ["", " ", "two words", "--", "-v", "*", "a\nb", "$HOME", "\u{fc}"];
+    let ran = as_alice(&m).args(["/usr/bin/printf", "[%s]"]).args(odd).output();
+    assert_eq!(
+        String::from_utf8_lossy(&ran.stdout),
+        odd.map(|a| format!("[{a}]")).concat()
+    );
+    let bytes: Vec<u8> = (0..=255u8).cycle().take(1 << 20).collect();
+    assert_eq!(
+        as_alice(&m).arg("/bin/cat").input(bytes.clone()).output().stdout,
+        bytes
+    );
+    assert_eq!(as_alice(&m).cwd("/var").arg("/bin/pwd").output().ok(), "/var");
+    assert_eq!(
+        as_alice(&m).cwd("/home/pilot").arg("/bin/pwd").output().ok(),
+        "/home/alice",
+        "pilot's home is closed"
+    );
+}
+
+#[test]
+fn the_payload_finds_its_own_proxy_and_little_else() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let run = as_alice(&m)
+        .env("SECRET", "x")
+        .env("LD_PRELOAD", "/x")
+        .env("GLEXEC_TEST", "kept");
+    let env = run
+        .env("X509_USER_PROXY", "/home/pilot/own")
+        .arg("/usr/bin/env")
+        .output()
+        .ok();
+    let value = |name: &str| {
+        env.lines()
+            .find_map(|l| l.strip_prefix(&format!("{name}=")))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert_eq!(value("HOME"), "/home/alice");
+    assert_eq!([value("USER"), value("LOGNAME")], ["alice", "alice"]);
+    assert_eq!(value("GLEXEC_TEST"), "kept");
+    assert!(!env.contains("SECRET") && !env.contains("LD_PRELOAD"), "{env}");
+    let proxy = value("X509_USER_PROXY");
+    assert_ne!(proxy, "/home/pilot/own");
+    assert!(
+        !value("PATH").is_empty() && !value("PILOT_SESSION").is_empty(),
+        "{env}"
+    );
+    let stat = "stat -c '%U %a' \"$X509_USER_PROXY\"; grep -c 'PRIVATE KEY' \"$X509_USER_PROXY\"";
+    assert_eq!(
+        as_alice(&m).args(["/bin/sh", "-c", stat]).output().ok(),
+        "alice 600\n2"
+    );
+}
+
+#[test]
+fn every_call_leaves_a_closed_record_with_its_facts() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let session = as_alice(&m)
+        .args(["/bin/sh", "-c", "echo $PILOT_SESSION; exit 7"])
+        .output()
+        .exits(7)
+        .text();
+    let records = m.records();
+    assert_eq!(records.len(), 1, "{records:?}");
+    let record = &records[0];
+    assert_eq!(record["record_id"], session);
+    assert_eq!(record["state"], "closed");
+    assert_eq!(record["account"], "alice");
+    assert_eq!(record["uid"], m.uid("alice"));
+    assert_eq!(record["caller_uid"], m.uid("pilot"));
+    assert_eq!(record["payload"]["dn"], m.dn("Alice"));
+    assert!(record["exit"].to_string().contains('7'), "{record}");
+}
+
+#[test]
+fn nothing_of_a_payload_survives_it() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let escape =
+        "for i in 1 2 3; do setsid sh -c 'trap \"\" TERM; exec >/dev/null 2>&1; sleep 1000' & done; exit 0";
+    as_alice(&m).args(["/bin/sh", "-c", escape]).output().ok();
+    assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
+}
+
+#[test]
+fn version_and_help_need_nothing() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let version = m.glexec().arg("-v").output().ok();
+    assert_eq!(version.lines().count(), 1, "{version}");
+    assert!(m.glexec().arg("-h").output().ok().contains("glexec"));
+    assert!(
+        m.command("/usr/sbin/glexec")
+            .arg("-V")
+            .output()
+            .ok()
+            .contains("GLEXEC_CONFIG_FILE=\"/etc/glexec.conf\"")
+    );
+}

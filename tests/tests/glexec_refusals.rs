@@ -1,0 +1,319 @@
+//! Bad input is refused with the right code and a line that names the cause: 201 the caller must mend something, 202
+//! the site must, 203 not allowed.
+
+use harness::pki::Craft;
+use harness::{Machine, Ran, Run, need};
+use std::os::unix::fs::PermissionsExt;
+
+const ID: [&str; 2] = ["/usr/bin/id", "-u"];
+
+fn site() -> Machine {
+    let m = Machine::builder()
+        .pilot("pilot")
+        .pilot("other")
+        .service("stranger")
+        .account("alice")
+        .account("bob")
+        .build();
+    m.map("Alice", "alice");
+    m
+}
+
+/// Calls with this file as the payload's credential.
+fn with(m: &Machine, proxy: impl AsRef<std::ffi::OsStr>) -> Ran {
+    call(m, proxy).output()
+}
+
+fn call(m: &Machine, proxy: impl AsRef<std::ffi::OsStr>) -> Run {
+    m.glexec().env("GLEXEC_CLIENT_CERT", proxy).args(ID)
+}
+
+/// A refusal starts nothing and prints nothing on standard output.
+fn nothing_ran(ran: &Ran) {
+    assert_eq!(ran.text(), "", "a refused call prints nothing on standard output");
+}
+
+/// Shows that the machine is good, so that the refusal has the cause that the test thinks it has.
+fn good(m: &Machine) {
+    assert_eq!(
+        with(m, m.proxy("Alice", "pilot")).ok(),
+        m.uid("alice").to_string()
+    );
+}
+
+#[test]
+fn an_expired_proxy_is_the_callers_to_renew() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    good(&m);
+    let expired = Craft {
+        from: -7200,
+        to: -60,
+        ..Craft::default()
+    };
+    let ran = with(&m, m.craft(&expired, "Alice", "pilot"));
+    nothing_ran(ran.refused(201, &["expired"]));
+}
+
+#[test]
+fn a_proxy_that_others_can_read_is_refused() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    for mode in [
+        0o640, 0o604, 0o666, 0o620, 0o602, 0o610, 0o601, 0o4600, 0o2600, 0o1600,
+    ] {
+        std::fs::set_permissions(&proxy, std::fs::Permissions::from_mode(mode)).unwrap();
+        nothing_ran(with(&m, &proxy).refused(201, &["mode"]));
+    }
+    for mode in [0o400, 0o600, 0o700] {
+        std::fs::set_permissions(&proxy, std::fs::Permissions::from_mode(mode)).unwrap();
+        with(&m, &proxy).ok();
+    }
+}
+
+#[test]
+fn the_proxy_of_another_account_cannot_be_used() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    for owner in ["other", "alice", "root"] {
+        let stolen = m.proxy("Alice", owner);
+        nothing_ran(with(&m, &stolen).refused(201, &[&stolen]));
+    }
+    // Reachable, but not the caller's own.
+    std::fs::rename(m.proxy("Alice", "other"), "/tmp/stolen.pem").unwrap();
+    nothing_ran(with(&m, "/tmp/stolen.pem").refused(201, &["owner"]));
+}
+
+#[test]
+fn what_is_no_credential_is_refused() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    with(&m, "").refused(201, &["GLEXEC_CLIENT_CERT"]);
+    m.glexec().args(ID).output().refused(201, &["GLEXEC_CLIENT_CERT"]);
+    with(&m, "/home/pilot/none.pem").refused(201, &["/home/pilot/none.pem"]);
+    with(&m, m.put_credential("nonsense", "pilot")).refused(201, &["PEM"]);
+    with(&m, "/home/pilot").refused(201, &["/home/pilot"]);
+    std::os::unix::fs::symlink(m.proxy("Alice", "pilot"), "/home/pilot/link.pem").unwrap();
+    with(&m, "/home/pilot/link.pem").refused(201, &["symbolic link"]);
+}
+
+#[test]
+fn an_unknown_authority_is_not_believed() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let stranger = m.pki().stranger("stranger", "Alice").unwrap();
+    let path = m.new_path("pilot");
+    Craft::default()
+        .below_user(&stranger, std::path::Path::new(&path))
+        .unwrap();
+    let ran = with(&m, m.give(&path, "pilot"));
+    nothing_ran(ran.refused(203, &["CA"]));
+}
+
+#[test]
+fn a_tampered_signature_is_not_believed() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let ran = with(&m, m.tampered_proxy("Alice", "pilot"));
+    nothing_ran(ran.refused(203, &["signature"]));
+}
+
+#[test]
+fn a_user_that_nobody_maps_is_refused_by_name() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let ran = with(&m, m.proxy("Bob", "pilot"));
+    nothing_ran(ran.refused(203, &[&m.dn("Bob"), "grid-mapfile"]));
+}
+
+#[test]
+fn a_mapping_to_root_or_below_the_floor_is_refused() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    for account in ["root", "daemon", "glexec", "pilot", "other", "stranger"] {
+        m.map("Alice", account);
+        nothing_ran(with(&m, m.proxy("Alice", "pilot")).refused(203, &[account]));
+    }
+    // Not even when the site lists them.
+    m.edit_policy(|p| {
+        p.replace(
+            "[accounts]\nallow = [",
+            "[accounts]\nallow = [\"root\", \"daemon\", \"0-499\", ",
+        )
+    });
+    for account in ["root", "daemon"] {
+        m.map("Alice", account);
+        let ran = with(&m, m.proxy("Alice", "pilot"));
+        assert!(matches!(ran.code(), Some(202 | 203)), "{account}: {ran:?}");
+        nothing_ran(&ran);
+    }
+    m.map("Alice", "nosuchaccount");
+    nothing_ran(with(&m, m.proxy("Alice", "pilot")).refused(203, &["nosuchaccount"]));
+}
+
+#[test]
+fn only_listed_callers_may_call() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    for stranger in ["stranger", "alice"] {
+        let proxy = m.proxy("Alice", stranger);
+        nothing_ran(
+            call(&m, proxy)
+                .as_user(stranger)
+                .output()
+                .refused(203, &[stranger]),
+        );
+    }
+    let proxy = m.proxy("Alice", "root");
+    nothing_ran(call(&m, proxy).as_user("root").output().refused(203, &["root"]));
+    let proxy = m.proxy("Alice", "other");
+    call(&m, proxy).as_user("other").output().ok();
+}
+
+#[test]
+fn a_broken_policy_stops_everything() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let policy = std::fs::read("/etc/pilotage/policy.toml").unwrap();
+    let proxy = m.proxy("Alice", "pilot");
+    let file = "/etc/pilotage/policy.toml";
+    for broken in [
+        "no toml at all [",
+        "[callers]\nallowed = []\n",
+        "[ports]\nrange = \"80-90\"\n",
+    ] {
+        m.write(file, "root", 0o644, broken);
+        nothing_ran(with(&m, &proxy).refused(202, &[file]));
+    }
+    m.write(file, "root", 0o666, &policy);
+    nothing_ran(with(&m, &proxy).refused(202, &[file]));
+    m.write(file, "pilot", 0o644, &policy);
+    nothing_ran(with(&m, &proxy).refused(202, &[file]));
+    m.write(file, "root", 0o644, &policy);
+    with(&m, &proxy).ok();
+    let conf = std::fs::read("/etc/glexec.conf").unwrap();
+    std::fs::remove_file("/etc/glexec.conf").unwrap();
+    nothing_ran(with(&m, &proxy).refused(202, &["/etc/glexec.conf"]));
+    m.write("/etc/glexec.conf", "root", 0o646, conf);
+    nothing_ran(with(&m, &proxy).refused(202, &["/etc/glexec.conf"]));
+}
+
+#[test]
+fn a_command_that_cannot_run_is_named() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    m.write("/home/alice/secret.sh", "alice", 0o644, "#!/bin/sh\n");
+    m.write("/home/bob/tool.sh", "bob", 0o755, "#!/bin/sh\n");
+    for command in [
+        "/usr/bin/idontexist",
+        "/home/alice/secret.sh",
+        "/home/bob/tool.sh",
+        "/tmp",
+        "id",
+    ] {
+        let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+        run.arg(command).output().refused(201, &[command]);
+    }
+}
+
+#[test]
+fn a_payload_cannot_call_glexec() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let nested = "GLEXEC_CLIENT_CERT=$X509_USER_PROXY /usr/sbin/glexec /usr/bin/id -u";
+    let cleared = "/usr/bin/env -i GLEXEC_CLIENT_CERT=$X509_USER_PROXY /usr/sbin/glexec /usr/bin/id -u";
+    for script in [nested, cleared] {
+        let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+        let ran = run
+            .args(["/bin/sh", "-c", &format!("{script}; echo $?")])
+            .output();
+        assert_eq!(ran.ok(), "203", "{}", ran.errors());
+    }
+}
+
+#[test]
+fn an_account_that_is_payload_and_caller_cannot_nest() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    // The site has made the mistake to list a payload account as a caller.
+    m.write(
+        "/etc/glexec.conf",
+        "root",
+        0o640,
+        "[glexec]\nlinger = yes\nuser_white_list = *\n",
+    );
+    let script = "GLEXEC_CLIENT_CERT=$X509_USER_PROXY /usr/sbin/glexec /usr/bin/id -u; echo $?";
+    let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    let ran = run.args(["/bin/sh", "-c", script]).output();
+    assert!(
+        !ran.text().contains(&m.uid("alice").to_string()),
+        "{}",
+        ran.text()
+    );
+}
+
+#[test]
+fn a_mapping_service_that_is_down_is_named() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with_service("https://127.0.0.1:1/gums/services/GUMSXACMLAuthorizationServicePort");
+    let ran = with(&m, m.proxy("Alice", "pilot"));
+    nothing_ran(ran.refused(203, &["127.0.0.1"]));
+}
+
+#[test]
+fn a_mapping_service_that_talks_nonsense_is_named() {
+    if !need::root() {
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = std::io::Write::write_all(&mut { stream }, b"I am no service at all\r\n");
+        }
+    });
+    let m = site_with_service(&format!("https://127.0.0.1:{port}/gums"));
+    let ran = with(&m, m.proxy("Alice", "pilot"));
+    nothing_ran(ran.refused(203, &["127.0.0.1"]));
+}
+
+fn site_with_service(endpoint: &str) -> Machine {
+    let gums = format!("[mapping.gums]\nendpoints = [\"{endpoint}\"]\ntimeout = \"3s\"\n");
+    let m = Machine::builder()
+        .pilot("pilot")
+        .account("alice")
+        .mapping(&["gums"])
+        .policy_add(&gums)
+        .build();
+    m.pki();
+    m
+}
