@@ -105,6 +105,35 @@ pub struct Settings {
     pub ca_dir: PathBuf,
 }
 
+/// How commands find the queue and the caller's credential.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Connection {
+    /// URL of the queue, https://HOST:PORT
+    #[arg(long, env = "PILOT_QUEUE", value_name = "URL")]
+    pub queue: Option<String>,
+    /// Proxy to authenticate with [default: /tmp/x509up_u<uid>]
+    #[arg(long, env = "X509_USER_PROXY", value_name = "F")]
+    pub proxy: Option<PathBuf>,
+    /// Directory of trusted CA certificates
+    #[arg(long, env = "X509_CERT_DIR", value_name = "D", default_value = "/etc/grid-security/certificates")]
+    pub ca_dir: PathBuf,
+}
+
+impl Connection {
+    /// Fills the gaps.
+    pub fn settings(&self) -> Result<Settings, ClientError> {
+        let missing = || ClientError::Credential("which queue? give --queue or set PILOT_QUEUE".to_owned());
+        let queue = self.queue.clone().filter(|q| !q.is_empty()).ok_or_else(missing)?;
+        let default = || PathBuf::from(format!("/tmp/x509up_u{}", nix::unistd::geteuid()));
+        Ok(Settings { queue, proxy: self.proxy.clone().unwrap_or_else(default), ca_dir: self.ca_dir.clone() })
+    }
+}
+
+/// Parses a duration option such as `5m`, for clap.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    policy::duration::parse(text).map_err(|e| e.to_string())
+}
+
 /// A part of a log.
 #[derive(Debug)]
 pub struct LogPart {
@@ -359,8 +388,11 @@ pub fn pause(failures: u32, random: f64) -> Duration {
 }
 
 fn connection(proxy: &Path, ca_dir: &Path) -> Result<reqwest::Client, ClientError> {
-    let _ = (proxy, ca_dir);
-    Ok(reqwest::Client::new())
+    let remedy = || format!("no usable proxy {}: run grid-proxy-init or voms-proxy-init, or set X509_USER_PROXY", proxy.display());
+    if let Err(e) = std::fs::File::open(proxy) {
+        return Err(ClientError::Credential(format!("{} ({e})", remedy())));
+    }
+    transport::client(proxy, None, ca_dir, TRANSFER).map_err(|e| ClientError::Credential(format!("{e} ({})", remedy())))
 }
 
 /// The last cause in a chain of errors says most.

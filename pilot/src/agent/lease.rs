@@ -306,7 +306,7 @@ mod tests {
     fn a_payload_that_ended_by_itself_keeps_its_result() {
         for wish in [Wish::Cancel, Wish::Drain] {
             let recorder = run(vec![started(), ended(Cause::Exited, Some(0)), Event::Wished(wish), gone(0)]);
-            assert_eq!(recorder.stops, []);
+            assert!(recorder.stops.is_empty());
             assert!(matches!(recorder.verdict, Some(Verdict::Report(Outcome::Ok, _))));
         }
     }

@@ -132,10 +132,12 @@ async fn carry_out(start: &Start, signals: &mut Signals, agent: &mut Agent) -> R
     };
     let ended = execute(start, &workdir, signals, agent).await;
     // A dead agent must not keep the rest from being cleaned up.
-    if agent.send(&ToAgent::Ended(ended.clone())).await.is_ok() && !patterns.is_empty() {
-        if let Err(e) = stage_out(workdir.path(), patterns, agent).await {
-            eprintln!("pilot runner: {e:#}");
-        }
+    let told = agent.send(&ToAgent::Ended(ended.clone())).await.is_ok();
+    if told
+        && !patterns.is_empty()
+        && let Err(e) = stage_out(workdir.path(), patterns, agent).await
+    {
+        eprintln!("pilot runner: {e:#}");
     }
     drop(workdir);
     agent.send(&ToAgent::Done).await.ok();
