@@ -1,0 +1,71 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use policy::file::POLICY_FILE;
+use policy::glexec_conf::GLEXEC_CONF;
+use std::path::PathBuf;
+
+/// Where the programs without privilege are installed.
+const LIBEXEC: &str = "/usr/libexec/pilotage";
+
+/// Check the site's policy and explain its decisions. Needs no privilege and changes nothing.
+#[derive(Debug, Parser)]
+#[command(name = "site-policy", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check policy.toml, glexec.conf and everything they rely on
+    ///
+    /// One line for each finding: FILE:LINE: SEVERITY: WHAT; REMEDY. Exit code: 0 no errors, 1 errors, 2 usage,
+    /// 3 policy.toml or glexec.conf cannot be read.
+    Check(CheckArgs),
+    /// Play the decision about a proxy step by step, without running anything
+    ///
+    /// Exit code: 0 the payload would run, 1 it would be refused, 2 usage, 3 something cannot be read.
+    Explain(ExplainArgs),
+}
+
+/// Where the configuration lies.
+#[derive(Debug, Args)]
+pub struct Places {
+    /// glexec's own configuration
+    #[arg(long, value_name = "F", default_value = GLEXEC_CONF)]
+    pub glexec_conf: PathBuf,
+    /// Directory of glexec-verify and glexec-map
+    #[arg(long, value_name = "DIR", default_value = LIBEXEC)]
+    pub libexec: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The policy
+    #[arg(value_name = "F", default_value = POLICY_FILE)]
+    pub policy: PathBuf,
+    #[command(flatten)]
+    pub places: Places,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The proxy that glexec would be given in GLEXEC_CLIENT_CERT
+    #[arg(long, value_name = "F")]
+    pub proxy: PathBuf,
+    /// The account that would call glexec [default: who runs this]
+    #[arg(long, value_name = "NAME")]
+    pub caller: Option<String>,
+    /// The policy
+    #[arg(long, value_name = "F", default_value = POLICY_FILE)]
+    pub policy: PathBuf,
+    #[command(flatten)]
+    pub places: Places,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,182 @@
+use crate::site::{Site, code, me, stderr, stdout};
+use serde_json::Value;
+
+/// The findings that mention the text.
+fn about(output: &str, text: &str) -> Vec<String> {
+    output
+        .lines()
+        .filter(|l| l.contains(text))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn a_broken_policy_is_shown_with_line_and_column() {
+    let site = Site::new();
+    let file = site.path("policy.toml");
+    for (text, place, reason) in [
+        ("[accounts\n", ":1:", "error: "),
+        ("[trust]\nrequire_crl = 1\n", ":2:15: error: ", "bool"),
+        ("[trust]\nca_dri = \"/x\"\n", ":2:1: error: ", "ca_dri"),
+        (
+            "[mapping]\norder = [\"gums\"]\n",
+            ":2:10: error: ",
+            "[mapping.gums]",
+        ),
+        ("[payload]\nnested = \"ignore\"\n", ":2:10: error: ", "refuse"),
+    ] {
+        site.write("policy.toml", text);
+        let output = site.check(&[]);
+        let said = stdout(&output);
+        let found = about(&said, &format!("{}{place}", file.display()));
+        assert!(found.len() == 1 && found[0].contains(reason), "{text:?}: {said}");
+        assert_eq!(code(&output), 1);
+    }
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_is_no_finding() {
+    let site = Site::new();
+    std::fs::remove_file(site.path("policy.toml")).unwrap();
+    let output = site.check(&[]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (3, ""));
+    assert!(stderr(&output).contains("policy.toml: cannot be read"));
+}
+
+#[test]
+fn usage_is_two() {
+    let site = Site::new();
+    assert_eq!(code(&site.check(&["--jsn"])), 2);
+}
+
+#[test]
+fn glexec_conf_is_told_with_its_lines() {
+    let site = Site::new();
+    site.write(
+        "glexec.conf",
+        "[glexec]\nlinger = yes\nlingr = no\nlcas_db_file = /x\n",
+    );
+    let said = stdout(&site.check(&[]));
+    assert_eq!(about(&said, "glexec.conf:3: warning: ").len(), 1, "{said}");
+    assert_eq!(
+        about(&said, "note: lcas_db_file has no effect").len(),
+        1,
+        "{said}"
+    );
+    assert_eq!(about(&said, "error: nobody may call glexec").len(), 1, "{said}");
+
+    site.write("glexec.conf", "[glexec]\nlinger = perhaps\n");
+    assert_eq!(
+        about(&stdout(&site.check(&[])), "glexec.conf:2: error: linger is").len(),
+        1
+    );
+
+    std::fs::remove_file(site.path("glexec.conf")).unwrap();
+    assert_eq!(
+        about(&stdout(&site.check(&[])), "glexec.conf: error: does not exist").len(),
+        1
+    );
+}
+
+#[test]
+fn lines_of_map_files_are_judged() {
+    let site = Site::new();
+    site.write(
+        "grid-mapfile",
+        "\"/CN=Alice\" nobody\n\"/CN=Bob\" no-such-user\nCN=Carol nobody\n\"/CN=Dan\" da:n\n\"/CN=Eve\" root\n",
+    );
+    let said = stdout(&site.check(&[]));
+    let place = |line: u32| format!("{}:{line}: ", site.path("grid-mapfile").display());
+    assert!(about(&said, &place(1)).is_empty(), "{said}");
+    for (line, reason) in [
+        (2, "warning: no-such-user is not an account of this host"),
+        (3, "warning: key \"CN=Carol\" is no name"),
+        (4, "error: account name"),
+        (5, "warning: root has uid 0, which [accounts] allow does not list"),
+    ] {
+        let found = about(&said, &place(line));
+        assert!(found.len() == 1 && found[0].contains(reason), "{reason}: {said}");
+    }
+    site.write("grid-mapfile", "\n\"/CN=Alice nobody\n");
+    assert!(about(&stdout(&site.check(&[])), &place(2))[0].contains("never closed"));
+}
+
+#[test]
+fn a_ban_file_that_is_named_must_exist() {
+    let site = Site::new();
+    std::fs::remove_file(site.path("ban")).unwrap();
+    let said = stdout(&site.check(&[]));
+    assert_eq!(
+        about(
+            &said,
+            &format!("{}: error: does not exist", site.path("ban").display())
+        )
+        .len(),
+        1,
+        "{said}"
+    );
+}
+
+#[test]
+fn people_who_cannot_play_their_part_are_named() {
+    let site = Site::new();
+    site.policy("[callers]\nallow = [\"nobody\", \"*\", \"no-such-user\"]\n");
+    let said = stdout(&site.check(&[]));
+    for reason in [
+        "error: nobody is both a caller and a payload account",
+        "warning: '*' lets every account",
+        "warning: caller no-such-user is not an account",
+    ] {
+        assert_eq!(about(&said, reason).len(), 1, "{reason}: {said}");
+    }
+    let policy = std::fs::read_to_string(site.path("policy.toml")).unwrap();
+    site.write(
+        "policy.toml",
+        &policy.replace("\"nobody\"]\ngids", "\"0-70000\"]\ngids"),
+    );
+    let said = stdout(&site.check(&[]));
+    assert_eq!(
+        about(&said, &format!("error: caller {} has uid ", me())).len(),
+        1,
+        "{said}"
+    );
+    assert_eq!(about(&said, "lists uids below 500").len(), 1, "{said}");
+}
+
+#[test]
+fn places_that_are_missing_come_with_the_remedy() {
+    let site = Site::new();
+    let spool = site.path("spool");
+    site.policy(&format!(
+        "[accounting]\nspool = {spool:?}\n[trust]\nca_dir = {:?}\n",
+        site.path("certificates")
+    ));
+    std::fs::remove_file(site.path("glexec-verify")).unwrap();
+    let said = stdout(&site.check(&[]));
+    assert!(
+        said.contains(&format!("install -d -m 0700 -o root -g root {}", spool.display())),
+        "{said}"
+    );
+    for missing in ["certificates", "glexec-verify"] {
+        assert_eq!(
+            about(&said, &format!("{missing}: error: does not exist")).len(),
+            1,
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn json_has_what_the_lines_have() {
+    let site = Site::new();
+    site.write("policy.toml", "[trust]\nca_dri = \"/x\"\n");
+    let report: Value = serde_json::from_slice(&site.check(&["--json"]).stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let broken = findings.iter().find(|f| f["line"] == 2).unwrap();
+    assert_eq!(
+        (&broken["column"], &broken["severity"]),
+        (&1.into(), &"error".into())
+    );
+    let errors = findings.iter().filter(|f| f["severity"] == "error").count();
+    assert_eq!(report["errors"], errors);
+}

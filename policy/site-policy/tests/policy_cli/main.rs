@@ -1,0 +1,6 @@
+//! The built program against small sites in temporary directories.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod check;
+mod explain;
+mod site;
