@@ -12,7 +12,7 @@ use crate::start::{Mode, Start};
 use crate::sys::{fds, ids, process};
 use crate::{payload_env, target_proxy};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{AccessFlags, Pid, getpid, pipe2};
 use policy::glexec_conf::Lock;
 use policy::identity::Account;
@@ -177,11 +177,8 @@ fn check_command(program: &Path, account: &Account) -> Result<(), String> {
 
 /// The payload finds signals as the caller left them, but for those that `start` changed: these get their default.
 fn restore_signals(plan: &Plan<'_>) -> nix::Result<()> {
-    for signal in [Signal::SIGPIPE, Signal::SIGXFSZ] {
-        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-        // SAFETY: the default disposition runs no code of ours.
-        unsafe { sigaction(signal, &default) }?;
-    }
+    process::default_signal(Signal::SIGPIPE)?;
+    process::default_signal(Signal::SIGXFSZ)?;
     plan.signal_mask.thread_set_mask()
 }
 

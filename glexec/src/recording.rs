@@ -151,12 +151,11 @@ fn boot_id() -> String {
 
 /// The batch job by the variables that batch systems set. The caller could forge them: a hint, not evidence.
 fn batch(environment: &[(OsString, OsString)]) -> Option<Batch> {
-    const KNOWN: [(&str, &str); 6] = [
+    const KNOWN: [(&str, &str); 5] = [
         ("slurm", "SLURM_JOB_ID"),
         ("pbs", "PBS_JOBID"),
         ("oar", "OAR_JOB_ID"),
         ("lsf", "LSB_JOBID"),
-        ("htcondor", "CONDOR_JOB_ID"),
         ("gridengine", "JOB_ID"),
     ];
     KNOWN.iter().find_map(|(lrms, variable)| {

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::sys::{fds, process};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Uid, geteuid, getgid, getgroups, getuid};
 use policy::identity::{AccountName, Caller};
 use policy::judge::{Denial, NestedSign};
@@ -66,14 +66,9 @@ pub(crate) fn account_name(uid: Uid) -> Option<AccountName> {
 
 /// An ignored SIGCHLD would hide how children end, and SIGPIPE and SIGXFSZ would end us halfway.
 fn own_signals() -> nix::Result<SigSet> {
-    let set = |signal, handler| {
-        let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-        // SAFETY: the handlers are the default and "ignore": no code of ours runs in a signal context.
-        unsafe { sigaction(signal, &action) }
-    };
-    set(Signal::SIGCHLD, SigHandler::SigDfl)?;
-    set(Signal::SIGPIPE, SigHandler::SigIgn)?;
-    set(Signal::SIGXFSZ, SigHandler::SigIgn)?;
+    process::default_signal(Signal::SIGCHLD)?;
+    process::ignore_signal(Signal::SIGPIPE)?;
+    process::ignore_signal(Signal::SIGXFSZ)?;
     SigSet::empty().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)
 }
 

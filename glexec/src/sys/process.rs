@@ -1,7 +1,7 @@
 //! Processes, their attributes, and clocks.
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, Pid};
 
 /// The two sides of a fork.
@@ -103,4 +103,20 @@ pub(crate) fn unix_ns() -> u64 {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Gives a signal its default disposition.
+pub(crate) fn default_signal(signal: Signal) -> nix::Result<()> {
+    dispose(signal, SigHandler::SigDfl)
+}
+
+/// Ignores a signal.
+pub(crate) fn ignore_signal(signal: Signal) -> nix::Result<()> {
+    dispose(signal, SigHandler::SigIgn)
+}
+
+fn dispose(signal: Signal, handler: SigHandler) -> nix::Result<()> {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handlers above are "default" and "ignore": no code of ours runs in a signal's context.
+    unsafe { sigaction(signal, &action) }.map(drop)
 }

@@ -1,0 +1,31 @@
+#!/bin/bash
+# Holds the setuid program to glexec/DEPENDENCIES.md: crates, shared libraries, no thread, no word of a batch system.
+# Usage: glexec/check-image.sh [FILE]   FILE is the built program (default: target/release/glexec, else target/debug/glexec)
+set -eu
+cd "$(dirname "$0")/.."
+file=${1:-target/release/glexec}
+[ -e "$file" ] || file=target/debug/glexec
+[ -e "$file" ] || { echo "check-image: build glexec first"; exit 1; }
+bad=0
+complain() { echo "check-image: $*"; bad=1; }
+
+linked=$(cargo tree --locked -p glexec -e normal,no-proc-macro --prefix none --format '{p}' | awk '{print $1}' | sort -u | grep -v '^glexec$')
+listed=$(sed -n '/^| crate/,/^$/p' glexec/DEPENDENCIES.md | awk -F'|' 'NR>2 {print $2}' | tr ', ' '\n\n' | sed '/^$/d' | sort -u)
+for crate in $(comm -23 <(echo "$linked") <(echo "$listed")); do complain "crate $crate is linked and has no reason in DEPENDENCIES.md"; done
+for crate in $(comm -13 <(echo "$linked") <(echo "$listed")); do complain "crate $crate has a reason and is not linked"; done
+
+for library in $(readelf -d "$file" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p'); do
+    case $library in
+        libc.so.6 | libgcc_s.so.1 | ld-linux*.so.*) ;;
+        *) complain "$file needs $library" ;;
+    esac
+done
+readelf -d "$file" | grep -qE 'RPATH|RUNPATH' && complain "$file has a run path"
+grep -qaiF condor "$file" && grep -aoiE '.{0,20}condor.{0,20}' "$file" | head -3 && complain "$file contains the word condor"
+grep -rnE 'thread::(spawn|scope|Builder)' glexec/src policy/src accounting/record/src && complain "the image must not start threads"
+outside=$(grep -rlE '\bunsafe\b' glexec/src policy/src accounting/record/src | grep -vE '^glexec/src/sys/|/lib.rs$' || true)
+for place in $outside; do
+    grep -nE '\bunsafe\b' "$place" | grep -qvE '//' && complain "unsafe outside glexec/src/sys: $place"
+done
+[ $bad = 0 ] && echo "check-image: $file: $(echo "$linked" | wc -l) crates, all with a reason; libc and libgcc_s only"
+exit $bad
