@@ -1,0 +1,63 @@
+//! `pilotage-demo`: the whole of Pilotage on one machine, in half a minute, leaving nothing behind.
+//!
+//! Two users, Alice and Bob, submit payloads to a central queue; one pilot, running without privilege, fetches them and
+//! has `glexec` run each under the account that the site's mapping service names. One of Bob's payloads is hostile and
+//! tries to get at Alice's files, at the pilot and at `glexec` itself.
+//!
+//! | looking for | see |
+//! |---|---|
+//! | the namespaces that everything runs in, and the proof that nothing is left | [`outer`] |
+//! | accounts, certificates and proxies | [`grid`] |
+//! | the mapping service, the queue and the pilot | [`services`] |
+//! | what happens, step by step | [`play`] |
+//! | what is shown and what is checked | [`report`] |
+
+mod grid;
+mod outer;
+mod play;
+mod report;
+mod services;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Show Pilotage at work: two users, four payloads, one of them hostile, one pilot.
+///
+/// Runs as root in namespaces of its own: no account, process, file or mount of the host is touched. Exit codes: 0 all
+/// went as it should, 1 something did not, 2 usage.
+#[derive(Debug, Parser)]
+#[command(name = "pilotage-demo", version)]
+struct Cli {
+    /// Only remove what a killed demo or test may have left: processes and cgroups
+    #[arg(long)]
+    clean: bool,
+    /// Play, inside of the namespaces; the demo calls itself with this
+    #[arg(long, hide = true)]
+    inner: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("pilotage-demo: switching accounts needs root; run it as root, or `sudo make demo`");
+        return ExitCode::FAILURE;
+    }
+    let result = match (cli.clean, cli.inner) {
+        (true, _) => outer::clean(),
+        (_, true) => play::run(),
+        _ => outer::run(),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("pilotage-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says on standard error what is going on.
+fn progress(what: &str) {
+    eprintln!("demo: {what}");
+}

@@ -1,0 +1,287 @@
+//! What the demo shows in the end, and whether everything was as it should be.
+
+use crate::grid;
+use crate::play::{Story, Submitted};
+use anyhow::{Context, Result};
+use harness::Machine;
+use serde_json::Value;
+use std::time::Duration;
+
+/// How many attacks the hostile payload makes.
+const ATTACKS: usize = 8;
+
+/// The expectations and whether they were met.
+#[derive(Default)]
+pub(crate) struct Checks {
+    good: usize,
+    bad: Vec<String>,
+}
+
+impl Checks {
+    fn expect(&mut self, met: bool, what: impl Into<String>) {
+        match met {
+            true => self.good += 1,
+            false => self.bad.push(what.into()),
+        }
+    }
+
+    /// Whether every expectation was met.
+    pub(crate) fn all_good(&self) -> bool {
+        self.bad.is_empty()
+    }
+
+    /// The result in a few lines.
+    pub(crate) fn summary(&self, took: Duration) -> String {
+        let failed: String = self
+            .bad
+            .iter()
+            .map(|what| format!("NOT AS IT SHOULD BE: {what}\n"))
+            .collect();
+        let all = self.good + self.bad.len();
+        format!(
+            "{failed}{} of {all} expectations met in {:.1} s.",
+            self.good,
+            took.as_secs_f64()
+        )
+    }
+}
+
+/// Shows everything and checks it.
+pub(crate) fn show(machine: &Machine, story: &Story, checks: &mut Checks) -> Result<()> {
+    payloads(machine, story, checks)?;
+    callbacks(story, checks);
+    attacks(story, checks);
+    records(machine, story, checks)
+}
+
+/// A payload in the table.
+struct Row {
+    title: &'static str,
+    owner: String,
+    account: String,
+    uid: u64,
+    state: String,
+    code: Option<i64>,
+    ports: String,
+    wall: String,
+    cpu: String,
+}
+
+fn row(payload: &Submitted, shown: &Value) -> Result<Row> {
+    let report = shown["attempts"]
+        .as_array()
+        .and_then(|a| a.last())
+        .map(|a| &a["report"]);
+    let report = report.with_context(|| format!("{}: the queue knows of no attempt", payload.title))?;
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let seconds = |value: &Value| {
+        value.as_u64().map_or("-".to_owned(), |ms| {
+            format!("{}.{:02} s", ms / 1000, ms % 1000 / 10)
+        })
+    };
+    Ok(Row {
+        title: payload.title,
+        owner: text(&shown["owner"]),
+        account: text(&report["account"]),
+        uid: report["uid"].as_u64().unwrap_or(0),
+        state: text(&shown["state"]),
+        code: report["exit_code"].as_i64(),
+        ports: text(&report["ports"]),
+        wall: seconds(&report["wall_ms"]),
+        cpu: seconds(&report["cpu_ms"]),
+    })
+}
+
+fn payloads(machine: &Machine, story: &Story, checks: &mut Checks) -> Result<()> {
+    let rows = story
+        .payloads
+        .iter()
+        .map(|(p, shown)| row(p, shown))
+        .collect::<Result<Vec<_>>>()?;
+    println!("\nPayloads");
+    let cells = rows.iter().map(|r| {
+        let code = r.code.map_or("-".to_owned(), |c| c.to_string());
+        let account = format!("{} ({})", r.account, r.uid);
+        let cells = [
+            r.title, &r.owner, &account, &r.state, &code, &r.ports, &r.wall, &r.cpu,
+        ];
+        cells.map(str::to_owned).to_vec()
+    });
+    table(
+        &[
+            "payload",
+            "user",
+            "local account",
+            "state",
+            "exit",
+            "ports",
+            "wall",
+            "cpu",
+        ],
+        cells.collect(),
+    );
+    for (r, (payload, _)) in rows.iter().zip(&story.payloads) {
+        let (state, code) = if r.title.contains('7') {
+            ("failed", 7)
+        } else {
+            ("done", 0)
+        };
+        checks.expect(
+            r.state == state,
+            format!("{}: state {}, expected {state}", r.title, r.state),
+        );
+        checks.expect(
+            r.code == Some(code),
+            format!("{}: exit code {:?}, expected {code}", r.title, r.code),
+        );
+        let account = grid::account_of(payload.user);
+        let uid = u64::from(machine.uid(account));
+        let right = r.account == account && r.uid == uid;
+        checks.expect(
+            right,
+            format!(
+                "{}: ran as {} ({}), expected {account} ({uid})",
+                r.title, r.account, r.uid
+            ),
+        );
+        checks.expect(
+            r.owner == grid::dn_of(payload.user)?,
+            format!("{}: belongs to {}", r.title, r.owner),
+        );
+    }
+    let pilot = u64::from(machine.uid("pilot"));
+    checks.expect(
+        rows.iter().all(|r| r.uid != pilot && r.uid != 0),
+        "a payload ran as the pilot or as root",
+    );
+    checks.expect(
+        rows[0].uid != rows[1].uid,
+        "Alice's and Bob's payloads ran under one uid",
+    );
+    checks.expect(
+        rows[0].ports != "-" && rows[0].ports != rows[1].ports,
+        "ports were not leased one by one",
+    );
+    for (user, text) in &story.results {
+        let account = grid::account_of(&user.to_lowercase());
+        checks.expect(
+            text.trim_end() == format!("computed by {account}"),
+            format!("{user}'s result says {text:?}"),
+        );
+    }
+    Ok(())
+}
+
+fn callbacks(story: &Story, checks: &mut Checks) {
+    println!("\nCallbacks");
+    for (user, port, answer) in &story.callbacks {
+        println!("  {user}'s payload on port {port}: {answer}");
+        let expected = format!("hello from {},", grid::account_of(&user.to_lowercase()));
+        checks.expect(
+            answer.starts_with(&expected),
+            format!("port {port} answered {answer:?}, expected {expected}"),
+        );
+    }
+}
+
+fn attacks(story: &Story, checks: &mut Checks) {
+    println!("\nThe hostile payload");
+    let attempts: Vec<_> = story
+        .hostile
+        .lines()
+        .filter(|l| l.starts_with("attempt "))
+        .collect();
+    attempts.iter().for_each(|line| println!("  {line}"));
+    checks.expect(
+        attempts.len() == ATTACKS,
+        format!("{} attacks were made, expected {ATTACKS}", attempts.len()),
+    );
+    for line in attempts {
+        checks.expect(line.contains(": refused ("), line);
+    }
+}
+
+fn records(machine: &Machine, story: &Story, checks: &mut Checks) -> Result<()> {
+    println!("\nThe site's own records: accounting list");
+    let accounting = |args: &[&str]| machine.command("/usr/bin/accounting").args(args).output();
+    println!("{}", indented(&accounting(&["list"]).ok()));
+    let records = machine.records();
+    for (payload, shown) in &story.payloads {
+        let attempt = shown["attempts"]
+            .as_array()
+            .and_then(|a| a.last())
+            .context("no attempt")?;
+        let session = attempt["report"]["session"].as_str().unwrap_or("-");
+        let Some(record) = records.iter().find(|r| r["record_id"] == session) else {
+            checks.expect(false, format!("{}: there is no record {session}", payload.title));
+            continue;
+        };
+        checks.expect(
+            record["state"] == "closed",
+            format!("{}: its record is {}", payload.title, record["state"]),
+        );
+        let uid = machine.uid(grid::account_of(payload.user));
+        checks.expect(
+            record["uid"] == uid,
+            format!("{}: its record names uid {}", payload.title, record["uid"]),
+        );
+        let dn = grid::dn_of(payload.user)?;
+        checks.expect(
+            record["payload"]["dn"] == dn,
+            format!("{}: its record names another user", payload.title),
+        );
+    }
+    let (alice, shown) = &story.payloads[0];
+    let uid = machine.uid(grid::account_of(alice.user)).to_string();
+    let attempt = &shown["attempts"][0];
+    let host = attempt["report"]["host"].as_str().unwrap_or("-");
+    let ended = attempt["ended"].as_u64().context("Alice's attempt has no end")?;
+    let middle = (attempt["leased"].as_u64().unwrap_or(ended) + ended) / 2;
+    let at = utc(middle);
+    println!("\nWho was uid {uid} on {host} at {at}? accounting who");
+    let who = accounting(&["who", "--uid", &uid, "--host", host, "--at", &at]);
+    println!("{}", indented(&who.text()));
+    let dn = grid::dn_of(alice.user)?;
+    checks.expect(
+        who.code() == Some(0) && who.text().contains(&dn),
+        format!("accounting who does not name {dn}"),
+    );
+    Ok(())
+}
+
+/// Seconds since the epoch as RFC 3339, by date(1): the demo needs no library for one line.
+fn utc(seconds: u64) -> String {
+    let date = std::process::Command::new("date")
+        .args(["-u", "+%FT%TZ", "-d", &format!("@{seconds}")])
+        .output();
+    date.map(|d| String::from_utf8_lossy(&d.stdout).trim_end().to_owned())
+        .unwrap_or_default()
+}
+
+fn indented(text: &str) -> String {
+    text.lines()
+        .map(|l| format!("  {l}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Prints columns as wide as their widest cell.
+fn table(head: &[&str], rows: Vec<Vec<String>>) {
+    let head = head.iter().map(|&h| h.to_owned()).collect();
+    let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| {
+        all.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..all[0].len()).map(width).collect();
+    for row in &all {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        println!("  {}", cells.join("  ").trim_end());
+    }
+}
