@@ -32,7 +32,7 @@ pub fn map(request: &MapRequest) -> MapReply {
 
 /// Asks about a person who need not come from a verified credential; for probes.
 pub fn ask(request: &MapRequest, person: &Person) -> MapReply {
-    let deadline = Instant::now() + request.timeout;
+    let deadline = Instant::now() + request.timeout.min(crate::LONGEST);
     let credential = match HostCredential::parse(&request.host_credential) {
         Ok(credential) => credential,
         Err(e) => return MapReply::Unavailable(e.to_string()),

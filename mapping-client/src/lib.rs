@@ -17,6 +17,10 @@ pub mod https;
 pub mod xacml;
 
 use policy::wire::{MapReply, MapRequest, Service};
+use std::time::Duration;
+
+/// No question takes longer than this, whatever its timeout says.
+pub const LONGEST: Duration = Duration::from_secs(300);
 
 /// Asks the service of the request and returns what it said; never an account it did not name.
 pub fn map(request: &MapRequest) -> MapReply {

@@ -7,11 +7,8 @@
 use policy::wire::{self, MapReply, MapRequest};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
-
-/// No question may take longer than this, whatever it asks for.
-const LONGEST: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
     if let Err(reason) = shed() {
@@ -60,7 +57,7 @@ fn run() -> Result<(), String> {
 
 /// Asks in a second thread: name resolution and a CA directory on a dead file server know no deadline.
 fn in_time(mut request: MapRequest) -> MapReply {
-    request.timeout = request.timeout.min(LONGEST);
+    request.timeout = request.timeout.min(mapping_client::LONGEST);
     let timeout = request.timeout;
     let (sender, receiver) = mpsc::channel();
     let worker = std::thread::Builder::new().spawn(move || {
@@ -71,7 +68,13 @@ fn in_time(mut request: MapRequest) -> MapReply {
         return MapReply::Unavailable(format!("cannot start a thread: {e}"));
     }
     let late = Duration::from_millis(100);
-    receiver
-        .recv_timeout(timeout + late)
-        .unwrap_or_else(|_| MapReply::Unavailable(format!("no answer within {} s", timeout.as_secs_f32())))
+    match receiver.recv_timeout(timeout + late) {
+        Ok(reply) => reply,
+        Err(RecvTimeoutError::Timeout) => {
+            MapReply::Unavailable(format!("no answer within {} s", timeout.as_secs_f32()))
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            MapReply::Unavailable("the client broke down; see its messages".into())
+        }
+    }
 }

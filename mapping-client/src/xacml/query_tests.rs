@@ -169,3 +169,21 @@ fn queries_that_ask_nothing_are_refused() {
     let twice = good.replace("<soapenv:Body>", "<soapenv:Body><x/>");
     assert!(Query::parse(twice.as_bytes()).is_err());
 }
+
+#[test]
+fn every_flipped_byte_of_a_query_ends_in_a_result() {
+    let xml = include_bytes!("../../tests/data/request-careless.xml");
+    for at in 0..xml.len() {
+        for value in [0u8, b'<', b'&', b'"', b' ', 0xff] {
+            let mut copy = xml.to_vec();
+            copy[at] = value;
+            if let Ok(query) = Query::parse(&copy) {
+                let _ = (
+                    query.fqans(),
+                    query.subject_value(subject::DN),
+                    query.supports(obligation::USERNAME),
+                );
+            }
+        }
+    }
+}
