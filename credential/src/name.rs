@@ -192,6 +192,6 @@ mod tests {
             Name::parse(&b.build().to_der().unwrap()).unwrap()
         };
         assert_eq!(build(Asn1Type::PRINTABLESTRING), build(Asn1Type::UTF8STRING));
-        assert_ne!(build(Asn1Type::PRINTABLESTRING), build(Asn1Type::BMPSTRING));
+        assert_ne!(build(Asn1Type::PRINTABLESTRING), build(Asn1Type::T61STRING));
     }
 }

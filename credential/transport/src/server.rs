@@ -182,7 +182,11 @@ async fn converse(
     mut closing: watch::Receiver<()>,
 ) {
     let _ = tcp.set_nodelay(true);
-    let stream = match tls.accept(tcp).await {
+    let accepted = tokio::select! {
+        accepted = tls.accept(tcp) => accepted,
+        _ = closing.changed() => return,
+    };
+    let stream = match accepted {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%address, %error, "handshake failed"),
     };

@@ -1,0 +1,116 @@
+//! `glexec-verify`: the child of `glexec` that looks at what a caller handed over.
+//!
+//! One request frame on standard input, one verdict on standard output (see `policy::wire`). Before the first byte is
+//! read the process gives up everything that it does not need; see [`confine`].
+#![forbid(unsafe_code)]
+
+mod confine;
+
+use policy::wire::{
+    MAX_REQUEST, Refusal, RefusalKind, VerifyReply, VerifyRequest, encode_verify_reply, frame_length,
+};
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+const HELP: &str = "Usage: glexec-verify [--help | --version]
+
+Judges one grid credential for glexec: reads a request frame from standard input and writes the verdict frame to
+standard output. Not meant to be called by hand; use `site-policy explain --proxy FILE` to ask why a proxy is refused.
+
+Exit codes: 0 a verdict was written, 2 wrong usage or started as root, 3 no verdict could be written.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match arguments
+        .iter()
+        .map(|a| a.to_str())
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        [] => {}
+        [Some("--help" | "-h")] => return say(HELP),
+        [Some("--version" | "-V")] => return say(concat!("glexec-verify ", env!("CARGO_PKG_VERSION"))),
+        _ => {
+            eprintln!("glexec-verify: takes no arguments but --help and --version");
+            return ExitCode::from(2);
+        }
+    }
+    if nix::unistd::geteuid().is_root() {
+        eprintln!("glexec-verify: must not run as root; glexec starts it as account glexec");
+        return ExitCode::from(2);
+    }
+    let reply =
+        std::panic::catch_unwind(judge).unwrap_or_else(|_| Err(site("the verifier failed on this input")));
+    let frame = encode_verify_reply(&reply);
+    let mut out = io::stdout().lock();
+    match out.write_all(&frame).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("glexec-verify: cannot write the verdict: {e}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn say(text: &str) -> ExitCode {
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(3),
+    }
+}
+
+fn site(reason: impl Into<String>) -> Refusal {
+    Refusal {
+        kind: RefusalKind::Site,
+        reason: reason.into(),
+    }
+}
+
+fn judge() -> VerifyReply {
+    confine::confine().map_err(|e| site(format!("glexec-verify cannot confine itself: {e}")))?;
+    let frame = read_frame(&mut io::stdin().lock())?;
+    let request = VerifyRequest::decode(&frame);
+    let request =
+        request.map_err(|e| site(format!("glexec-verify got a request it does not understand: {e}")))?;
+    credential::verify(&request)
+}
+
+/// Reads exactly one frame, never more than the limit.
+fn read_frame(input: &mut impl Read) -> Result<Vec<u8>, Refusal> {
+    let broken = |what: String| site(format!("glexec-verify got a broken request: {what}"));
+    let mut frame = vec![0; 9];
+    input.read_exact(&mut frame).map_err(|e| broken(e.to_string()))?;
+    let length = frame_length(&frame, MAX_REQUEST).map_err(|e| broken(e.to_string()))?;
+    frame.resize(length.unwrap_or(frame.len()), 0);
+    input
+        .read_exact(&mut frame[9..])
+        .map_err(|e| broken(e.to_string()))?;
+    Ok(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_bounded_and_whole() {
+        let oversized = [b"PLT1\x01".as_slice(), &u32::MAX.to_be_bytes()].concat();
+        for bad in [
+            b"".as_slice(),
+            b"PLT1",
+            b"XXXX\x01\0\0\0\0",
+            &oversized,
+            b"PLT1\x01\0\0\0\x05abc",
+        ] {
+            assert_eq!(
+                read_frame(&mut &bad[..]).unwrap_err().kind,
+                RefusalKind::Site,
+                "{bad:?}"
+            );
+        }
+        assert_eq!(
+            read_frame(&mut &b"PLT1\x01\0\0\0\x02abcd"[..]).unwrap(),
+            b"PLT1\x01\0\0\0\x02ab"
+        );
+    }
+}
