@@ -1,1 +1,9 @@
 //! The queue through its router, without TLS.
+
+mod delegation;
+mod flow;
+mod leases;
+mod refusals;
+mod store;
+mod support;
+mod waiting;
