@@ -213,7 +213,6 @@ impl World {
         Self {
             dir,
             queue,
-            pki,
             alice,
             bob,
             pilot,
