@@ -25,6 +25,8 @@ pub enum Kind {
 pub enum Distrust {
     /// It does not exist.
     Missing,
+    /// This account may not look at it: what happened.
+    Hidden(String),
     /// This component is in the way: what is wrong with it, and the remedy.
     Component {
         at: PathBuf,
@@ -69,11 +71,10 @@ fn parent(path: &Path) -> PathBuf {
 fn look(path: &Path) -> Result<Metadata, Distrust> {
     fs::symlink_metadata(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => Distrust::Missing,
-        _ => component(
-            path,
-            format!("cannot be looked at: {e}"),
-            "run this as root".into(),
-        ),
+        _ => Distrust::Hidden(format!(
+            "{}: cannot be looked at: {e}; run this as root",
+            path.display()
+        )),
     })
 }
 

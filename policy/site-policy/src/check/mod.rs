@@ -165,6 +165,10 @@ fn trusted(path: &Path, kind: Kind, also: Option<u32>, if_missing: &str, found: 
             About::new(path, found).error("does not exist", if_missing);
             false
         }
+        Err(Distrust::Hidden(what)) => {
+            About::new(path, found).error(what, "");
+            true
+        }
         Err(Distrust::Component { at, what, remedy }) => {
             let what = if at == path {
                 what

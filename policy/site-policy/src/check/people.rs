@@ -104,7 +104,7 @@ fn payload_accounts(site: &Site<'_>, local: &[User], found: &mut Vec<Finding>) -
             Some(user) => payload_account(site, &user, &mut about)?,
         }
     }
-    let in_range = |user: &&User| allowed.uids.contains(user.uid.as_raw());
+    let in_range = |user: &&User| user.uid.as_raw() >= ID_FLOOR && allowed.uids.contains(user.uid.as_raw());
     let ranged: Vec<&User> = local.iter().filter(in_range).collect();
     if ranged.is_empty() && allowed.names.is_empty() {
         let what = "no account of /etc/passwd has a uid in [accounts] allow";
@@ -143,13 +143,12 @@ fn groups(site: &Site<'_>, users: &[&User], about: &mut About<'_>) -> Result<(),
         bad.extend(unlisted.map(|gid| (user.name.as_str(), gid)));
     }
     if let [(name, gid), ..] = bad.as_slice() {
-        let others = if bad.len() > 1 {
-            format!(" and {} more accounts", bad.len() - 1)
-        } else {
-            String::new()
+        let others = match bad.len() {
+            1 => String::new(),
+            many => format!(" (likewise {} other accounts)", many - 1),
         };
         let what =
-            format!("{name} is in group {gid}{others}, not listed in [accounts] gids: mapping to it fails");
+            format!("{name} is in group {gid}, not listed in [accounts] gids{others}: mapping to it fails");
         about.warning(
             what,
             "add the group to [accounts] gids, or take the account out of the group",

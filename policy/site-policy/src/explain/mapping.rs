@@ -1,6 +1,7 @@
 //! From an identity to an account: the site's sources in their order, then `passwd(5)`.
 
-use super::steps::{Scene, site_bytes, site_file};
+use super::files::SiteFiles;
+use super::steps::Scene;
 use super::{Play, Stop};
 use crate::{accounts, child};
 use nix::unistd::{Group, User};
@@ -43,8 +44,8 @@ pub(super) fn find(scene: &Scene<'_>, identity: &VerifiedIdentity, play: &mut Pl
 }
 
 /// Reads and parses a map or ban file.
-pub(super) fn mapfile(step: &'static str, path: &Path) -> Result<Mapfile, Stop> {
-    let text = site_file(step, path)?;
+pub(super) fn mapfile(files: SiteFiles, step: &'static str, path: &Path) -> Result<Mapfile, Stop> {
+    let text = files.text(step, path)?;
     Mapfile::parse(&text)
         .map_err(|e| Stop::site(step, format!("{}:{}: {}", path.display(), e.line, e.reason)))
 }
@@ -52,8 +53,12 @@ pub(super) fn mapfile(step: &'static str, path: &Path) -> Result<Mapfile, Stop> 
 fn ask(scene: &Scene<'_>, source: MapSource, identity: &VerifiedIdentity) -> Result<Option<Mapping>, Stop> {
     let files = &scene.policy.mapping;
     let found = match source {
-        MapSource::GridMapfile => mapfile(STEP, &files.grid_mapfile)?.account_of_dn(&identity.subject),
-        MapSource::VomsMapfile => mapfile(STEP, &files.voms_mapfile)?.account_of_fqans(identity.fqans()),
+        MapSource::GridMapfile => {
+            mapfile(scene.files, STEP, &files.grid_mapfile)?.account_of_dn(&identity.subject)
+        }
+        MapSource::VomsMapfile => {
+            mapfile(scene.files, STEP, &files.voms_mapfile)?.account_of_fqans(identity.fqans())
+        }
         MapSource::Service(service) => return ask_service(scene, service, identity).map(Some),
     };
     let named = found
@@ -70,9 +75,9 @@ fn ask_service(scene: &Scene<'_>, service: Service, identity: &VerifiedIdentity)
     let section =
         section.ok_or_else(|| Stop::site(STEP, format!("[mapping.{}] is missing", service.name())))?;
     let host_credential = [
-        site_bytes(STEP, &section.cert)?,
+        scene.files.bytes(STEP, &section.cert)?,
         b"\n".to_vec(),
-        site_bytes(STEP, &section.key)?,
+        scene.files.bytes(STEP, &section.key)?,
     ]
     .concat();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname");

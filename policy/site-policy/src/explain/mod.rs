@@ -2,8 +2,10 @@
 //!
 //! The deciding functions are those of `policy::judge`; verifier and mapping client are the installed ones. What is
 //! left out needs a running host: signs of nesting from sessions and cgroups, cached answers, the target proxy and
-//! the command. [`steps`] plays, this module shows.
+//! the command. [`steps`] plays, this module shows. Owners and modes of the site's files count when the installed
+//! configuration is played; a draft elsewhere is judged by its content.
 
+mod files;
 mod mapping;
 mod proxy;
 mod steps;

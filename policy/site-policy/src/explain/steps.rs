@@ -1,5 +1,6 @@
 //! The steps in the order of `glexec`.
 
+use super::files::SiteFiles;
 use super::mapping::{self, Found};
 use super::{Granted, Play, Stop, proxy};
 use crate::cli::ExplainArgs;
@@ -9,9 +10,6 @@ use policy::identity::{Caller, VerifiedIdentity};
 use policy::judge::{Bans, Case, Denial, Verdict, admit, admit_identity, judge};
 use policy::wire::VerifyRequest;
 use policy::{GlexecConf, SitePolicy};
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Everything the steps share.
@@ -20,12 +18,14 @@ pub(super) struct Scene<'a> {
     pub(super) policy: SitePolicy,
     pub(super) conf: GlexecConf,
     pub(super) caller: Caller,
+    pub(super) files: SiteFiles,
     pub(super) now: u64,
 }
 
 /// Plays all steps up to the verdict.
 pub(super) fn play(args: &ExplainArgs, play: &mut Play) -> Result<Granted, Stop> {
-    let (policy, conf) = configuration(args, play)?;
+    let files = SiteFiles::of(args);
+    let (policy, conf) = configuration(args, files, play)?;
     let caller = caller(args)?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -35,6 +35,7 @@ pub(super) fn play(args: &ExplainArgs, play: &mut Play) -> Result<Granted, Stop>
         policy,
         conf,
         caller,
+        files,
         now,
     };
     admit_caller(&scene, play)?;
@@ -52,15 +53,19 @@ pub(super) fn play(args: &ExplainArgs, play: &mut Play) -> Result<Granted, Stop>
     decide(&scene, found, play)
 }
 
-fn configuration(args: &ExplainArgs, play: &mut Play) -> Result<(SitePolicy, GlexecConf), Stop> {
+fn configuration(
+    args: &ExplainArgs,
+    files: SiteFiles,
+    play: &mut Play,
+) -> Result<(SitePolicy, GlexecConf), Stop> {
     const STEP: &str = "policy";
     let conf_file = &args.places.glexec_conf;
-    let text = site_file(STEP, conf_file)?;
+    let text = files.conf(STEP, conf_file)?;
     let conf = crate::conf::parse(&text).map_err(|e| {
         let line = e.line.map(|n| format!(":{n}")).unwrap_or_default();
         Stop::site(STEP, format!("{}{line}: {}", conf_file.display(), e.reason))
     })?;
-    let text = site_file(STEP, &args.policy)?;
+    let text = files.text(STEP, &args.policy)?;
     let policy = SitePolicy::parse(&args.policy, &text).map_err(|e| Stop::site(STEP, e.to_string()))?;
     play.passed(
         STEP,
@@ -71,23 +76,6 @@ fn configuration(args: &ExplainArgs, play: &mut Play) -> Result<(SitePolicy, Gle
         ),
     );
     Ok((policy, conf))
-}
-
-/// Text of a file of the site. `glexec` reads it as root; we may not be able to.
-pub(super) fn site_file(step: &'static str, path: &Path) -> Result<String, Stop> {
-    let bytes = site_bytes(step, path)?;
-    String::from_utf8(bytes).map_err(|_| Stop::site(step, format!("{}: not UTF-8 text", path.display())))
-}
-
-/// As [`site_file`], for any content.
-pub(super) fn site_bytes(step: &'static str, path: &Path) -> Result<Vec<u8>, Stop> {
-    fs::read(path).map_err(|e| match e.kind() {
-        ErrorKind::PermissionDenied => Stop::CannotTell(format!(
-            "{}: {e}; glexec reads it as root, so run this as root",
-            path.display()
-        )),
-        _ => Stop::site(step, format!("{}: {e}", path.display())),
-    })
 }
 
 fn caller(args: &ExplainArgs) -> Result<Caller, Stop> {
@@ -131,6 +119,10 @@ fn admit_caller(scene: &Scene<'_>, play: &mut Play) -> Result<(), Stop> {
 fn verify(scene: &Scene<'_>, credential: Vec<u8>, play: &mut Play) -> Result<VerifiedIdentity, Stop> {
     const STEP: &str = "credential";
     let trust = &scene.policy.trust;
+    scene.files.directory(STEP, &trust.ca_dir)?;
+    if trust.voms_dir.exists() {
+        scene.files.directory(STEP, &trust.voms_dir)?;
+    }
     let may_omit = |name| {
         scene
             .conf
@@ -176,7 +168,7 @@ fn not_banned(scene: &Scene<'_>, identity: &VerifiedIdentity, play: &mut Play) -
     let files = &scene.policy.bans;
     let read =
         |configured: &policy::file::ConfiguredPath| match configured.explicit || configured.path.exists() {
-            true => mapping::mapfile(STEP, &configured.path),
+            true => mapping::mapfile(scene.files, STEP, &configured.path),
             false => Ok(policy::mapfile::Mapfile::default()),
         };
     let bans = Bans {

@@ -5,8 +5,24 @@ use policy::wire::{self, Refusal, RefusalKind};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
+
+/// Held while a program is written or started: a process forked in between would inherit the descriptor that the
+/// program is written through, and nobody could execute it (`ETXTBSY`, `execve(2)`).
+static STARTING: Mutex<()> = Mutex::new(());
+
+fn output(command: &mut Command) -> Output {
+    let command = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn().unwrap();
+    drop(starting);
+    child.wait_with_output().unwrap()
+}
 
 /// Files below one directory that everybody may enter: children run under another account.
 pub struct Site {
@@ -46,6 +62,7 @@ impl Site {
     }
 
     pub fn write(&self, name: &str, text: &str) {
+        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         fs::write(self.path(name), text).unwrap();
     }
 
@@ -80,13 +97,13 @@ impl Site {
             .arg("--glexec-conf")
             .arg(self.path("glexec.conf"));
         command.arg("--libexec").arg(self.dir.path()).args(more);
-        command.output().unwrap()
+        output(&mut command)
     }
 }
 
 /// The account that runs the tests.
 pub fn me() -> String {
-    let output = Command::new("id").arg("-un").output().unwrap();
+    let output = output(Command::new("id").arg("-un"));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
