@@ -1,7 +1,7 @@
 //! Mapping end to end: `mapping-query` and `glexec-map` ask `mapping-server` over mutual TLS on the loopback.
 
-use harness::need;
 use harness::pki::{Pki, User};
+use harness::{Machine, Running, need};
 use policy::identity::{Dn, Fqan, VerifiedIdentity, VomsAttributes};
 use policy::wire::{MapReply, MapRequest, Mapping, Service};
 use std::fs::Permissions;
@@ -466,4 +466,69 @@ fn the_child_of_glexec_refuses_root_and_nonsense() {
         );
         expect(&refused, 3, "malformed frame");
     }
+}
+
+/// Starts the service in a machine and waits until it listens.
+fn serve_in(m: &Machine) -> (Running, String) {
+    let address = format!("127.0.0.1:{}", m.ports().0);
+    let rules = format!(
+        "[callers]\nallow = [\"/C=XX/O=Test Grid/CN={}\"]\n[users]\n\"{}\" = \"alice\"\n\"{}\" = \"nosuch\"\n[bans]\nusers = [\"{}\"]\n",
+        host_name(),
+        m.dn("Alice"),
+        m.dn("Carol"),
+        m.dn("Mallory")
+    );
+    m.write("/etc/pilotage/mapping-server.toml", "root", 0o644, rules);
+    let run = m.command("/usr/sbin/mapping-server").args(["--listen", &address]);
+    let mut server = run.spawn();
+    let end = Instant::now() + Duration::from_secs(20);
+    while std::net::TcpStream::connect(&address).is_err() {
+        assert!(
+            server.is_running() && Instant::now() < end,
+            "mapping-server does not listen at {address}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (server, format!("https://{address}{PATH}"))
+}
+
+#[test]
+fn glexec_asks_the_service_and_fails_closed() {
+    if !need::root() {
+        return;
+    }
+    let m = Machine::builder()
+        .pilot("pilot")
+        .account("alice")
+        .mapping(&["gums"]);
+    let m = m
+        .policy_add("[mapping.gums]\nendpoints = [\"@ENDPOINT@\"]\ntimeout = \"5s\"\n")
+        .build();
+    let (server, endpoint) = serve_in(&m);
+    m.edit_policy(|policy| {
+        policy
+            .replace("@ENDPOINT@", &endpoint)
+            .replace("[mapping]\n", "[mapping]\ncache_ttl = \"0s\"\n")
+    });
+    let run_as = |name: &str| {
+        m.glexec()
+            .env("GLEXEC_CLIENT_CERT", m.proxy(name, "pilot"))
+            .args(["/usr/bin/id", "-un"])
+            .output()
+    };
+    assert_eq!(run_as("Alice").ok(), "alice");
+    run_as("Mallory").exits(203);
+    run_as("Eve").exits(203);
+    let unknown_here = run_as("Carol");
+    assert!(
+        unknown_here.code() != Some(0),
+        "an account that passwd does not know is no account"
+    );
+    assert!(
+        m.log().contains("banned"),
+        "the reason of the service reaches the log: {}",
+        m.log()
+    );
+    drop(server);
+    run_as("Alice").exits(203);
 }

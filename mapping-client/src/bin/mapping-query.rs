@@ -5,7 +5,8 @@ use mapping_client::gums;
 use mapping_client::host::HostCredential;
 use mapping_client::xacml::query::Person;
 use policy::identity::{Dn, Fqan, VerifiedIdentity};
-use policy::wire::{MapReply, MapRequest, Mapping, Service};
+use policy::wire::{MapReply, MapRequest, Mapping, Service, one_line};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -89,11 +90,13 @@ fn main() -> ExitCode {
         }
     };
     let reply = ask(&args, pem);
-    if args.json {
-        print_json(&reply)
+    let line = if args.json {
+        in_json(&reply)
     } else {
-        print_text(&reply)
-    }
+        in_text(&reply)
+    };
+    // A reader that went away does not change the answer.
+    let _ = writeln!(std::io::stdout(), "{line}");
     match reply {
         MapReply::Mapped(_) => ExitCode::SUCCESS,
         MapReply::Denied(_) => ExitCode::from(1),
@@ -170,11 +173,11 @@ fn placeholder(dn: &Dn) -> VerifiedIdentity {
     }
 }
 
-fn print_text(reply: &MapReply) {
+fn in_text(reply: &MapReply) -> String {
     match reply {
-        MapReply::Mapped(m) => println!("{}", in_words(m)),
-        MapReply::Denied(reason) => println!("denied: {}", policy::wire::one_line(reason)),
-        MapReply::Unavailable(reason) => println!("no usable answer: {}", policy::wire::one_line(reason)),
+        MapReply::Mapped(m) => in_words(m),
+        MapReply::Denied(reason) => format!("denied: {}", one_line(reason)),
+        MapReply::Unavailable(reason) => format!("no usable answer: {}", one_line(reason)),
     }
 }
 
@@ -191,7 +194,7 @@ fn in_words(m: &Mapping) -> String {
     words.join(" ")
 }
 
-fn print_json(reply: &MapReply) {
+fn in_json(reply: &MapReply) -> String {
     let value = match reply {
         MapReply::Mapped(m) => serde_json::json!({
             "result": "mapped", "account": m.account, "uid": m.uid, "gid": m.gid, "groups": m.groups, "group": m.group,
@@ -199,5 +202,5 @@ fn print_json(reply: &MapReply) {
         MapReply::Denied(reason) => serde_json::json!({ "result": "denied", "reason": reason }),
         MapReply::Unavailable(reason) => serde_json::json!({ "result": "unavailable", "reason": reason }),
     };
-    println!("{value}");
+    value.to_string()
 }
