@@ -30,7 +30,7 @@ mod tests;
 
 pub use config::{Args, Settings};
 use state::Queue;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -48,6 +48,7 @@ pub fn run(args: Args) -> ExitCode {
     // A second subscriber in one process is no reason not to serve.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .try_init();
     let runtime = match tokio::runtime::Runtime::new() {
@@ -79,11 +80,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "listening on https://{address}")?;
     std::io::stdout().flush()?;
     tracing::info!(%address, store = %queue.settings.store.display(), "queue started");
+    let closing = queue.closing.clone();
     let shutdown = async move {
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
+        closing.cancel();
     };
     transport::serve(listener, tls, http::router(queue.clone()), shutdown).await?;
     drop(tasks);

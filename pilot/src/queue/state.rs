@@ -14,6 +14,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Everything that requests and upkeep share.
@@ -41,6 +42,8 @@ pub struct Queue {
     pub pilot_clock: Deadlines,
     /// Wishes that their pilot was told at least once: no reason to answer a held sync at once.
     told: Mutex<HashSet<Uuid>>,
+    /// Cancelled when the queue is about to end: held requests are answered at once.
+    pub closing: CancellationToken,
 }
 
 /// Runs a change to its end even when the client goes away meanwhile.
@@ -82,6 +85,7 @@ impl Queue {
             lease_clock: Deadlines::default(),
             pilot_clock: Deadlines::default(),
             told: Mutex::default(),
+            closing: CancellationToken::new(),
         };
         let mut conn = queue.store.read().await?;
         for open in leases::open(&mut conn, None).await? {
@@ -98,6 +102,14 @@ impl Queue {
     fn remaining(&self, since: u64) -> Instant {
         let silent = Duration::from_secs(now().saturating_sub(since));
         Instant::now() + self.settings.silence().saturating_sub(silent)
+    }
+
+    /// Returns at the deadline of a held request, or when the queue is about to end.
+    pub async fn over(&self, deadline: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline.into()) => {}
+            () = self.closing.cancelled() => {}
+        }
     }
 
     fn term(&self) -> Instant {

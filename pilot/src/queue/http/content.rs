@@ -215,7 +215,7 @@ pub async fn follow(
         let timed_out = !bytes.is_empty()
             || end
             || tokio::select! {
-                () = tokio::time::sleep_until(deadline.into()) => true,
+                () = queue.over(deadline) => true,
                 () = log_rung => false,
                 () = state_rung => false,
             };

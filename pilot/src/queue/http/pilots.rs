@@ -78,7 +78,7 @@ pub async fn claim(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep_until(deadline.into()) => return Ok(Json(Claimed { leases: Vec::new() })),
+            () = queue.over(deadline) => return Ok(Json(Claimed { leases: Vec::new() })),
             () = work => {}
             () = news => {}
         }
@@ -111,7 +111,10 @@ pub async fn sync(
         detached(async move { queue.sync(id, &dn, &body).await.map(|answer| (body, answer)) }).await?
     };
     while !queue.is_news(&answer, &body) && Instant::now() < deadline {
-        let timed_out = tokio::time::timeout_at(deadline.into(), rung).await.is_err();
+        let timed_out = tokio::select! {
+            () = queue.over(deadline) => true,
+            () = rung => false,
+        };
         rung = Box::pin(bell.notified());
         rung.as_mut().enable();
         answer = queue.peek(id, &dn, &body).await?;

@@ -154,7 +154,10 @@ pub async fn show(
         let changed = asked.end == 0 && before.is_some_and(|b| b != payload.state);
         let timed_out = payload.state.is_final()
             || changed
-            || tokio::time::timeout_at(deadline.into(), rung).await.is_err();
+            || tokio::select! {
+                () = queue.over(deadline) => true,
+                () = rung => false,
+            };
         if timed_out {
             return Ok(Json(payload));
         }

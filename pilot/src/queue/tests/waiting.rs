@@ -190,3 +190,28 @@ async fn each_attempt_has_its_own_log() {
         (&b"first"[..], &1.into())
     );
 }
+
+#[tokio::test]
+async fn held_requests_are_answered_when_the_queue_ends() {
+    let w = World::new().await;
+    let (id, pilot, lease) = w.leased().await;
+    let sync = json!({"leases": [{"lease": lease.lease, "state": "running"}], "state": "busy"});
+    let (claim, sync_path) = (
+        format!("/v1/pilots/{pilot}/claim?wait=30"),
+        format!("/v1/pilots/{pilot}/sync?wait=30"),
+    );
+    let (show, log) = (
+        format!("/v1/payloads/{id}?wait=30"),
+        format!("/v1/payloads/{id}/logs/stdout?wait=30"),
+    );
+    let held = async {
+        tokio::join!(
+            w.call(&w.pilot, "POST", &claim, CLAIM),
+            w.post(&w.pilot, &sync_path, sync),
+            w.get(&w.alice, &show),
+            w.get(&w.alice, &log),
+        )
+    };
+    let (claimed, synced, shown, log) = woken(held, async { w.queue.closing.cancel() }).await;
+    assert!([claimed, synced, shown, log].iter().all(|r| r.status == 200));
+}
