@@ -42,9 +42,7 @@ pub fn ask(request: &MapRequest, person: &Person) -> MapReply {
         Err(e) => return MapReply::Unavailable(e.to_string()),
     };
     let host = host(&credential, &request.host);
-    in_turn(&request.endpoints, deadline, |endpoint, until| {
-        ask_one(&client, endpoint, person, &host, until)
-    })
+    in_turn(&request.endpoints, deadline, |endpoint, until| ask_one(&client, endpoint, person, &host, until))
 }
 
 fn host(credential: &HostCredential, name: &str) -> Host {
@@ -94,14 +92,8 @@ fn judge(reply: Result<Reply, NoReply>, endpoint: &str, id: &str) -> Step {
     let unusable = |reason: String| Step::Final(MapReply::Unavailable(format!("{endpoint}: {reason}")));
     let reply = match reply {
         Ok(reply) => reply,
-        Err(NoReply {
-            reason,
-            failover: true,
-        }) => return Step::Next(reason),
-        Err(NoReply {
-            reason,
-            failover: false,
-        }) => return unusable(reason),
+        Err(NoReply { reason, failover: true }) => return Step::Next(reason),
+        Err(NoReply { reason, failover: false }) => return unusable(reason),
     };
     let status = reply.status;
     let message = match answer::parse(&reply.body) {

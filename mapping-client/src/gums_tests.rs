@@ -5,14 +5,7 @@ const MAPPED: &[u8] = include_bytes!("../tests/data/gums-mapped.xml");
 const FAULT: &[u8] = include_bytes!("../tests/data/gums-fault.xml");
 
 fn step(status: u16, body: &[u8]) -> Step {
-    judge(
-        Ok(Reply {
-            status,
-            body: body.to_vec(),
-        }),
-        "https://gums",
-        "_q1",
-    )
+    judge(Ok(Reply { status, body: body.to_vec() }), "https://gums", "_q1")
 }
 
 fn is_final_failure(step: &Step) -> bool {
@@ -21,11 +14,7 @@ fn is_final_failure(step: &Step) -> bool {
 
 #[test]
 fn a_permit_maps() {
-    let expected = Mapping {
-        account: Some("tstplt017".into()),
-        gid: Some(4000),
-        ..Mapping::default()
-    };
+    let expected = Mapping { account: Some("tstplt017".into()), gid: Some(4000), ..Mapping::default() };
     assert_eq!(step(200, MAPPED), Step::Final(MapReply::Mapped(expected)));
 }
 
@@ -47,11 +36,7 @@ fn faults_and_indecision_lead_to_the_next_endpoint() {
         (503, b""),
         (500, MAPPED),
     ] {
-        assert!(
-            matches!(step(status, body), Step::Next(_)),
-            "{status} {}",
-            String::from_utf8_lossy(body)
-        );
+        assert!(matches!(step(status, body), Step::Next(_)), "{status} {}", String::from_utf8_lossy(body));
     }
 }
 
@@ -66,16 +51,9 @@ fn nonsense_is_final_so_that_services_cannot_vote() {
         (302, b""),
         (403, MAPPED),
     ] {
-        assert!(
-            is_final_failure(&step(status, body)),
-            "{status} {}",
-            String::from_utf8_lossy(body)
-        );
+        assert!(is_final_failure(&step(status, body)), "{status} {}", String::from_utf8_lossy(body));
     }
-    let spoiled = NoReply {
-        reason: "bad chunk".into(),
-        failover: false,
-    };
+    let spoiled = NoReply { reason: "bad chunk".into(), failover: false };
     assert!(is_final_failure(&judge(Err(spoiled), "https://gums", "_q1")));
 }
 
@@ -86,30 +64,17 @@ fn endpoints_are_asked_in_order_and_once() {
     let mut asked = Vec::new();
     let reply = in_turn(&endpoints, deadline, |endpoint, _| {
         asked.push(endpoint.to_owned());
-        if endpoint == "b" {
-            Step::Final(MapReply::Denied("no".into()))
-        } else {
-            Step::Next("down".into())
-        }
+        if endpoint == "b" { Step::Final(MapReply::Denied("no".into())) } else { Step::Next("down".into()) }
     });
-    assert_eq!(
-        (reply, asked),
-        (MapReply::Denied("no".into()), vec!["a".into(), "b".into()])
-    );
+    assert_eq!((reply, asked), (MapReply::Denied("no".into()), vec!["a".into(), "b".into()]));
     let all_down = in_turn(&endpoints, deadline, |_, _| Step::Next("down".into()));
-    assert_eq!(
-        all_down,
-        MapReply::Unavailable("a: down; b: down; c: down".into())
-    );
+    assert_eq!(all_down, MapReply::Unavailable("a: down; b: down; c: down".into()));
 }
 
 #[test]
 fn without_time_or_endpoints_nothing_is_asked() {
     let never = |_: &str, _: Instant| -> Step { panic!("asked") };
-    assert!(matches!(
-        in_turn(&["a".into()], Instant::now(), never),
-        MapReply::Unavailable(_)
-    ));
+    assert!(matches!(in_turn(&["a".into()], Instant::now(), never), MapReply::Unavailable(_)));
     let deadline = Instant::now() + Duration::from_secs(1);
     assert!(matches!(in_turn(&[], deadline, never), MapReply::Unavailable(_)));
 }
@@ -117,8 +82,5 @@ fn without_time_or_endpoints_nothing_is_asked() {
 #[test]
 fn the_time_is_shared_fairly() {
     let ten = Duration::from_secs(10);
-    assert_eq!(
-        [share(ten, 2), share(ten, 1), share(ten, 0)].map(|d| d.as_secs()),
-        [5, 10, 10]
-    );
+    assert_eq!([share(ten, 2), share(ten, 1), share(ten, 0)].map(|d| d.as_secs()), [5, 10, 10]);
 }

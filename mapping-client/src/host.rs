@@ -30,9 +30,7 @@ impl HostCredential {
     /// Reads certificates and one unencrypted key from PEM, in any order but leaf first among the certificates.
     pub fn parse(pem: &[u8]) -> Result<Self, BadCredential> {
         let bad = |what: &str| {
-            BadCredential(format!(
-                "{what}; give the PEM of the certificate, its key and its chain"
-            ))
+            BadCredential(format!("{what}; give the PEM of the certificate, its key and its chain"))
         };
         let certs = X509::stack_from_pem(pem).map_err(|_| bad("holds a damaged certificate"))?;
         let leaf = certs.first().ok_or_else(|| bad("holds no certificate"))?;
@@ -49,9 +47,7 @@ impl HostCredential {
                 .map(|c| c.to_der())
                 .collect::<Result<_, _>>()
                 .map_err(|_| bad("cannot be encoded"))?,
-            key: key
-                .private_key_to_pem_pkcs8()
-                .map_err(|_| bad("its key cannot be encoded"))?,
+            key: key.private_key_to_pem_pkcs8().map_err(|_| bad("its key cannot be encoded"))?,
             rfc2253: rfc2253(person.subject_name()),
             subject: one_line(person.subject_name()).ok_or_else(|| bad("has no usable subject"))?,
             issuer: one_line(person.issuer_name()).ok_or_else(|| bad("has no usable issuer"))?,
@@ -90,9 +86,7 @@ fn entries(name: &X509NameRef) -> Vec<(String, Vec<u8>)> {
         let object = entry.object();
         let short = match object.nid() {
             Nid::UNDEF => object.to_string(),
-            nid => nid
-                .short_name()
-                .map_or_else(|_| object.to_string(), str::to_owned),
+            nid => nid.short_name().map_or_else(|_| object.to_string(), str::to_owned),
         };
         (short, entry.data().as_slice().to_vec())
     };
@@ -101,10 +95,8 @@ fn entries(name: &X509NameRef) -> Vec<(String, Vec<u8>)> {
 
 /// The form of `X509_NAME_oneline(3)`: `/C=..`, bytes outside printable ASCII as `\xHH`.
 fn one_line(name: &X509NameRef) -> Option<Dn> {
-    let text: String = entries(name)
-        .iter()
-        .map(|(key, value)| format!("/{key}={}", printable(value)))
-        .collect();
+    let text: String =
+        entries(name).iter().map(|(key, value)| format!("/{key}={}", printable(value))).collect();
     Dn::parse(&text).ok()
 }
 
@@ -112,33 +104,23 @@ fn rfc2253(name: &X509NameRef) -> String {
     let special = |c: char| matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';');
     let escape = |value: &[u8]| -> String {
         let text = String::from_utf8_lossy(value).into_owned();
-        text.chars()
-            .flat_map(|c| special(c).then_some('\\').into_iter().chain([c]))
-            .collect()
+        text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
     };
-    let parts: Vec<_> = entries(name)
-        .iter()
-        .rev()
-        .map(|(key, value)| format!("{key}={}", escape(value)))
-        .collect();
+    let parts: Vec<_> =
+        entries(name).iter().rev().map(|(key, value)| format!("{key}={}", escape(value))).collect();
     parts.join(",")
 }
 
 fn printable(value: &[u8]) -> String {
     let one = |b: &u8| {
-        if (0x20..=0x7e).contains(b) {
-            char::from(*b).to_string()
-        } else {
-            format!("\\x{b:02X}")
-        }
+        if (0x20..=0x7e).contains(b) { char::from(*b).to_string() } else { format!("\\x{b:02X}") }
     };
     value.iter().map(one).collect()
 }
 
 fn last_common_name(name: &X509NameRef) -> String {
     let last = entries(name).into_iter().rfind(|(key, _)| key == "CN");
-    last.map(|(_, value)| String::from_utf8_lossy(&value).into_owned())
-        .unwrap_or_default()
+    last.map(|(_, value)| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -11,9 +11,7 @@ fn key() -> PKey<Private> {
 
 fn name_of(parts: &[(&str, &str)]) -> X509Name {
     let mut builder = X509Name::builder().unwrap();
-    parts
-        .iter()
-        .for_each(|(key, value)| builder.append_entry_by_text(key, value).unwrap());
+    parts.iter().for_each(|(key, value)| builder.append_entry_by_text(key, value).unwrap());
     builder.build()
 }
 
@@ -23,12 +21,8 @@ fn certificate(subject: &[(&str, &str)], issuer: &[(&str, &str)], key: &PKey<Pri
     builder.set_subject_name(&name_of(subject)).unwrap();
     builder.set_issuer_name(&name_of(issuer)).unwrap();
     builder.set_pubkey(key).unwrap();
-    builder
-        .set_not_before(&Asn1Time::days_from_now(0).unwrap())
-        .unwrap();
-    builder
-        .set_not_after(&Asn1Time::days_from_now(1).unwrap())
-        .unwrap();
+    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
     builder.sign(key, MessageDigest::sha256()).unwrap();
     builder.build()
 }
@@ -39,16 +33,10 @@ const CA: &[(&str, &str)] = &[("DC", "org"), ("CN", "CA")];
 fn a_host_certificate_names_its_host() {
     let key = key();
     let subject = [("DC", "org"), ("O", "a, b"), ("CN", "host/wn1.example.org")];
-    let pem = [
-        key.private_key_to_pem_pkcs8().unwrap(),
-        certificate(&subject, CA, &key).to_pem().unwrap(),
-    ]
-    .concat();
+    let pem =
+        [key.private_key_to_pem_pkcs8().unwrap(), certificate(&subject, CA, &key).to_pem().unwrap()].concat();
     let credential = HostCredential::parse(&pem).unwrap();
-    assert_eq!(
-        credential.subject.as_str(),
-        "/DC=org/O=a, b/CN=host/wn1.example.org"
-    );
+    assert_eq!(credential.subject.as_str(), "/DC=org/O=a, b/CN=host/wn1.example.org");
     assert_eq!(credential.rfc2253, "CN=host/wn1.example.org,O=a\\, b,DC=org");
     assert_eq!(credential.issuer.as_str(), "/DC=org/CN=CA");
     assert!(credential.names_host("WN1.example.org"));
@@ -71,10 +59,7 @@ fn a_proxy_is_named_after_its_person() {
     ]
     .concat();
     let credential = HostCredential::parse(&pem).unwrap();
-    assert_eq!(
-        (credential.subject.as_str(), credential.chain.len()),
-        ("/DC=org/CN=Alice", 2)
-    );
+    assert_eq!((credential.subject.as_str(), credential.chain.len()), ("/DC=org/CN=Alice", 2));
 }
 
 #[test]
@@ -83,9 +68,8 @@ fn useless_credentials_are_refused_with_the_reason() {
     let cert = certificate(&[("CN", "a")], CA, &key).to_pem().unwrap();
     let pem = key.private_key_to_pem_pkcs8().unwrap();
     let other = super::tests::key().private_key_to_pem_pkcs8().unwrap();
-    let locked = key
-        .private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_128_cbc(), b"secret")
-        .unwrap();
+    let locked =
+        key.private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_128_cbc(), b"secret").unwrap();
     for (bytes, why) in [
         (vec![], "no certificate"),
         (b"nonsense".to_vec(), "no certificate"),
@@ -94,10 +78,7 @@ fn useless_credentials_are_refused_with_the_reason() {
         ([cert.clone(), other].concat(), "another certificate"),
         ([cert.clone(), locked].concat(), "encrypted"),
     ] {
-        let error = HostCredential::parse(&bytes)
-            .err()
-            .map(|e| e.to_string())
-            .unwrap();
+        let error = HostCredential::parse(&bytes).err().map(|e| e.to_string()).unwrap();
         assert!(error.contains(why), "{error}");
     }
 }
@@ -106,14 +87,9 @@ fn useless_credentials_are_refused_with_the_reason() {
 fn bytes_outside_ascii_are_escaped() {
     let key = key();
     let pem = [
-        certificate(&[("O", "x"), ("CN", "J\u{fc}rgen")], CA, &key)
-            .to_pem()
-            .unwrap(),
+        certificate(&[("O", "x"), ("CN", "J\u{fc}rgen")], CA, &key).to_pem().unwrap(),
         key.private_key_to_pem_pkcs8().unwrap(),
     ]
     .concat();
-    assert_eq!(
-        HostCredential::parse(&pem).unwrap().subject.as_str(),
-        "/O=x/CN=J\\xC3\\xBCrgen"
-    );
+    assert_eq!(HostCredential::parse(&pem).unwrap().subject.as_str(), "/O=x/CN=J\\xC3\\xBCrgen");
 }

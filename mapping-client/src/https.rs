@@ -79,10 +79,7 @@ impl Client {
     pub fn post(&self, endpoint: &str, action: &str, xml: &str, deadline: Instant) -> Result<Reply, NoReply> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left < Duration::from_millis(1) {
-            return Err(NoReply {
-                reason: "no time left".into(),
-                failover: true,
-            });
+            return Err(NoReply { reason: "no time left".into(), failover: true });
         }
         let request = self
             .0
@@ -96,12 +93,7 @@ impl Client {
         let mut response = request.send(xml.as_bytes()).map_err(no_reply)?;
         let status = response.status().as_u16();
         let limit = MAX_MESSAGE as u64;
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(limit)
-            .read_to_vec()
-            .map_err(no_reply)?;
+        let body = response.body_mut().with_config().limit(limit).read_to_vec().map_err(no_reply)?;
         Ok(Reply { status, body })
     }
 }
@@ -133,11 +125,7 @@ fn no_reply(error: Error) -> NoReply {
 }
 
 fn client_cert(credential: &HostCredential) -> Result<ClientCert, SetupError> {
-    let chain: Vec<_> = credential
-        .chain
-        .iter()
-        .map(|der| Certificate::from_der(der).to_owned())
-        .collect();
+    let chain: Vec<_> = credential.chain.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
     let key = PrivateKey::from_pem(&credential.key).map_err(|e| SetupError::Key(e.to_string()))?;
     Ok(ClientCert::new_with_certs(&chain, key))
 }
@@ -146,19 +134,12 @@ fn client_cert(credential: &HostCredential) -> Result<ClientCert, SetupError> {
 /// A file that cannot be read or parsed is left out, as OpenSSL would.
 fn trusted(ca_dir: &Path) -> Result<Vec<Certificate<'static>>, SetupError> {
     let path = ca_dir.display().to_string();
-    let entries = std::fs::read_dir(ca_dir).map_err(|source| SetupError::CaDirectory {
-        path: path.clone(),
-        source,
-    })?;
+    let entries =
+        std::fs::read_dir(ca_dir).map_err(|source| SetupError::CaDirectory { path: path.clone(), source })?;
     let mut seen = HashSet::new();
     let mut certificates = Vec::new();
-    for entry in entries
-        .flatten()
-        .filter(|e| e.file_name().to_str().is_some_and(is_ca_name))
-    {
-        let parsed = read_bounded(&entry.path())
-            .ok()
-            .and_then(|pem| X509::stack_from_pem(&pem).ok());
+    for entry in entries.flatten().filter(|e| e.file_name().to_str().is_some_and(is_ca_name)) {
+        let parsed = read_bounded(&entry.path()).ok().and_then(|pem| X509::stack_from_pem(&pem).ok());
         for der in parsed.into_iter().flatten().filter_map(|c| c.to_der().ok()) {
             if seen.insert(der.clone()) {
                 certificates.push(Certificate::from_der(&der).to_owned());
@@ -174,9 +155,7 @@ fn trusted(ca_dir: &Path) -> Result<Vec<Certificate<'static>>, SetupError> {
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?
-        .take(MAX_CA_FILE)
-        .read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(MAX_CA_FILE).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -197,15 +176,9 @@ mod tests {
         for good in ["0a1b2c3d.0", "0a1b2c3d.12", "DEADBEEF.1"] {
             assert!(is_ca_name(good), "{good}");
         }
-        for bad in [
-            "0a1b2c3d.r0",
-            "0a1b2c3d.signing_policy",
-            "ca.pem",
-            "0a1b2c3.0",
-            "0a1b2c3d.",
-            "0a1b2c3d",
-            "",
-        ] {
+        for bad in
+            ["0a1b2c3d.r0", "0a1b2c3d.signing_policy", "ca.pem", "0a1b2c3.0", "0a1b2c3d.", "0a1b2c3d", ""]
+        {
             assert!(!is_ca_name(bad), "{bad}");
         }
     }
@@ -216,9 +189,6 @@ mod tests {
         assert!(matches!(trusted(dir.path()), Err(SetupError::NoCa(_))));
         std::fs::write(dir.path().join("0a1b2c3d.0"), "nonsense").unwrap();
         assert!(matches!(trusted(dir.path()), Err(SetupError::NoCa(_))));
-        assert!(matches!(
-            trusted(&dir.path().join("none")),
-            Err(SetupError::CaDirectory { .. })
-        ));
+        assert!(matches!(trusted(&dir.path().join("none")), Err(SetupError::CaDirectory { .. })));
     }
 }

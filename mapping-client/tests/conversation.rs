@@ -28,12 +28,7 @@ impl Site {
         support::write_ca_dir(ca_dir.path(), &ca);
         let server = support::host(&ca, "CA", "localhost");
         let client = support::host(&ca, "CA", "wn1.example.org");
-        Self {
-            ca,
-            server,
-            client,
-            ca_dir,
-        }
+        Self { ca, server, client, ca_dir }
     }
 
     fn serve(&self, play: Play) -> FakeService {
@@ -78,11 +73,7 @@ impl Site {
 }
 
 fn mapped() -> MapReply {
-    MapReply::Mapped(Mapping {
-        account: Some("tstplt017".into()),
-        gid: Some(4000),
-        ..Mapping::default()
-    })
+    MapReply::Mapped(Mapping { account: Some("tstplt017".into()), gid: Some(4000), ..Mapping::default() })
 }
 
 fn unavailable(reply: MapReply) -> String {
@@ -100,27 +91,18 @@ fn a_mapping_comes_over_mutual_tls() {
     let request = &service.requests()[0];
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let head = head.to_ascii_lowercase();
-    assert!(
-        head.starts_with("post /gums/services/gumsxacmlauthorizationserviceport http/1.1"),
-        "{head}"
-    );
+    assert!(head.starts_with("post /gums/services/gumsxacmlauthorizationserviceport http/1.1"), "{head}");
     assert!(
         head.contains("soapaction: \"http") && head.contains("content-type: text/xml; charset=utf-8"),
         "{head}"
     );
-    assert!(
-        head.contains("content-length: ") && head.contains("connection: close"),
-        "{head}"
-    );
+    assert!(head.contains("content-length: ") && head.contains("connection: close"), "{head}");
     assert!(!head.contains("origin:") && !head.contains("mozilla"), "{head}");
     assert!(
         between(body, "resource-x509-id", "</ctx:Attribute>").contains(">/DC=test/CN=wn1.example.org<"),
         "{body}"
     );
-    assert!(
-        between(body, "voms-primary-fqan", ">").contains("Issuer=\"/DC=test/CN=voms\""),
-        "{body}"
-    );
+    assert!(between(body, "voms-primary-fqan", ">").contains("Issuer=\"/DC=test/CN=voms\""), "{body}");
 }
 
 #[test]
@@ -135,19 +117,11 @@ fn a_deny_is_final_even_if_another_service_would_permit() {
 fn faults_indecision_and_broken_servers_lead_to_the_next_endpoint() {
     let site = Site::new();
     let yes = site.answering(200, MAPPED);
-    for (status, body) in [
-        (500, FAULT),
-        (200, FAULT),
-        (200, INDETERMINATE),
-        (503, "<html>busy</html>"),
-    ] {
+    for (status, body) in [(500, FAULT), (200, FAULT), (200, INDETERMINATE), (503, "<html>busy</html>")] {
         let first = site.answering(status, body);
         assert_eq!(site.ask(&[&first, &yes]), mapped(), "after {status}");
         assert_eq!(first.requests().len(), 1);
-        assert!(
-            matches!(site.ask(&[&first]), MapReply::Unavailable(_)),
-            "{status} alone"
-        );
+        assert!(matches!(site.ask(&[&first]), MapReply::Unavailable(_)), "{status} alone");
     }
 }
 
@@ -175,18 +149,12 @@ fn a_server_of_another_ca_or_name_is_not_believed() {
     let foreign = support::host(&other_ca, "Other CA", "localhost");
     let service = FakeService::start(&foreign, &site.ca, Play::Answer(200, MAPPED.into()));
     let reason = unavailable(site.ask(&[&service]));
-    assert!(
-        reason.contains("TLS") && service.requests().is_empty(),
-        "{reason}"
-    );
+    assert!(reason.contains("TLS") && service.requests().is_empty(), "{reason}");
 
     let misnamed = support::host(&site.ca, "CA", "elsewhere.example.org");
     let service = FakeService::start(&misnamed, &site.ca, Play::Answer(200, MAPPED.into()));
     let reason = unavailable(site.ask(&[&service]));
-    assert!(
-        reason.contains("TLS") && service.requests().is_empty(),
-        "{reason}"
-    );
+    assert!(reason.contains("TLS") && service.requests().is_empty(), "{reason}");
 }
 
 #[test]
@@ -241,10 +209,7 @@ fn the_deadline_holds_against_silence_and_dripping() {
     let site = Site::new();
     for play in [Play::Silence(Duration::from_secs(20)), Play::Drip(MAPPED.into())] {
         let service = site.serve(play);
-        let request = MapRequest {
-            timeout: Duration::from_secs(1),
-            ..site.request(&[service.endpoint()])
-        };
+        let request = MapRequest { timeout: Duration::from_secs(1), ..site.request(&[service.endpoint()]) };
         let start = Instant::now();
         let reason = unavailable(map(&request));
         assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
@@ -255,15 +220,9 @@ fn the_deadline_holds_against_silence_and_dripping() {
 #[test]
 fn a_silent_endpoint_leaves_time_for_the_next() {
     let site = Site::new();
-    let (silent, yes) = (
-        site.serve(Play::Silence(Duration::from_secs(20))),
-        site.answering(200, MAPPED),
-    );
+    let (silent, yes) = (site.serve(Play::Silence(Duration::from_secs(20))), site.answering(200, MAPPED));
     let endpoints = [silent.endpoint(), yes.endpoint()];
-    let request = MapRequest {
-        timeout: Duration::from_secs(6),
-        ..site.request(&endpoints)
-    };
+    let request = MapRequest { timeout: Duration::from_secs(6), ..site.request(&endpoints) };
     assert_eq!(map(&request), mapped());
 }
 
@@ -273,34 +232,10 @@ fn what_is_missing_here_is_said_before_anybody_is_asked() {
     let service = site.answering(200, MAPPED);
     let good = site.request(&[service.endpoint()]);
     for (request, why) in [
-        (
-            MapRequest {
-                host_credential: Vec::new(),
-                ..good.clone()
-            },
-            "no certificate",
-        ),
-        (
-            MapRequest {
-                ca_dir: "/nonexistent".into(),
-                ..good.clone()
-            },
-            "/nonexistent",
-        ),
-        (
-            MapRequest {
-                endpoints: Vec::new(),
-                ..good.clone()
-            },
-            "no endpoint",
-        ),
-        (
-            MapRequest {
-                service: Service::Argus,
-                ..good
-            },
-            "not supported by this version",
-        ),
+        (MapRequest { host_credential: Vec::new(), ..good.clone() }, "no certificate"),
+        (MapRequest { ca_dir: "/nonexistent".into(), ..good.clone() }, "/nonexistent"),
+        (MapRequest { endpoints: Vec::new(), ..good.clone() }, "no endpoint"),
+        (MapRequest { service: Service::Argus, ..good }, "not supported by this version"),
     ] {
         let reason = unavailable(map(&request));
         assert!(reason.contains(why), "{reason}");

@@ -34,21 +34,13 @@ struct Args {
     #[arg(long)]
     unverified: bool,
     /// Certificate to authenticate with (PEM, with its chain); a proxy holds its key too
-    #[arg(
-        long,
-        env = "X509_USER_PROXY",
-        default_value = "/etc/grid-security/hostcert.pem"
-    )]
+    #[arg(long, env = "X509_USER_PROXY", default_value = "/etc/grid-security/hostcert.pem")]
     cert: PathBuf,
     /// Key of the certificate; default: in the file of the certificate, or hostkey.pem for hostcert.pem
     #[arg(long)]
     key: Option<PathBuf>,
     /// Directory of trusted CAs
-    #[arg(
-        long,
-        env = "X509_CERT_DIR",
-        default_value = "/etc/grid-security/certificates"
-    )]
+    #[arg(long, env = "X509_CERT_DIR", default_value = "/etc/grid-security/certificates")]
     ca_dir: PathBuf,
     /// Host to ask for; default: this host
     #[arg(long)]
@@ -90,11 +82,7 @@ fn main() -> ExitCode {
         }
     };
     let reply = ask(&args, pem);
-    let line = if args.json {
-        in_json(&reply)
-    } else {
-        in_text(&reply)
-    };
+    let line = if args.json { in_json(&reply) } else { in_text(&reply) };
     // A reader that went away does not change the answer.
     let _ = writeln!(std::io::stdout(), "{line}");
     match reply {
@@ -108,10 +96,7 @@ fn main() -> ExitCode {
 fn credential(cert: &Path, key: Option<&Path>) -> Result<Vec<u8>, String> {
     let read = |path: &Path| {
         std::fs::read(path).map_err(|e| {
-            format!(
-                "{}: {e}; name a certificate with --cert and its key with --key",
-                path.display()
-            )
+            format!("{}: {e}; name a certificate with --cert and its key with --key", path.display())
         })
     };
     let mut pem = read(cert)?;

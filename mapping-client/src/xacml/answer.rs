@@ -75,11 +75,7 @@ pub struct Obligation {
 impl Obligation {
     /// An obligation of a Permit.
     pub fn on_permit(id: &str, assignments: Vec<(String, String)>) -> Self {
-        Self {
-            id: id.into(),
-            fulfill_on: "Permit".into(),
-            assignments,
-        }
+        Self { id: id.into(), fulfill_on: "Permit".into(), assignments }
     }
 }
 
@@ -107,10 +103,7 @@ pub fn parse(bytes: &[u8]) -> Result<Message, Malformed> {
     }
     let in_response_to = message.attribute("InResponseTo").map(str::to_owned);
     if let Some(status) = saml_failure(message)? {
-        return Ok(Message::Refused {
-            in_response_to,
-            status,
-        });
+        return Ok(Message::Refused { in_response_to, status });
     }
     let result = only_result(message)?;
     let status = result.one(names::CONTEXT, "Status")?;
@@ -125,18 +118,9 @@ pub fn parse(bytes: &[u8]) -> Result<Message, Malformed> {
 
 fn read_fault(fault: &Element) -> Fault {
     // SOAP 1.1 leaves these two without a namespace; some toolkits put them into the envelope's.
-    let part = |name| {
-        fault
-            .children
-            .iter()
-            .find(|c| c.name == name)
-            .map_or("", |c| c.text.trim())
-    };
+    let part = |name| fault.children.iter().find(|c| c.name == name).map_or("", |c| c.text.trim());
     let code = part("faultcode");
-    Fault {
-        code: code.rsplit(':').next().unwrap_or(code).to_owned(),
-        reason: part("faultstring").to_owned(),
-    }
+    Fault { code: code.rsplit(':').next().unwrap_or(code).to_owned(), reason: part("faultstring").to_owned() }
 }
 
 /// The status of a Response that is not a success; a missing status is none.
@@ -144,17 +128,11 @@ fn saml_failure(response: &Element) -> Result<Option<String>, Malformed> {
     let Some(status) = response.one(names::SAMLP, "Status")? else {
         return Ok(None);
     };
-    let code = status
-        .need(names::SAMLP, "StatusCode")?
-        .attribute("Value")
-        .unwrap_or("no value")
-        .trim();
+    let code = status.need(names::SAMLP, "StatusCode")?.attribute("Value").unwrap_or("no value").trim();
     if code == names::SAML_SUCCESS {
         return Ok(None);
     }
-    let message = status
-        .one(names::SAMLP, "StatusMessage")?
-        .map_or("", |m| m.text.trim());
+    let message = status.one(names::SAMLP, "StatusMessage")?.map_or("", |m| m.text.trim());
     Ok(Some(format!("{code} {message}").trim_end().to_owned()))
 }
 
@@ -178,9 +156,7 @@ fn only_result(response: &Element) -> Result<&Element, Malformed> {
             )));
         }
     }
-    statement
-        .need(names::CONTEXT, "Response")?
-        .need(names::CONTEXT, "Result")
+    statement.need(names::CONTEXT, "Response")?.need(names::CONTEXT, "Result")
 }
 
 fn read_decision(element: &Element) -> Result<Decision, Malformed> {
@@ -193,9 +169,7 @@ fn read_obligations(result: &Element) -> Result<Vec<Obligation>, Malformed> {
     let Some(all) = result.one(names::POLICY, "Obligations")? else {
         return Ok(Vec::new());
     };
-    all.all(names::POLICY, "Obligation")
-        .map(read_obligation)
-        .collect()
+    all.all(names::POLICY, "Obligation").map(read_obligation).collect()
 }
 
 fn read_obligation(element: &Element) -> Result<Obligation, Malformed> {
@@ -209,11 +183,7 @@ fn read_obligation(element: &Element) -> Result<Obligation, Malformed> {
     };
     Ok(Obligation {
         id: id.trim().to_owned(),
-        fulfill_on: element
-            .attribute("FulfillOn")
-            .unwrap_or("Permit")
-            .trim()
-            .to_owned(),
+        fulfill_on: element.attribute("FulfillOn").unwrap_or("Permit").trim().to_owned(),
         assignments: element
             .all(names::POLICY, "AttributeAssignment")
             .map(assignment)
@@ -226,10 +196,7 @@ impl Answer {
     /// status, typed statement, and no element without content.
     pub fn encode(&self, id: &str, issue_instant: &str, issuer: &str) -> String {
         let (issuer, instant) = (esc(issuer), esc(issue_instant));
-        let reply_to = self
-            .in_response_to
-            .as_deref()
-            .map(|r| format!(r#" InResponseTo="{}""#, esc(r)));
+        let reply_to = self.in_response_to.as_deref().map(|r| format!(r#" InResponseTo="{}""#, esc(r)));
         let issued = format!(
             r#"<saml:Issuer Format="urn:oasis:names:tc:SAML:2.0:nameid-format:entity">{issuer}</saml:Issuer>"#
         );
@@ -269,10 +236,7 @@ impl Answer {
         let code = if ok { names::STATUS_OK } else { names::STATUS_ERROR };
         let message = self.message.as_deref().filter(|m| !m.is_empty());
         let message = message.map(|m| format!("<ctx:StatusMessage>{}</ctx:StatusMessage>", esc(m)));
-        format!(
-            r#"<ctx:Status><ctx:StatusCode Value="{code}"/>{}</ctx:Status>"#,
-            message.unwrap_or_default()
-        )
+        format!(r#"<ctx:Status><ctx:StatusCode Value="{code}"/>{}</ctx:Status>"#, message.unwrap_or_default())
     }
 }
 
@@ -290,11 +254,7 @@ fn write_obligations(xml: &mut String, obligations: &[Obligation]) {
         );
         for (id, value) in &o.assignments {
             let numeric = [names::attribute::UID, names::attribute::GID].contains(&id.as_str());
-            let data_type = if numeric {
-                names::XS_INTEGER
-            } else {
-                names::XS_STRING
-            };
+            let data_type = if numeric { names::XS_INTEGER } else { names::XS_STRING };
             let _ = write!(
                 xml,
                 r#"<pol:AttributeAssignment AttributeId="{}" DataType="{data_type}">{}</pol:AttributeAssignment>"#,

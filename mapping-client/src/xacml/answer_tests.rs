@@ -34,14 +34,7 @@ fn an_answer_comes_back_as_it_went_out() {
         obligations: vec![],
         ..mapped()
     };
-    for sent in [
-        mapped(),
-        denied,
-        Answer {
-            in_response_to: None,
-            ..mapped()
-        },
-    ] {
+    for sent in [mapped(), denied, Answer { in_response_to: None, ..mapped() }] {
         let xml = sent.encode("_r1", "2025-03-04T10:11:12Z", "https://map.example.org/");
         assert_eq!(answer(&xml), sent);
     }
@@ -59,30 +52,16 @@ fn our_answers_hold_what_the_strictest_client_needs() {
     ] {
         assert!(xml.contains(needed), "{needed} is missing in {xml}");
     }
-    let denied = Answer {
-        decision: Decision::Deny,
-        obligations: vec![],
-        ..mapped()
-    };
-    assert!(
-        !denied
-            .encode("_r", "2025-03-04T10:11:12Z", "x")
-            .contains("Obligation")
-    );
+    let denied = Answer { decision: Decision::Deny, obligations: vec![], ..mapped() };
+    assert!(!denied.encode("_r", "2025-03-04T10:11:12Z", "x").contains("Obligation"));
 }
 
 #[test]
 fn gums_is_understood_without_status_ids_and_issuer() {
     let answer = answer(MAPPED);
-    assert_eq!(
-        (answer.decision, answer.in_response_to.as_deref()),
-        (Decision::Permit, Some("_q1"))
-    );
+    assert_eq!((answer.decision, answer.in_response_to.as_deref()), (Decision::Permit, Some("_q1")));
     assert_eq!(answer.obligations.len(), 2);
-    assert_eq!(
-        answer.obligations[0].assignments,
-        [(attribute::GID.to_owned(), "4000".to_owned())]
-    );
+    assert_eq!(answer.obligations[0].assignments, [(attribute::GID.to_owned(), "4000".to_owned())]);
 }
 
 #[test]
@@ -102,24 +81,18 @@ fn scas_is_understood_with_default_namespaces() {
 #[test]
 fn a_fault_is_a_fault_whoever_wrote_it() {
     let gums = parse(include_bytes!("../../tests/data/gums-fault.xml")).unwrap();
-    let Message::Fault(fault) = gums else {
-        panic!("{gums:?}")
-    };
+    let Message::Fault(fault) = gums else { panic!("{gums:?}") };
     assert_eq!(fault.code, "StatusMessage");
     assert!(fault.reason.contains("wn999.example.org"));
-    let ours = Fault {
-        code: "StatusMessage".into(),
-        reason: "missing attribute: <x>".into(),
-    };
+    let ours = Fault { code: "StatusMessage".into(), reason: "missing attribute: <x>".into() };
     assert_eq!(parse(ours.encode().as_bytes()).unwrap(), Message::Fault(ours));
 }
 
 #[test]
 fn a_saml_status_other_than_success_hides_the_decision() {
-    let xml = mapped().encode("_r1", "2025-03-04T10:11:12Z", "x").replace(
-        names::SAML_SUCCESS,
-        "urn:oasis:names:tc:SAML:2.0:status:Requester",
-    );
+    let xml = mapped()
+        .encode("_r1", "2025-03-04T10:11:12Z", "x")
+        .replace(names::SAML_SUCCESS, "urn:oasis:names:tc:SAML:2.0:status:Requester");
     let parsed = parse(xml.as_bytes()).unwrap();
     assert!(
         matches!(&parsed, Message::Refused { status, .. } if status.ends_with(":Requester")),
@@ -156,10 +129,7 @@ fn look_alikes_are_refused() {
         (names::CONTEXT, "urn:other"),
         (names::SAMLP, "urn:other"),
         (names::XACML_SAML, "urn:oasis:xacml:2.0:saml:assertion:schema:os"),
-        (
-            "xacml-saml:XACMLAuthzDecisionStatementType",
-            "xacml-saml:XACMLPolicyStatementType",
-        ),
+        ("xacml-saml:XACMLAuthzDecisionStatementType", "xacml-saml:XACMLPolicyStatementType"),
         ("AttributeId=", "Id="),
         ("ObligationId=", "Id="),
         ("soapenv:Body", "soapenv:Header"),

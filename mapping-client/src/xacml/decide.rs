@@ -25,14 +25,10 @@ pub enum Outcome {
 pub fn outcome(message: &Message, id: &str) -> Outcome {
     match message {
         Message::Fault(fault) => Outcome::Undecided(format!("SOAP fault {}: {}", fault.code, fault.reason)),
-        Message::Answer(Answer {
-            in_response_to: Some(other),
-            ..
-        })
-        | Message::Refused {
-            in_response_to: Some(other),
-            ..
-        } if other != id => {
+        Message::Answer(Answer { in_response_to: Some(other), .. })
+        | Message::Refused { in_response_to: Some(other), .. }
+            if other != id =>
+        {
             Outcome::Unusable("the answer belongs to another question (InResponseTo differs)".into())
         }
         Message::Refused { status, .. } => {
@@ -46,9 +42,9 @@ fn decide(answer: &Answer) -> Outcome {
     let said = |default: &str| answer.message.clone().unwrap_or_else(|| default.to_owned());
     match answer.decision {
         Decision::Permit => permitted(&answer.obligations),
-        Decision::Deny => Outcome::Denied(said(
-            "the identity is unknown or banned; the service does not say which",
-        )),
+        Decision::Deny => {
+            Outcome::Denied(said("the identity is unknown or banned; the service does not say which"))
+        }
         Decision::NotApplicable => {
             Outcome::Denied(said("no rule of the service applies to this identity and host"))
         }
@@ -76,13 +72,8 @@ fn permitted(obligations: &[Obligation]) -> Outcome {
 }
 
 fn carry_out(obligation: &Obligation, mapping: &mut Mapping) -> Result<(), Outcome> {
-    if ![
-        obligation::UIDGID,
-        obligation::SECONDARY_GIDS,
-        obligation::USERNAME,
-        obligation::ACCOUNT,
-    ]
-    .contains(&obligation.id.as_str())
+    if ![obligation::UIDGID, obligation::SECONDARY_GIDS, obligation::USERNAME, obligation::ACCOUNT]
+        .contains(&obligation.id.as_str())
     {
         return Err(Outcome::Denied(format!(
             "the Permit demands {:?}, which is not supported",
@@ -90,10 +81,7 @@ fn carry_out(obligation: &Obligation, mapping: &mut Mapping) -> Result<(), Outco
         )));
     }
     if obligation.assignments.is_empty() {
-        return Err(Outcome::Unusable(format!(
-            "the Permit carries an empty obligation {:?}",
-            obligation.id
-        )));
+        return Err(Outcome::Unusable(format!("the Permit carries an empty obligation {:?}", obligation.id)));
     }
     for (id, value) in &obligation.assignments {
         match (obligation.id.as_str(), id.as_str()) {
@@ -121,9 +109,7 @@ fn carry_out(obligation: &Obligation, mapping: &mut Mapping) -> Result<(), Outco
 /// Two obligations may say the same thing twice, but not two things.
 fn settle<T: PartialEq>(slot: &mut Option<T>, value: T, what: &str) -> Result<(), Outcome> {
     if slot.as_ref().is_some_and(|known| *known != value) {
-        return Err(Outcome::Unusable(format!(
-            "the answer contradicts itself: two different {what}"
-        )));
+        return Err(Outcome::Unusable(format!("the answer contradicts itself: two different {what}")));
     }
     *slot = Some(value);
     Ok(())
@@ -131,9 +117,7 @@ fn settle<T: PartialEq>(slot: &mut Option<T>, value: T, what: &str) -> Result<()
 
 fn add_group(mapping: &mut Mapping, gid: u32) -> Result<(), Outcome> {
     if mapping.groups.len() >= MAX_GROUPS {
-        return Err(Outcome::Unusable(format!(
-            "the answer has more than {MAX_GROUPS} secondary gids"
-        )));
+        return Err(Outcome::Unusable(format!("the answer has more than {MAX_GROUPS} secondary gids")));
     }
     if !mapping.groups.contains(&gid) {
         mapping.groups.push(gid);
@@ -144,10 +128,7 @@ fn add_group(mapping: &mut Mapping, gid: u32) -> Result<(), Outcome> {
 /// A decimal id. GUMS types its gid as a string, SCAS as an integer; `u32::MAX` is the kernel's "no id".
 fn number(text: &str) -> Result<u32, Outcome> {
     let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
-    let id = digits
-        .then(|| text.parse::<u32>().ok())
-        .flatten()
-        .filter(|n| *n != u32::MAX);
+    let id = digits.then(|| text.parse::<u32>().ok()).flatten().filter(|n| *n != u32::MAX);
     id.ok_or_else(|| Outcome::Unusable(format!("the answer holds {text:?} where a numeric id belongs")))
 }
 

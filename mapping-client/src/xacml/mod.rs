@@ -66,18 +66,12 @@ pub(crate) fn envelope(body: &str) -> String {
 /// The only element in the SOAP body.
 pub(crate) fn body(envelope: &tree::Element) -> Result<&tree::Element, Malformed> {
     if !envelope.is(names::SOAP, "Envelope") {
-        return Err(Malformed::new(format!(
-            "not a SOAP 1.1 message: its root is {:?}",
-            envelope.name
-        )));
+        return Err(Malformed::new(format!("not a SOAP 1.1 message: its root is {:?}", envelope.name)));
     }
     let body = envelope.need(names::SOAP, "Body")?;
     match body.children.as_slice() {
         [one] => Ok(one),
-        more => Err(Malformed::new(format!(
-            "the SOAP body holds {} elements instead of one",
-            more.len()
-        ))),
+        more => Err(Malformed::new(format!("the SOAP body holds {} elements instead of one", more.len()))),
     }
 }
 
@@ -95,9 +89,6 @@ mod tests {
     #[test]
     fn instants_are_utc_in_whole_seconds() {
         let now = issue_instant();
-        assert!(
-            now.len() == 20 && now.ends_with('Z') && now.as_bytes()[10] == b'T',
-            "{now}"
-        );
+        assert!(now.len() == 20 && now.ends_with('Z') && now.as_bytes()[10] == b'T', "{now}");
     }
 }

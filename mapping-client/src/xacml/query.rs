@@ -21,12 +21,7 @@ pub struct Attribute {
 
 impl Attribute {
     fn string(id: &str, value: &str) -> Self {
-        Self {
-            id: id.into(),
-            data_type: names::XS_STRING.into(),
-            issuer: None,
-            values: vec![value.into()],
-        }
+        Self { id: id.into(), data_type: names::XS_STRING.into(), issuer: None, values: vec![value.into()] }
     }
 
     fn issued_by(mut self, issuer: &str) -> Self {
@@ -95,12 +90,8 @@ pub struct Host {
 }
 
 /// The obligations that this client can carry out; anything else on a Permit is a refusal.
-pub const SUPPORTED: [&str; 4] = [
-    obligation::UIDGID,
-    obligation::SECONDARY_GIDS,
-    obligation::USERNAME,
-    obligation::ACCOUNT,
-];
+pub const SUPPORTED: [&str; 4] =
+    [obligation::UIDGID, obligation::SECONDARY_GIDS, obligation::USERNAME, obligation::ACCOUNT];
 
 impl Query {
     /// The question "as whom does this person run on this host?".
@@ -111,9 +102,7 @@ impl Query {
             subject: subject_attributes(person),
             resource: resource_attributes(host),
             action: vec![Attribute::string(action::ID, action::EXECUTE_NOW)],
-            environment: SUPPORTED
-                .map(|o| Attribute::string(environment::SUPPORTED, o))
-                .to_vec(),
+            environment: SUPPORTED.map(|o| Attribute::string(environment::SUPPORTED, o)).to_vec(),
         }
     }
 
@@ -164,9 +153,7 @@ impl Query {
         };
         Ok(Self {
             id: query.attribute("ID").map(str::to_owned),
-            issuer: query
-                .one(names::SAML, "Issuer")?
-                .map(|i| i.text.trim().to_owned()),
+            issuer: query.one(names::SAML, "Issuer")?.map(|i| i.text.trim().to_owned()),
             subject: read_attributes(access_subject(request)?)?,
             resource: read_attributes(request.need(names::CONTEXT, "Resource")?)?,
             action: part("Action")?,
@@ -188,10 +175,7 @@ impl Query {
     pub fn supports(&self, obligation: &str) -> bool {
         let lists =
             |a: &&Attribute| [environment::SUPPORTED, environment::SUPPORTED_2008].contains(&a.id.as_str());
-        self.environment
-            .iter()
-            .filter(lists)
-            .any(|a| a.values.iter().any(|v| v == obligation))
+        self.environment.iter().filter(lists).any(|a| a.values.iter().any(|v| v == obligation))
     }
 
     /// The FQANs of the subject, primary first and once each, with whether the client has verified it.
@@ -249,23 +233,12 @@ fn subject_attributes(person: &Person) -> Vec<Attribute> {
             Some(signer) => a.issued_by(signer.as_str()),
             None => a,
         };
-        all.push(vouched(Attribute::string(
-            subject::PRIMARY_FQAN,
-            short_fqan(primary.as_str()),
-        )));
-        all.extend(
-            person
-                .fqans
-                .iter()
-                .map(|f| vouched(Attribute::string(subject::FQAN, f.as_str()))),
-        );
+        all.push(vouched(Attribute::string(subject::PRIMARY_FQAN, short_fqan(primary.as_str()))));
+        all.extend(person.fqans.iter().map(|f| vouched(Attribute::string(subject::FQAN, f.as_str()))));
     }
     if let Some(serial) = person.serial.as_deref().and_then(decimal) {
         let integer = names::XS_INTEGER.to_owned();
-        all.push(Attribute {
-            data_type: integer,
-            ..Attribute::string(subject::SERIAL, &serial)
-        });
+        all.push(Attribute { data_type: integer, ..Attribute::string(subject::SERIAL, &serial) });
     }
     all
 }
@@ -290,12 +263,8 @@ fn decimal(hex: &str) -> Option<String> {
 
 fn write_attributes(xml: &mut String, attributes: &[Attribute]) {
     for a in attributes {
-        let _ = write!(
-            xml,
-            r#"<ctx:Attribute AttributeId="{}" DataType="{}""#,
-            esc(&a.id),
-            esc(&a.data_type)
-        );
+        let _ =
+            write!(xml, r#"<ctx:Attribute AttributeId="{}" DataType="{}""#, esc(&a.id), esc(&a.data_type));
         if let Some(issuer) = &a.issuer {
             let _ = write!(xml, r#" Issuer="{}""#, esc(issuer));
         }
@@ -308,35 +277,22 @@ fn write_attributes(xml: &mut String, attributes: &[Attribute]) {
 }
 
 fn read_attributes(part: &Element) -> Result<Vec<Attribute>, Malformed> {
-    part.all(names::CONTEXT, "Attribute")
-        .map(read_attribute)
-        .collect()
+    part.all(names::CONTEXT, "Attribute").map(read_attribute).collect()
 }
 
 fn read_attribute(element: &Element) -> Result<Attribute, Malformed> {
-    let id = element
-        .attribute("AttributeId")
-        .ok_or_else(|| Malformed::new("an Attribute has no AttributeId"))?;
+    let id =
+        element.attribute("AttributeId").ok_or_else(|| Malformed::new("an Attribute has no AttributeId"))?;
     Ok(Attribute {
         id: id.trim().to_owned(),
-        data_type: element
-            .attribute("DataType")
-            .unwrap_or(names::XS_STRING)
-            .trim()
-            .to_owned(),
+        data_type: element.attribute("DataType").unwrap_or(names::XS_STRING).trim().to_owned(),
         issuer: element.attribute("Issuer").map(str::to_owned),
-        values: element
-            .all(names::CONTEXT, "AttributeValue")
-            .map(|v| v.text.trim().to_owned())
-            .collect(),
+        values: element.all(names::CONTEXT, "AttributeValue").map(|v| v.text.trim().to_owned()).collect(),
     })
 }
 
 fn access_subject(request: &Element) -> Result<&Element, Malformed> {
-    let is_access = |s: &&Element| {
-        s.attribute("SubjectCategory")
-            .is_none_or(|c| c == names::ACCESS_SUBJECT)
-    };
+    let is_access = |s: &&Element| s.attribute("SubjectCategory").is_none_or(|c| c == names::ACCESS_SUBJECT);
     let mut subjects = request.all(names::CONTEXT, "Subject").filter(is_access);
     match (subjects.next(), subjects.next()) {
         (Some(one), None) => Ok(one),

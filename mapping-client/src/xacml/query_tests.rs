@@ -9,12 +9,9 @@ fn alice() -> Person {
         subject: dn("/DC=org/DC=example/OU=People/CN=Alice <&> \"Example\""),
         issuer: Some(dn("/DC=org/DC=example/CN=Example CA")),
         serial: Some("12345".into()),
-        fqans: [
-            "/testvo/Role=pilot/Capability=NULL",
-            "/testvo/Role=NULL/Capability=NULL",
-        ]
-        .map(|f| Fqan::parse(f).unwrap())
-        .to_vec(),
+        fqans: ["/testvo/Role=pilot/Capability=NULL", "/testvo/Role=NULL/Capability=NULL"]
+            .map(|f| Fqan::parse(f).unwrap())
+            .to_vec(),
         signer: Some(dn("/DC=org/DC=example/CN=voms.example.org")),
         signer_issuer: Some(dn("/DC=org/DC=example/CN=Example CA")),
     }
@@ -51,72 +48,36 @@ fn everything_that_some_server_insists_on_is_there() {
     let order: Vec<_> = request.children.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(order, ["Subject", "Resource", "Action", "Environment"]);
     let envelope_tag = &xml[xml.find("<soapenv:Envelope").unwrap()..xml.find("<soapenv:Body").unwrap()];
-    assert_eq!(
-        envelope_tag.matches("xmlns:").count(),
-        1,
-        "prefixes belong on the message: {envelope_tag}"
-    );
+    assert_eq!(envelope_tag.matches("xmlns:").count(), 1, "prefixes belong on the message: {envelope_tag}");
 }
 
 #[test]
 fn the_primary_fqan_is_vouched_for_only_after_verification() {
     let of = |p: &Person| {
         let query = Query::mapping("_a".into(), p, &node());
-        query
-            .subject
-            .into_iter()
-            .find(|a| a.id == subject::PRIMARY_FQAN)
-            .unwrap()
+        query.subject.into_iter().find(|a| a.id == subject::PRIMARY_FQAN).unwrap()
     };
     let verified = of(&alice());
     assert_eq!(verified.values, ["/testvo/Role=pilot"]);
-    assert_eq!(
-        verified.issuer.as_deref(),
-        Some("/DC=org/DC=example/CN=voms.example.org")
-    );
-    assert_eq!(
-        of(&Person {
-            signer: None,
-            ..alice()
-        })
-        .issuer,
-        None
-    );
+    assert_eq!(verified.issuer.as_deref(), Some("/DC=org/DC=example/CN=voms.example.org"));
+    assert_eq!(of(&Person { signer: None, ..alice() }).issuer, None);
 }
 
 #[test]
 fn fqans_keep_their_order_and_count_once() {
     let query = Query::mapping("_a".into(), &alice(), &node());
-    assert_eq!(
-        query.fqans(),
-        [
-            ("/testvo/Role=pilot", true),
-            ("/testvo/Role=NULL/Capability=NULL", true)
-        ]
-    );
-    let unverified = Query::mapping(
-        "_a".into(),
-        &Person {
-            signer: None,
-            ..alice()
-        },
-        &node(),
-    );
+    assert_eq!(query.fqans(), [("/testvo/Role=pilot", true), ("/testvo/Role=NULL/Capability=NULL", true)]);
+    let unverified = Query::mapping("_a".into(), &Person { signer: None, ..alice() }, &node());
     assert!(unverified.fqans().iter().all(|(_, verified)| !verified));
     let mut none = query.clone();
-    none.subject
-        .iter_mut()
-        .for_each(|a| a.issuer = Some(subject::ISSUER_NONE.into()));
+    none.subject.iter_mut().for_each(|a| a.issuer = Some(subject::ISSUER_NONE.into()));
     assert!(none.fqans().iter().all(|(_, verified)| !verified));
 }
 
 #[test]
 fn serials_longer_than_a_machine_word_become_decimal() {
     assert_eq!(decimal("12345").unwrap(), "74565");
-    assert_eq!(
-        decimal("ffffffffffffffffffff").unwrap(),
-        "1208925819614629174706175"
-    );
+    assert_eq!(decimal("ffffffffffffffffffff").unwrap(), "1208925819614629174706175");
 }
 
 #[test]
@@ -130,10 +91,7 @@ fn short_fqans_lose_what_is_absent() {
 
 #[test]
 fn a_proxy_of_a_pilot_does_not_pose_as_the_host() {
-    let host = Host {
-        certificate: None,
-        ..node()
-    };
+    let host = Host { certificate: None, ..node() };
     let query = Query::mapping("_a".into(), &alice(), &host);
     assert_eq!(query.resource_value(resource::DN), None);
     assert_eq!(query.resource_value(resource::HOST), Some("wn042.example.org"));
@@ -143,10 +101,7 @@ fn a_proxy_of_a_pilot_does_not_pose_as_the_host() {
 fn the_query_of_a_careless_client_is_understood() {
     let query = Query::parse(include_bytes!("../../tests/data/request-careless.xml")).unwrap();
     assert_eq!(query.id, None);
-    assert_eq!(
-        query.subject_value(subject::DN),
-        Some("/DC=org/DC=example/CN=Alice")
-    );
+    assert_eq!(query.subject_value(subject::DN), Some("/DC=org/DC=example/CN=Alice"));
     assert!(query.supports(obligation::USERNAME) && !query.supports(obligation::ACCOUNT));
     assert_eq!(query.fqans(), [("/testvo", true)]);
 }
@@ -178,11 +133,8 @@ fn every_flipped_byte_of_a_query_ends_in_a_result() {
             let mut copy = xml.to_vec();
             copy[at] = value;
             if let Ok(query) = Query::parse(&copy) {
-                let _ = (
-                    query.fqans(),
-                    query.subject_value(subject::DN),
-                    query.supports(obligation::USERNAME),
-                );
+                let _ =
+                    (query.fqans(), query.subject_value(subject::DN), query.supports(obligation::USERNAME));
             }
         }
     }

@@ -55,10 +55,7 @@ impl Element {
         let first = found.next();
         match found.next() {
             None => Ok(first),
-            Some(_) => Err(Malformed::new(format!(
-                "{} holds several {name} elements",
-                self.name
-            ))),
+            Some(_) => Err(Malformed::new(format!("{} holds several {name} elements", self.name))),
         }
     }
 
@@ -70,20 +67,14 @@ impl Element {
 
     /// The value of an attribute without namespace.
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, v)| v.as_str())
+        self.attributes.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 }
 
 /// Parses a whole document and returns its root.
 pub fn parse(bytes: &[u8]) -> Result<Element, Malformed> {
     if bytes.len() > MAX_MESSAGE {
-        return Err(Malformed::new(format!(
-            "XML of {} bytes, {MAX_MESSAGE} are allowed",
-            bytes.len()
-        )));
+        return Err(Malformed::new(format!("XML of {} bytes, {MAX_MESSAGE} are allowed", bytes.len())));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Malformed::new("XML is not UTF-8"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -91,9 +82,8 @@ pub fn parse(bytes: &[u8]) -> Result<Element, Malformed> {
     reader.config_mut().check_end_names = true;
     let mut builder = Builder::default();
     loop {
-        let event = reader
-            .read_event()
-            .map_err(|e| Malformed::new(format!("XML is not well formed: {e}")))?;
+        let event =
+            reader.read_event().map_err(|e| Malformed::new(format!("XML is not well formed: {e}")))?;
         match event {
             Event::Start(tag) => builder.open(element(&reader, &tag)?)?,
             Event::Empty(tag) => {
@@ -106,14 +96,10 @@ pub fn parse(bytes: &[u8]) -> Result<Element, Malformed> {
             Event::GeneralRef(reference) => builder.text(&resolve(&reference)?.to_string())?,
             Event::Comment(_) | Event::Decl(_) => {}
             Event::DocType(_) => {
-                return Err(Malformed::new(
-                    "XML has a document type, which is not allowed here",
-                ));
+                return Err(Malformed::new("XML has a document type, which is not allowed here"));
             }
             Event::PI(_) => {
-                return Err(Malformed::new(
-                    "XML has a processing instruction, which SOAP forbids",
-                ));
+                return Err(Malformed::new("XML has a processing instruction, which SOAP forbids"));
             }
             Event::Eof => return builder.finish(),
         }
@@ -143,10 +129,7 @@ impl Builder {
     }
 
     fn close(&mut self) -> Result<(), Malformed> {
-        let done = self
-            .open
-            .pop()
-            .ok_or_else(|| Malformed::new("XML ends an element it did not start"))?;
+        let done = self.open.pop().ok_or_else(|| Malformed::new("XML ends an element it did not start"))?;
         match self.open.last_mut() {
             Some(parent) => parent.children.push(done),
             None => self.root = Some(done),
@@ -203,30 +186,20 @@ fn resolve(reference: &BytesRef<'_>) -> Result<char, Malformed> {
 
 fn element(reader: &NsReader<&[u8]>, tag: &BytesStart<'_>) -> Result<Element, Malformed> {
     if tag.len() > MAX_TAG {
-        return Err(Malformed::new(format!(
-            "XML has a tag of more than {MAX_TAG} bytes"
-        )));
+        return Err(Malformed::new(format!("XML has a tag of more than {MAX_TAG} bytes")));
     }
     let (namespace, local) = reader.resolve_element(tag.name());
-    let mut element = Element {
-        namespace: uri(namespace)?,
-        name: utf8(local.as_ref())?,
-        ..Element::default()
-    };
+    let mut element =
+        Element { namespace: uri(namespace)?, name: utf8(local.as_ref())?, ..Element::default() };
     for (count, attribute) in tag.attributes().enumerate() {
         let attribute = attribute.map_err(bad)?;
         if count >= MAX_ATTRIBUTES {
-            return Err(Malformed::new(format!(
-                "XML has more than {MAX_ATTRIBUTES} attributes in one tag"
-            )));
+            return Err(Malformed::new(format!("XML has more than {MAX_ATTRIBUTES} attributes in one tag")));
         }
         if attribute.key.as_namespace_binding().is_some() {
             continue;
         }
-        let value = attribute
-            .decode_and_unescape_value(reader.decoder())
-            .map_err(bad)?
-            .into_owned();
+        let value = attribute.decode_and_unescape_value(reader.decoder()).map_err(bad)?.into_owned();
         if value.chars().any(|c| !is_xml_char(c)) {
             return Err(Malformed::new("XML holds a forbidden character in an attribute"));
         }
@@ -244,10 +217,7 @@ fn element(reader: &NsReader<&[u8]>, tag: &BytesStart<'_>) -> Result<Element, Ma
 
 fn type_name(reader: &NsReader<&[u8]>, value: &str) -> (Option<String>, String) {
     let (namespace, local) = reader.resolve_element(QName(value.trim().as_bytes()));
-    (
-        uri(namespace).ok(),
-        String::from_utf8_lossy(local.as_ref()).into_owned(),
-    )
+    (uri(namespace).ok(), String::from_utf8_lossy(local.as_ref()).into_owned())
 }
 
 fn uri(resolved: ResolveResult<'_>) -> Result<String, Malformed> {

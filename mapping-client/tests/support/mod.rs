@@ -24,11 +24,7 @@ pub struct Pair {
 
 impl Pair {
     pub fn pem(&self) -> Vec<u8> {
-        [
-            self.cert.to_pem().unwrap(),
-            self.key.private_key_to_pem_pkcs8().unwrap(),
-        ]
-        .concat()
+        [self.cert.to_pem().unwrap(), self.key.private_key_to_pem_pkcs8().unwrap()].concat()
     }
 }
 
@@ -48,19 +44,13 @@ fn draft(subject: &str, issuer: &str, key: &PKey<Private>) -> X509Builder {
     let mut builder = X509Builder::new().unwrap();
     builder.set_version(2).unwrap();
     let mut serial = BigNum::new().unwrap();
-    serial
-        .rand(120, openssl::bn::MsbOption::MAYBE_ZERO, false)
-        .unwrap();
-    builder
-        .set_serial_number(&serial.to_asn1_integer().unwrap())
-        .unwrap();
+    serial.rand(120, openssl::bn::MsbOption::MAYBE_ZERO, false).unwrap();
+    builder.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
     builder.set_subject_name(&name(subject)).unwrap();
     builder.set_issuer_name(&name(issuer)).unwrap();
     builder.set_pubkey(key).unwrap();
     builder.set_not_before(&Asn1Time::from_unix(0).unwrap()).unwrap();
-    builder
-        .set_not_after(&Asn1Time::days_from_now(1).unwrap())
-        .unwrap();
+    builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
     builder
 }
 
@@ -68,30 +58,20 @@ fn draft(subject: &str, issuer: &str, key: &PKey<Private>) -> X509Builder {
 pub fn ca(common: &str) -> Pair {
     let key = new_key();
     let mut builder = draft(common, common, &key);
-    builder
-        .append_extension(BasicConstraints::new().critical().ca().build().unwrap())
-        .unwrap();
+    builder.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
     builder.sign(&key, MessageDigest::sha256()).unwrap();
-    Pair {
-        cert: builder.build(),
-        key,
-    }
+    Pair { cert: builder.build(), key }
 }
 
 /// A host certificate for a DNS name.
 pub fn host(ca: &Pair, ca_name: &str, dns: &str) -> Pair {
     let key = new_key();
     let mut builder = draft(dns, ca_name, &key);
-    let names = SubjectAlternativeName::new()
-        .dns(dns)
-        .build(&builder.x509v3_context(Some(&ca.cert), None))
-        .unwrap();
+    let names =
+        SubjectAlternativeName::new().dns(dns).build(&builder.x509v3_context(Some(&ca.cert), None)).unwrap();
     builder.append_extension(names).unwrap();
     builder.sign(&ca.key, MessageDigest::sha256()).unwrap();
-    Pair {
-        cert: builder.build(),
-        key,
-    }
+    Pair { cert: builder.build(), key }
 }
 
 /// Writes a CA directory with this CA under both of its hashes, as sites have it.
@@ -149,10 +129,7 @@ impl FakeService {
     }
 
     pub fn endpoint(&self) -> String {
-        format!(
-            "https://localhost:{}/gums/services/GUMSXACMLAuthorizationServicePort",
-            self.port
-        )
+        format!("https://localhost:{}/gums/services/GUMSXACMLAuthorizationServicePort", self.port)
     }
 
     /// The requests so far, whole.
@@ -173,9 +150,7 @@ fn read_request(tls: &mut SslStream<TcpStream>) -> String {
         let n = tls.read(&mut buffer).unwrap_or(0);
         bytes.extend_from_slice(&buffer[..n]);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let length = between(&text.to_ascii_lowercase(), "content-length: ", "\r\n")
-            .parse()
-            .unwrap_or(0);
+        let length = between(&text.to_ascii_lowercase(), "content-length: ", "\r\n").parse().unwrap_or(0);
         let body = text.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len());
         if n == 0 || (text.contains("\r\n\r\n") && body >= length) {
             return text;
