@@ -60,10 +60,7 @@ fn spool_dir(given: Option<&Path>) -> Result<PathBuf, Failure> {
 
 /// All records of the spool, the good and the bad, each ordered by id.
 fn read(spool: &Spool) -> Result<(Vec<Record>, Vec<Damaged>), Failure> {
-    let failed = |why| Failure::Spool {
-        dir: spool.dir().to_owned(),
-        why,
-    };
+    let failed = |why| Failure::Spool { dir: spool.dir().to_owned(), why };
     std::fs::metadata(spool.dir()).map_err(failed)?;
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for item in spool.records().map_err(failed)? {
@@ -98,39 +95,24 @@ fn list(spool: &Spool, args: &ListArgs) -> Result<Reply, Failure> {
     let filter = args.filter();
     let (records, code) = select(spool, &filter)?;
     if args.json {
-        return Ok(Reply {
-            text: json(&filter, &records)?,
-            code,
-        });
+        return Ok(Reply { text: json(&filter, &records)?, code });
     }
     if records.is_empty() {
-        return Ok(Reply {
-            text: "no records found\n".to_owned(),
-            code,
-        });
+        return Ok(Reply { text: "no records found\n".to_owned(), code });
     }
     let terminal = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
     let width = (!args.wide).then(|| terminal.unwrap_or(table::DEFAULT_WIDTH));
-    Ok(Reply {
-        text: table::render(&records, width, Moment::now()),
-        code,
-    })
+    Ok(Reply { text: table::render(&records, width, Moment::now()), code })
 }
 
 fn who(spool: &Spool, args: &WhoArgs) -> Result<Reply, Failure> {
     let filter = args.filter();
     let (records, code) = select(spool, &filter)?;
     if args.json {
-        return Ok(Reply {
-            text: json(&filter, &records)?,
-            code,
-        });
+        return Ok(Reply { text: json(&filter, &records)?, code });
     }
     if records.is_empty() {
-        let text = format!(
-            "no session held uid {} on {} at {}\n",
-            args.uid, args.host, args.at
-        );
+        let text = format!("no session held uid {} on {} at {}\n", args.uid, args.host, args.at);
         return Ok(Reply { text, code });
     }
     let text = records.iter().map(report::who).collect::<Vec<_>>().join("\n");
@@ -148,16 +130,10 @@ fn show(spool: &Spool, args: &ShowArgs) -> Result<Reply, Failure> {
     let id = match ids.as_slice() {
         [id] => id,
         [] if args.json => {
-            return Ok(Reply {
-                text: json(&query, &[])?,
-                code: NOTHING,
-            });
+            return Ok(Reply { text: json(&query, &[])?, code: NOTHING });
         }
         [] => {
-            return Ok(Reply {
-                text: format!("no record {}\n", args.id),
-                code: NOTHING,
-            });
+            return Ok(Reply { text: format!("no record {}\n", args.id), code: NOTHING });
         }
         several => {
             let text = format!("{} names several records:\n  {}\n", args.id, several.join("\n  "));
@@ -168,11 +144,7 @@ fn show(spool: &Spool, args: &ShowArgs) -> Result<Reply, Failure> {
     let lines = if args.events { spool.lines(id)? } else { Vec::new() };
     let text = if args.json {
         let view = View::new(&record);
-        let view = if args.events {
-            view.with_events(&lines)
-        } else {
-            view
-        };
+        let view = if args.events { view.with_events(&lines) } else { view };
         Answer::new(&query, vec![view]).to_json()?
     } else {
         report::full(&record, Moment::now()) + &report::events(&lines)
@@ -181,10 +153,7 @@ fn show(spool: &Spool, args: &ShowArgs) -> Result<Reply, Failure> {
 }
 
 fn matching_ids(spool: &Spool, part: &str) -> Result<Vec<String>, Failure> {
-    let failed = |why| Failure::Spool {
-        dir: spool.dir().to_owned(),
-        why,
-    };
+    let failed = |why| Failure::Spool { dir: spool.dir().to_owned(), why };
     std::fs::metadata(spool.dir()).map_err(failed)?;
     let mut ids = spool.ids().map_err(failed)?;
     if ids.iter().any(|id| id.eq_ignore_ascii_case(part)) {
@@ -215,41 +184,18 @@ struct DamageView {
 fn verify(spool: &Spool, args: &VerifyArgs) -> Result<Reply, Failure> {
     let (records, damaged) = read(spool)?;
     let code = if damaged.is_empty() { FOUND } else { FAILED };
-    let torn: Vec<PathBuf> = records
-        .iter()
-        .filter(|r| r.torn)
-        .map(|r| r.path.clone())
-        .collect();
+    let torn: Vec<PathBuf> = records.iter().filter(|r| r.torn).map(|r| r.path.clone()).collect();
     if args.json {
-        let view = |d: Damaged| DamageView {
-            file: d.path,
-            line: d.line,
-            what: d.what,
-        };
+        let view = |d: Damaged| DamageView { file: d.path, line: d.line, what: d.what };
         let damaged = damaged.into_iter().map(view).collect();
-        let verified = Verified {
-            records: records.len(),
-            torn,
-            damaged,
-        };
-        return Ok(Reply {
-            text: serde_json::to_string(&verified)? + "\n",
-            code,
-        });
+        let verified = Verified { records: records.len(), torn, damaged };
+        return Ok(Reply { text: serde_json::to_string(&verified)? + "\n", code });
     }
     let mut text = String::new();
-    damaged
-        .iter()
-        .for_each(|d| text.push_str(&format!("damaged  {d}\n")));
-    torn.iter().for_each(|path| {
-        text.push_str(&format!(
-            "torn     {}: the last line is left out\n",
-            path.display()
-        ))
-    });
+    damaged.iter().for_each(|d| text.push_str(&format!("damaged  {d}\n")));
+    torn.iter()
+        .for_each(|path| text.push_str(&format!("torn     {}: the last line is left out\n", path.display())));
     let (good, torn, bad) = (records.len(), torn.len(), damaged.len());
-    text.push_str(&format!(
-        "{good} records good, {torn} of them with a torn last line, {bad} damaged\n"
-    ));
+    text.push_str(&format!("{good} records good, {torn} of them with a torn last line, {bad} damaged\n"));
     Ok(Reply { text, code })
 }

@@ -67,18 +67,9 @@ impl Filter {
             && is(&self.vo, subject.and_then(|s| s.vo.as_deref()))
             && is(&self.account, account(record))
             && self.uid.is_none_or(|wanted| uid(record) == Some(wanted))
-            && self
-                .host
-                .as_deref()
-                .is_none_or(|wanted| same_host(wanted, host(record)))
-            && self
-                .fqan
-                .as_deref()
-                .is_none_or(|wanted| subject.is_some_and(|s| has_fqan(s, wanted)))
-            && self
-                .cred_sha256
-                .as_deref()
-                .is_none_or(|wanted| credential(record).starts_with(wanted))
+            && self.host.as_deref().is_none_or(|wanted| same_host(wanted, host(record)))
+            && self.fqan.as_deref().is_none_or(|wanted| subject.is_some_and(|s| has_fqan(s, wanted)))
+            && self.cred_sha256.as_deref().is_none_or(|wanted| credential(record).starts_with(wanted))
             && (!self.running || record.state == State::Running)
             && self.decision.is_none_or(|wanted| wanted == decision(record))
             && self.overlaps(record)
@@ -95,11 +86,7 @@ impl Filter {
 
 /// Whether the call was let through.
 pub fn decision(record: &Record) -> Decision {
-    if record.denied.is_some() {
-        Decision::Denied
-    } else {
-        Decision::Allowed
-    }
+    if record.denied.is_some() { Decision::Denied } else { Decision::Allowed }
 }
 
 /// Whose work it is, or would have been.
@@ -123,16 +110,12 @@ pub fn uid(record: &Record) -> Option<u32> {
 /// The worker node.
 pub fn host(record: &Record) -> &str {
     let opened = record.opened.as_ref().map(|o| o.host.as_str());
-    opened
-        .or(record.denied.as_ref().map(|d| d.host.as_str()))
-        .unwrap_or_default()
+    opened.or(record.denied.as_ref().map(|d| d.host.as_str())).unwrap_or_default()
 }
 
 fn credential(record: &Record) -> &str {
     let opened = record.opened.as_ref().map(|o| o.cred_sha256.as_str());
-    opened
-        .or(record.denied.as_ref().and_then(|d| d.cred_sha256.as_deref()))
-        .unwrap_or_default()
+    opened.or(record.denied.as_ref().and_then(|d| d.cred_sha256.as_deref())).unwrap_or_default()
 }
 
 /// Names are the same when they are equal, or when one is short and the other begins with it.
@@ -146,8 +129,7 @@ fn same_host(wanted: &str, found: &str) -> bool {
 fn has_fqan(subject: &Subject, wanted: &str) -> bool {
     let wanted = wanted.trim_end_matches('/');
     let below = |fqan: &String| {
-        fqan.strip_prefix(wanted)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        fqan.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     subject.fqans.iter().any(below)
 }
@@ -175,11 +157,7 @@ mod tests {
         };
         Record {
             id: "a1".into(),
-            state: if end.is_some() {
-                State::Closed
-            } else {
-                State::Running
-            },
+            state: if end.is_some() { State::Closed } else { State::Running },
             path: "a1.jsonl".into(),
             opened: Some(Box::new(opened)),
             denied: None,
@@ -195,15 +173,9 @@ mod tests {
 
     #[test]
     fn both_ends_of_a_session_belong_to_it() {
-        let at = |t| Filter {
-            at: Some(Moment(t)),
-            ..Filter::default()
-        };
+        let at = |t| Filter { at: Some(Moment(t)), ..Filter::default() };
         let found = |t| at(t).matches(&session(100, Some(200)));
-        assert_eq!(
-            [found(99), found(100), found(200), found(201)],
-            [false, true, true, false]
-        );
+        assert_eq!([found(99), found(100), found(200), found(201)], [false, true, true, false]);
         assert!(at(u64::MAX).matches(&session(100, None)), "what runs has no end");
     }
 
@@ -221,26 +193,16 @@ mod tests {
 
     #[test]
     fn hosts_match_by_full_or_short_name_only() {
-        let found = |name: &str| {
-            Filter {
-                host: Some(name.into()),
-                ..Filter::default()
-            }
-            .matches(&session(1, None))
-        };
+        let found =
+            |name: &str| Filter { host: Some(name.into()), ..Filter::default() }.matches(&session(1, None));
         assert!(found("wn042") && found("wn042.example.org") && found("WN042"));
         assert!(!found("wn04") && !found("wn042.example.com") && !found("wn042.example"));
     }
 
     #[test]
     fn an_fqan_means_itself_and_all_below() {
-        let found = |fqan: &str| {
-            Filter {
-                fqan: Some(fqan.into()),
-                ..Filter::default()
-            }
-            .matches(&session(1, None))
-        };
+        let found =
+            |fqan: &str| Filter { fqan: Some(fqan.into()), ..Filter::default() }.matches(&session(1, None));
         assert!(
             found("/cms") && found("/cms/") && found("/cms/analysis") && found("/cms/analysis/Role=user")
         );
@@ -262,30 +224,12 @@ mod tests {
         assert!(right.matches(&session(1, None)));
         assert!(!right.matches(&session(1, Some(2))), "not running");
         let wrong = [
-            Filter {
-                dn: Some("/CN=Bob".into()),
-                ..right.clone()
-            },
-            Filter {
-                vo: Some("atlas".into()),
-                ..right.clone()
-            },
-            Filter {
-                account: Some("cms018".into()),
-                ..right.clone()
-            },
-            Filter {
-                uid: Some(1),
-                ..right.clone()
-            },
-            Filter {
-                cred_sha256: Some("abd".into()),
-                ..right.clone()
-            },
-            Filter {
-                decision: Some(Decision::Denied),
-                ..right
-            },
+            Filter { dn: Some("/CN=Bob".into()), ..right.clone() },
+            Filter { vo: Some("atlas".into()), ..right.clone() },
+            Filter { account: Some("cms018".into()), ..right.clone() },
+            Filter { uid: Some(1), ..right.clone() },
+            Filter { cred_sha256: Some("abd".into()), ..right.clone() },
+            Filter { decision: Some(Decision::Denied), ..right },
         ];
         assert!(wrong.iter().all(|filter| !filter.matches(&session(1, None))));
     }

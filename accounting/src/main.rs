@@ -15,10 +15,7 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let reply = commands::run(&cli).unwrap_or_else(|failure| {
         eprintln!("accounting: {failure}");
-        commands::Reply {
-            text: String::new(),
-            code: commands::FAILED,
-        }
+        commands::Reply { text: String::new(), code: commands::FAILED }
     });
     match std::io::stdout().lock().write_all(reply.text.as_bytes()) {
         Ok(()) => ExitCode::from(reply.code),

@@ -74,10 +74,7 @@ pub fn who(record: &Record) -> String {
     lines.add("account", format!("{account} on {}", opened.host));
     lines.add("time", format!("{start} to {end}, {}", state_line(record)));
     lines.add("caller", caller(opened.caller_uid, opened.caller_name.as_deref()));
-    lines.some(
-        "batch job",
-        opened.batch.as_ref().map(|b| format!("{} {}", b.lrms, b.jobid)),
-    );
+    lines.some("batch job", opened.batch.as_ref().map(|b| format!("{} {}", b.lrms, b.jobid)));
     lines.add("command", command(opened));
     lines.add("record", &record.id);
     lines.0
@@ -86,45 +83,24 @@ pub fn who(record: &Record) -> String {
 fn session(lines: &mut Lines, record: &Record, opened: &Opened, now: Moment) {
     lines.add("start", rfc3339(opened.start_unix_ns));
     match record.end_unix_ns {
-        Some(end) => lines.add(
-            "end",
-            rfc3339(end) + if record.estimated { " (estimated)" } else { "" },
-        ),
+        Some(end) => lines.add("end", rfc3339(end) + if record.estimated { " (estimated)" } else { "" }),
         None => lines.add("age", short_duration(now.0.saturating_sub(opened.start_unix_ns))),
     }
     subject(lines, &opened.payload);
-    lines.add(
-        "account",
-        format!("{}, gid {}{}", account(opened), opened.gid, groups(opened)),
-    );
+    lines.add("account", format!("{}, gid {}{}", account(opened), opened.gid, groups(opened)));
     lines.add("mapped by", &opened.policy_source);
     lines.add("host", &opened.host);
-    lines.some(
-        "batch job",
-        opened.batch.as_ref().map(|b| format!("{} {}", b.lrms, b.jobid)),
-    );
+    lines.some("batch job", opened.batch.as_ref().map(|b| format!("{} {}", b.lrms, b.jobid)));
     lines.some("ce", opened.ce.as_deref());
     lines.some("parent", opened.parent_id.as_deref());
     lines.add("caller", caller(opened.caller_uid, opened.caller_name.as_deref()));
     lines.some("pilot", opened.pilot_dn.as_deref());
-    lines.add(
-        "credential",
-        format!("sha256 {}, serial {}", opened.cred_sha256, opened.cred_serial),
-    );
-    lines.add(
-        "",
-        format!(
-            "ends {}",
-            rfc3339(opened.cred_not_after.saturating_mul(1_000_000_000))
-        ),
-    );
+    lines.add("credential", format!("sha256 {}, serial {}", opened.cred_sha256, opened.cred_serial));
+    lines.add("", format!("ends {}", rfc3339(opened.cred_not_after.saturating_mul(1_000_000_000))));
     lines.add("command", command(opened));
     lines.add("directory", &opened.cwd);
     lines.some("proxy", opened.target_proxy.as_deref());
-    let pid = record
-        .pid
-        .map(|pid| format!(", payload {pid}"))
-        .unwrap_or_default();
+    let pid = record.pid.map(|pid| format!(", payload {pid}")).unwrap_or_default();
     lines.add("pid", format!("supervisor {}{pid}", opened.supervisor_pid));
     lines.some("cgroup", opened.cgroup.as_deref());
     lines.some("glexec id", opened.glexec_id.as_deref());
@@ -142,15 +118,9 @@ fn refusal(lines: &mut Lines, denied: &Denied) {
     lines.some("account", denied.account.as_deref());
     lines.some("mapped by", denied.policy_source.as_deref());
     lines.add("host", &denied.host);
-    lines.some(
-        "batch job",
-        denied.batch.as_ref().map(|b| format!("{} {}", b.lrms, b.jobid)),
-    );
+    lines.some("batch job", denied.batch.as_ref().map(|b| format!("{} {}", b.lrms, b.jobid)));
     lines.add("caller", caller(denied.caller_uid, denied.caller_name.as_deref()));
-    lines.some(
-        "credential",
-        denied.cred_sha256.as_ref().map(|sum| format!("sha256 {sum}")),
-    );
+    lines.some("credential", denied.cred_sha256.as_ref().map(|sum| format!("sha256 {sum}")));
     lines.add("command", &denied.argv0);
     lines.some("glexec id", denied.glexec_id.as_deref());
 }
@@ -166,22 +136,11 @@ fn usage(lines: &mut Lines, usage: &Usage) {
     lines.add("wall time", short_duration(usage.wall_ns));
     let seconds = |us: u64| format!("{}.{:02} s", us / 1_000_000, us / 10_000 % 100);
     let (user, system) = (seconds(usage.cpu_user_us), seconds(usage.cpu_sys_us));
-    lines.add(
-        "cpu time",
-        format!("user {user}, system {system} ({})", usage.cpu_source),
-    );
+    lines.add("cpu time", format!("user {user}, system {system} ({})", usage.cpu_source));
     let kind = usage.mem_kind.as_deref().unwrap_or("unknown kind");
-    lines.some(
-        "memory",
-        usage
-            .mem_peak_bytes
-            .map(|n| format!("{} MiB at most ({kind})", n / (1024 * 1024))),
-    );
+    lines.some("memory", usage.mem_peak_bytes.map(|n| format!("{} MiB at most ({kind})", n / (1024 * 1024))));
     let io = usage.io_read_bytes.zip(usage.io_write_bytes);
-    lines.some(
-        "disk",
-        io.map(|(read, written)| format!("{read} bytes read, {written} bytes written")),
-    );
+    lines.some("disk", io.map(|(read, written)| format!("{read} bytes read, {written} bytes written")));
 }
 
 fn state_line(record: &Record) -> String {
@@ -189,32 +148,18 @@ fn state_line(record: &Record) -> String {
     match &record.exit {
         _ if record.state == State::Denied => text.push_str(&format!(" with exit code {}", exit(record))),
         Some(end) => {
-            end.code
-                .iter()
-                .for_each(|code| text.push_str(&format!(", exit code {code}")));
-            end.signal
-                .iter()
-                .for_each(|signal| text.push_str(&format!(", signal {signal}")));
-            end.killed_by
-                .iter()
-                .for_each(|by| text.push_str(&format!(", killed by {by}")));
-            end.lost
-                .iter()
-                .for_each(|cause| text.push_str(&format!(", {cause}")));
+            end.code.iter().for_each(|code| text.push_str(&format!(", exit code {code}")));
+            end.signal.iter().for_each(|signal| text.push_str(&format!(", signal {signal}")));
+            end.killed_by.iter().for_each(|by| text.push_str(&format!(", killed by {by}")));
+            end.lost.iter().for_each(|cause| text.push_str(&format!(", {cause}")));
             if end.leftovers > 0 {
                 text.push_str(&format!(", {} processes left over", end.leftovers));
             }
         }
         None => {}
     }
-    let notes = [
-        (record.clock_stepped, "clock stepped"),
-        (record.torn, "last line torn"),
-    ];
-    notes
-        .iter()
-        .filter(|(set, _)| *set)
-        .for_each(|(_, note)| text.push_str(&format!(", {note}")));
+    let notes = [(record.clock_stepped, "clock stepped"), (record.torn, "last line torn")];
+    notes.iter().filter(|(set, _)| *set).for_each(|(_, note)| text.push_str(&format!(", {note}")));
     text
 }
 
@@ -231,9 +176,5 @@ fn caller(uid: u32, name: Option<&str>) -> String {
 }
 
 fn command(opened: &Opened) -> String {
-    if opened.argv.is_empty() {
-        opened.argv0.clone()
-    } else {
-        opened.argv.join(" ")
-    }
+    if opened.argv.is_empty() { opened.argv0.clone() } else { opened.argv.join(" ") }
 }

@@ -21,24 +21,9 @@ struct Column {
 
 /// Who is last: a DN is the longest text, and its end says most.
 const COLUMNS: [Column; 11] = [
-    Column {
-        title: "ID",
-        most: 8,
-        wide_only: false,
-        cell: |r, _| r.id.clone(),
-    },
-    Column {
-        title: "START (UTC)",
-        most: 16,
-        wide_only: false,
-        cell: start,
-    },
-    Column {
-        title: "STATE",
-        most: 7,
-        wide_only: false,
-        cell: |r, _| state_name(r.state).to_owned(),
-    },
+    Column { title: "ID", most: 8, wide_only: false, cell: |r, _| r.id.clone() },
+    Column { title: "START (UTC)", most: 16, wide_only: false, cell: start },
+    Column { title: "STATE", most: 7, wide_only: false, cell: |r, _| state_name(r.state).to_owned() },
     Column {
         title: "ACCOUNT",
         most: 12,
@@ -51,50 +36,17 @@ const COLUMNS: [Column; 11] = [
         wide_only: true,
         cell: |r, _| uid(r).map_or("-".into(), |n| n.to_string()),
     },
-    Column {
-        title: "HOST",
-        most: 12,
-        wide_only: false,
-        cell: |r, _| host(r).to_owned(),
-    },
-    Column {
-        title: "VO",
-        most: 8,
-        wide_only: false,
-        cell: vo,
-    },
-    Column {
-        title: "WALL",
-        most: 7,
-        wide_only: false,
-        cell: wall,
-    },
-    Column {
-        title: "CPU",
-        most: 7,
-        wide_only: false,
-        cell: cpu,
-    },
-    Column {
-        title: "EXIT",
-        most: 6,
-        wide_only: false,
-        cell: |r, _| exit(r),
-    },
-    Column {
-        title: "DN",
-        most: usize::MAX,
-        wide_only: false,
-        cell: dn,
-    },
+    Column { title: "HOST", most: 12, wide_only: false, cell: |r, _| host(r).to_owned() },
+    Column { title: "VO", most: 8, wide_only: false, cell: vo },
+    Column { title: "WALL", most: 7, wide_only: false, cell: wall },
+    Column { title: "CPU", most: 7, wide_only: false, cell: cpu },
+    Column { title: "EXIT", most: 6, wide_only: false, cell: |r, _| exit(r) },
+    Column { title: "DN", most: usize::MAX, wide_only: false, cell: dn },
 ];
 
 /// The table with its title line; `None` as width cuts nothing and shows more columns.
 pub fn render(records: &[Record], width: Option<usize>, now: Moment) -> String {
-    let columns: Vec<&Column> = COLUMNS
-        .iter()
-        .filter(|c| width.is_none() || !c.wide_only)
-        .collect();
+    let columns: Vec<&Column> = COLUMNS.iter().filter(|c| width.is_none() || !c.wide_only).collect();
     let row = |record: &Record| -> Vec<String> {
         let cell = |c: &&Column| printable((c.cell)(record, now).as_bytes(), 8192);
         let cut = |c: &&Column, text: String| if width.is_some() { shorten(c, text) } else { text };
@@ -109,14 +61,7 @@ pub fn render(records: &[Record], width: Option<usize>, now: Moment) -> String {
 fn shorten(column: &Column, text: String) -> String {
     match column.title {
         // UUIDv7 begin with the time, so ids of one day differ at their ends only.
-        "ID" => text
-            .chars()
-            .rev()
-            .take(column.most)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-            .collect(),
+        "ID" => text.chars().rev().take(column.most).collect::<Vec<_>>().into_iter().rev().collect(),
         "HOST" => text.split('.').next().unwrap_or_default().to_owned(),
         _ => keep_start(&text, column.most),
     }
@@ -124,12 +69,7 @@ fn shorten(column: &Column, text: String) -> String {
 
 fn widths(rows: &[Vec<String>], limit: Option<usize>) -> Vec<usize> {
     let count = rows.first().map_or(0, Vec::len);
-    let widest = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
+    let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let mut widths: Vec<usize> = (0..count).map(widest).collect();
     if let (Some(limit), Some((last, others))) = (limit, widths.split_last_mut()) {
         let taken: usize = others.iter().map(|w| w + GAP.len()).sum();
@@ -162,24 +102,15 @@ fn keep_end(text: &str, most: usize) -> String {
     if count <= most {
         return text.to_owned();
     }
-    ['~']
-        .into_iter()
-        .chain(text.chars().skip(count - most + 1))
-        .collect()
+    ['~'].into_iter().chain(text.chars().skip(count - most + 1)).collect()
 }
 
 fn start(record: &Record, _: Moment) -> String {
-    record::time::rfc3339(record.start_unix_ns())
-        .replace('T', " ")
-        .chars()
-        .take(16)
-        .collect()
+    record::time::rfc3339(record.start_unix_ns()).replace('T', " ").chars().take(16).collect()
 }
 
 fn vo(record: &Record, _: Moment) -> String {
-    subject(record)
-        .and_then(|s| s.vo.clone())
-        .unwrap_or_else(|| "-".to_owned())
+    subject(record).and_then(|s| s.vo.clone()).unwrap_or_else(|| "-".to_owned())
 }
 
 fn dn(record: &Record, _: Moment) -> String {

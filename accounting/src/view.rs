@@ -87,11 +87,7 @@ pub struct Answer<'a, Q: Serialize> {
 impl<'a, Q: Serialize> Answer<'a, Q> {
     /// Puts question and records together.
     pub fn new(query: &'a Q, records: Vec<View<'a>>) -> Self {
-        Self {
-            query,
-            count: records.len(),
-            records,
-        }
+        Self { query, count: records.len(), records }
     }
 
     /// The answer on one line, with its newline.

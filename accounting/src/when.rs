@@ -28,20 +28,13 @@ impl Moment {
     /// # Errors
     /// Names the text and what can be written instead.
     pub fn parse(text: &str, now: Self) -> Result<Self, BadTime> {
-        let bad = |why: String| BadTime {
-            text: text.to_owned(),
-            why,
-        };
+        let bad = |why: String| BadTime { text: text.to_owned(), why };
         if text == "now" {
             return Ok(now);
         }
         if let Ok(age) = policy::duration::parse(text) {
             let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-            return now
-                .0
-                .checked_sub(age)
-                .map(Self)
-                .ok_or_else(|| bad("the age reaches before 1970".into()));
+            return now.0.checked_sub(age).map(Self).ok_or_else(|| bad("the age reaches before 1970".into()));
         }
         let parsed = match text.parse::<Timestamp>() {
             Ok(timestamp) => Ok(timestamp),
@@ -73,11 +66,12 @@ impl serde::Serialize for Moment {
     }
 }
 
-/// A duration in at most two units, such as `45s`, `12m05s`, `3h07m`, `2d04h`.
+/// A duration in at most two units, such as `2.8s`, `45s`, `12m05s`, `3h07m`, `2d04h`.
 pub fn short_duration(ns: u64) -> String {
     let seconds = ns / 1_000_000_000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
+        (0, 0, 0) if seconds < 10 => format!("{seconds}.{}s", ns / 100_000_000 % 10),
         (0, 0, 0) => format!("{seconds}s"),
         (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
         (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
@@ -96,10 +90,7 @@ mod tests {
     fn absolute_and_relative_times_are_understood() {
         let parse = |text| Moment::parse(text, NOW).unwrap();
         assert_eq!(parse("2026-07-01T09:00Z").to_string(), "2026-07-01T09:00:00Z");
-        assert_eq!(
-            parse("2026-07-01T09:00:30+02:00").to_string(),
-            "2026-07-01T07:00:30Z"
-        );
+        assert_eq!(parse("2026-07-01T09:00:30+02:00").to_string(), "2026-07-01T07:00:30Z");
         assert_eq!(parse("2026-07-01").to_string(), "2026-07-01T00:00:00Z");
         assert_eq!(parse("30d"), Moment(19_970 * DAY));
         assert_eq!(parse("now"), NOW);
@@ -107,16 +98,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_advice() {
-        for bad in [
-            "",
-            "yesterday",
-            "2026-07-01T09:00",
-            "30",
-            "-1d",
-            "1960-01-01",
-            "30000d",
-            "2026-13-01",
-        ] {
+        for bad in ["", "yesterday", "2026-07-01T09:00", "30", "-1d", "1960-01-01", "30000d", "2026-13-01"] {
             let error = Moment::parse(bad, NOW).unwrap_err().to_string();
             assert!(error.contains("write 2026-07-01T09:00Z"), "{bad}: {error}");
         }
@@ -127,7 +109,7 @@ mod tests {
         let of = |seconds: u64| short_duration(seconds * 1_000_000_000);
         assert_eq!(
             [of(0), of(45), of(725), of(11_220), of(187_200)],
-            ["0s", "45s", "12m05s", "3h07m", "2d04h"]
+            ["0.0s", "45s", "12m05s", "3h07m", "2d04h"]
         );
     }
 }

@@ -19,10 +19,7 @@ fn session(id: &str, start: u64) -> Opened {
     Opened {
         record_id: id.into(),
         host: "wn042.example.org".into(),
-        batch: Some(Batch {
-            lrms: "slurm".into(),
-            jobid: "4711".into(),
-        }),
+        batch: Some(Batch { lrms: "slurm".into(), jobid: "4711".into() }),
         caller_uid: 1000,
         caller_name: Some("pilot".into()),
         payload: Subject {
@@ -59,18 +56,10 @@ fn spool() -> TempDir {
         mem_kind: Some("cgroup_peak".into()),
         ..Usage::default()
     };
-    let exit = Exit {
-        code: Some(3),
-        ..Exit::default()
-    };
+    let exit = Exit { code: Some(3), ..Exit::default() };
     let end_unix_ns = START + HOUR;
     closed
-        .close(&Event::Close {
-            end_unix_ns,
-            usage: usage.into(),
-            exit: exit.into(),
-            clock_stepped: false,
-        })
+        .close(&Event::Close { end_unix_ns, usage: usage.into(), exit: exit.into(), clock_stepped: false })
         .unwrap();
     drop(spool.open(&session(RUNNING, START + 2 * HOUR)).unwrap());
     let denied = Denied {
@@ -86,12 +75,7 @@ fn spool() -> TempDir {
 }
 
 fn accounting(spool: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_accounting"))
-        .arg("--spool")
-        .arg(spool)
-        .args(args)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_accounting")).arg("--spool").arg(spool).args(args).output().unwrap()
 }
 
 fn text(spool: &Path, code: i32, args: &[&str]) -> String {
@@ -109,10 +93,7 @@ fn found(spool: &Path, args: &[&str]) -> Vec<String> {
     let answer = json(spool, 0, args);
     let records = answer["records"].as_array().unwrap();
     assert_eq!(answer["count"], records.len());
-    records
-        .iter()
-        .map(|r| r["record_id"].as_str().unwrap().to_owned())
-        .collect()
+    records.iter().map(|r| r["record_id"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -122,10 +103,7 @@ fn list_shows_everything_and_fits_a_hundred_columns() {
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 4, "{table}");
     assert!(lines[0].starts_with("ID        START (UTC)"), "{table}");
-    assert!(
-        lines[1].starts_with("0000aaaa  2026-07-01 08:30  closed"),
-        "{table}"
-    );
+    assert!(lines[1].starts_with("0000aaaa  2026-07-01 08:30  closed"), "{table}");
     for part in ["cms017", "wn042 ", "1h00m", "51m00s", " 3 ", "CN=Ada Analyst"] {
         assert!(lines[1].contains(part), "{part:?} in {table}");
     }
@@ -140,16 +118,7 @@ fn list_filters() {
     assert_eq!(find(&[]), [CLOSED, RUNNING, DENIED]);
     assert_eq!(find(&["--dn", ADA]), [CLOSED, RUNNING]);
     assert_eq!(
-        find(&[
-            "--fqan",
-            "/cms",
-            "--vo",
-            "cms",
-            "--uid",
-            "51017",
-            "--until",
-            "2026-07-01T10:00Z"
-        ]),
+        find(&["--fqan", "/cms", "--vo", "cms", "--uid", "51017", "--until", "2026-07-01T10:00Z"]),
         [CLOSED]
     );
     assert_eq!(find(&["--running"]), [RUNNING]);
@@ -161,11 +130,7 @@ fn list_filters() {
 #[test]
 fn json_names_the_question_and_every_unit() {
     let spool = spool();
-    let answer = json(
-        spool.path(),
-        0,
-        &["list", "--json", "--since", "2026-07-01", "--account", "cms017"],
-    );
+    let answer = json(spool.path(), 0, &["list", "--json", "--since", "2026-07-01", "--account", "cms017"]);
     assert_eq!(answer["query"]["since_utc"], "2026-07-01T00:00:00Z");
     let record = &answer["records"][0];
     assert_eq!(record["state"], "closed");
@@ -173,25 +138,13 @@ fn json_names_the_question_and_every_unit() {
         (&record["start_utc"], &record["end_utc"]),
         (&"2026-07-01T08:30:00Z".into(), &"2026-07-01T09:30:00Z".into())
     );
-    assert_eq!(
-        (&record["usage"]["wall_ns"], &record["exit"]["code"]),
-        (&HOUR.into(), &3.into())
-    );
+    assert_eq!((&record["usage"]["wall_ns"], &record["exit"]["code"]), (&HOUR.into(), &3.into()));
     let units = ["_ns", "_us", "_unix_s", "_utc", "_bytes"];
-    for time in [
-        "start",
-        "end",
-        "wall",
-        "cpu_user",
-        "cpu_sys",
-        "cred_not_after",
-        "mem_peak",
-        "start_boottime",
-    ] {
+    for time in
+        ["start", "end", "wall", "cpu_user", "cpu_sys", "cred_not_after", "mem_peak", "start_boottime"]
+    {
         assert!(
-            all_keys(record)
-                .iter()
-                .any(|k| units.iter().any(|u| k.starts_with(time) && k.ends_with(u))),
+            all_keys(record).iter().any(|k| units.iter().any(|u| k.starts_with(time) && k.ends_with(u))),
             "{time}"
         );
         assert!(!all_keys(record).contains(&time.to_owned()), "{time} has no unit");
@@ -202,19 +155,14 @@ fn all_keys(value: &Value) -> Vec<String> {
     let Value::Object(map) = value else {
         return Vec::new();
     };
-    map.iter()
-        .flat_map(|(key, inner)| [vec![key.clone()], all_keys(inner)].concat())
-        .collect()
+    map.iter().flat_map(|(key, inner)| [vec![key.clone()], all_keys(inner)].concat()).collect()
 }
 
 #[test]
 fn who_answers_by_interval_and_host() {
     let spool = spool();
     let who = |host: &str, at: &str| {
-        accounting(
-            spool.path(),
-            &["who", "--uid", "51017", "--host", host, "--at", at],
-        )
+        accounting(spool.path(), &["who", "--uid", "51017", "--host", host, "--at", at])
     };
     let answer = who("wn042", "2026-07-01T09:00Z");
     let said = String::from_utf8(answer.stdout).unwrap();
@@ -222,16 +170,8 @@ fn who_answers_by_interval_and_host() {
     for part in [ADA, "slurm 4711", "pilot (uid 1000)", "/bin/sh job.sh", CLOSED] {
         assert!(said.contains(part), "{part:?} in {said}");
     }
-    assert_eq!(
-        who("wn042.example.org", "2026-07-01T09:30:00Z").status.code(),
-        Some(0),
-        "the end counts"
-    );
-    assert_eq!(
-        who("wn042", "2026-07-01T09:30:01Z").status.code(),
-        Some(1),
-        "between two sessions"
-    );
+    assert_eq!(who("wn042.example.org", "2026-07-01T09:30:00Z").status.code(), Some(0), "the end counts");
+    assert_eq!(who("wn042", "2026-07-01T09:30:01Z").status.code(), Some(1), "between two sessions");
     assert_eq!(who("wn042", "now").status.code(), Some(0), "one runs");
     assert_eq!(who("wn043", "2026-07-01T09:00Z").status.code(), Some(1));
     assert_eq!(who("wn042", "noon").status.code(), Some(2));
@@ -241,22 +181,15 @@ fn who_answers_by_interval_and_host() {
 fn show_takes_any_unique_part_of_an_id() {
     let spool = spool();
     for part in [CLOSED, "0000AAAA", "019fb000-0000"] {
-        assert!(
-            text(spool.path(), 0, &["show", part]).contains("closed, exit code 3"),
-            "{part}"
-        );
+        assert!(text(spool.path(), 0, &["show", part]).contains("closed, exit code 3"), "{part}");
     }
     assert!(text(spool.path(), 0, &["show", "cccc"]).contains("the DN is banned"));
     assert!(text(spool.path(), 1, &["show", "019fb000"]).contains("several"));
     assert!(text(spool.path(), 1, &["show", "ffffffff"]).contains("no record"));
     text(spool.path(), 2, &["show", "a"]);
     let answer = json(spool.path(), 0, &["show", CLOSED, "--json", "--events"]);
-    let events: Vec<_> = answer["records"][0]["events"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|e| &e["event"])
-        .collect();
+    let events: Vec<_> =
+        answer["records"][0]["events"].as_array().unwrap().iter().map(|e| &e["event"]).collect();
     assert_eq!(events, ["open", "exec", "close"]);
     assert!(text(spool.path(), 0, &["show", CLOSED, "--events"]).contains(r#""pid":48211"#));
 }
@@ -270,17 +203,10 @@ fn a_damaged_record_is_named_and_hides_no_other() {
     std::fs::write(&file, bytes).unwrap();
     let output = accounting(spool.path(), &["list", "--json"]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains(&format!("{}:1: ", file.display()))
-    );
+    assert!(String::from_utf8(output.stderr).unwrap().contains(&format!("{}:1: ", file.display())));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["count"], 2);
-    assert_eq!(
-        json(spool.path(), 3, &["verify", "--json"])["damaged"][0]["line"],
-        1
-    );
+    assert_eq!(json(spool.path(), 3, &["verify", "--json"])["damaged"][0]["line"], 1);
     assert_eq!(accounting(spool.path(), &["show", CLOSED]).status.code(), Some(3));
 }
 

@@ -25,12 +25,7 @@ pub fn groups(user: &User) -> Result<Vec<u32>, String> {
 /// The account as a caller of `glexec`.
 pub fn caller(user: &User) -> Result<Caller, String> {
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
-    Ok(Caller {
-        name: AccountName::parse(&user.name).ok(),
-        uid,
-        gid,
-        groups: groups(user)?,
-    })
+    Ok(Caller { name: AccountName::parse(&user.name).ok(), uid, gid, groups: groups(user)? })
 }
 
 /// The account as one that a payload may get.
@@ -38,22 +33,12 @@ pub fn account(user: &User) -> Result<Account, String> {
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
     let name = AccountName::parse(&user.name).map_err(|e| e.to_string())?;
     let groups = groups(user)?.into_iter().filter(|g| *g != gid).collect();
-    Ok(Account {
-        name,
-        uid,
-        gid,
-        groups,
-        home: user.dir.clone(),
-    })
+    Ok(Account { name, uid, gid, groups, home: user.dir.clone() })
 }
 
 /// Names of all accounts that stand in `/etc/passwd` itself; a directory service is not enumerated.
 pub fn local_names() -> std::io::Result<Vec<String>> {
     let text = std::fs::read_to_string("/etc/passwd")?;
     let name = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
-    Ok(text
-        .lines()
-        .map(name)
-        .filter(|n| !n.is_empty() && !n.starts_with(['#', '+', '-']))
-        .collect())
+    Ok(text.lines().map(name).filter(|n| !n.is_empty() && !n.starts_with(['#', '+', '-'])).collect())
 }

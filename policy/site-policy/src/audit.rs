@@ -28,11 +28,7 @@ pub enum Distrust {
     /// This account may not look at it: what happened.
     Hidden(String),
     /// This component is in the way: what is wrong with it, and the remedy.
-    Component {
-        at: PathBuf,
-        what: String,
-        remedy: String,
-    },
+    Component { at: PathBuf, what: String, remedy: String },
 }
 
 /// Walks the path; `also_owner` may own its last component besides root.
@@ -53,11 +49,7 @@ pub fn audit(path: &Path, kind: Kind, also_owner: Option<u32>) -> Result<(), Dis
             push_front(&target, &mut rest);
             continue;
         }
-        let (kind, owner) = if rest.is_empty() {
-            (kind, also_owner)
-        } else {
-            (Kind::Directory, None)
-        };
+        let (kind, owner) = if rest.is_empty() { (kind, also_owner) } else { (Kind::Directory, None) };
         judge(&next, &metadata, kind, owner)?;
         here = if name == ".." { parent(&here) } else { next };
     }
@@ -71,10 +63,7 @@ fn parent(path: &Path) -> PathBuf {
 fn look(path: &Path) -> Result<Metadata, Distrust> {
     fs::symlink_metadata(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => Distrust::Missing,
-        _ => Distrust::Hidden(format!(
-            "{}: cannot be looked at: {e}; run this as root",
-            path.display()
-        )),
+        _ => Distrust::Hidden(format!("{}: cannot be looked at: {e}; run this as root", path.display())),
     })
 }
 
@@ -92,11 +81,7 @@ fn judge(path: &Path, metadata: &Metadata, kind: Kind, also_owner: Option<u32>) 
         Kind::Directory => metadata.is_dir(),
     };
     if !right {
-        let wanted = if kind == Kind::File {
-            "is not a regular file"
-        } else {
-            "is not a directory"
-        };
+        let wanted = if kind == Kind::File { "is not a regular file" } else { "is not a directory" };
         return Err(component(path, wanted.to_owned(), "name another path".into()));
     }
     if metadata.uid() != 0 && Some(metadata.uid()) != also_owner {
@@ -104,10 +89,8 @@ fn judge(path: &Path, metadata: &Metadata, kind: Kind, also_owner: Option<u32>) 
         return Err(component(path, what, format!("chown root {}", path.display())));
     }
     if metadata.mode() & 0o022 != 0 {
-        let what = format!(
-            "mode {:04o} lets others write, so root does not trust it",
-            metadata.mode() & 0o7777
-        );
+        let what =
+            format!("mode {:04o} lets others write, so root does not trust it", metadata.mode() & 0o7777);
         // Nobody wants a /tmp without its mode.
         let remedy = match metadata.mode() & 0o1000 {
             0 => format!("chmod go-w {}", path.display()),
@@ -119,11 +102,7 @@ fn judge(path: &Path, metadata: &Metadata, kind: Kind, also_owner: Option<u32>) 
 }
 
 fn component(at: &Path, what: String, remedy: String) -> Distrust {
-    Distrust::Component {
-        at: at.to_owned(),
-        what,
-        remedy,
-    }
+    Distrust::Component { at: at.to_owned(), what, remedy }
 }
 
 fn push_front(path: &Path, rest: &mut VecDeque<OsString>) {
@@ -160,17 +139,11 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart() {
-        assert!(matches!(
-            audit(Path::new("/etc"), Kind::File, None),
-            Err(Distrust::Component { .. })
-        ));
+        assert!(matches!(audit(Path::new("/etc"), Kind::File, None), Err(Distrust::Component { .. })));
         assert!(matches!(
             audit(Path::new("/etc/passwd"), Kind::Directory, None),
             Err(Distrust::Component { .. })
         ));
-        assert_eq!(
-            audit(Path::new("/etc/no-such-file"), Kind::File, None),
-            Err(Distrust::Missing)
-        );
+        assert_eq!(audit(Path::new("/etc/no-such-file"), Kind::File, None), Err(Distrust::Missing));
     }
 }

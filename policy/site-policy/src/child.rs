@@ -27,16 +27,9 @@ pub fn map(libexec: &Path, request: &MapRequest) -> Result<MapReply, String> {
 fn talk(program: &Path, frame: Vec<u8>) -> Result<Vec<u8>, String> {
     let failed = |why: String| format!("{}: {why}", program.display());
     let mut command = Command::new(program);
-    command
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     drop_root(&mut command)?;
-    let mut child = command
-        .spawn()
-        .map_err(|e| failed(format!("cannot be started: {e}")))?;
+    let mut child = command.spawn().map_err(|e| failed(format!("cannot be started: {e}")))?;
     // The child reads everything before it answers, but it may die before: a closed pipe shows in its exit code.
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(&frame);

@@ -13,15 +13,9 @@ pub struct ConfError {
 pub fn parse(text: &str) -> Result<GlexecConf, ConfError> {
     GlexecConf::parse(text).map_err(|error| {
         let said = error.to_string();
-        let rest = said
-            .strip_prefix(GLEXEC_CONF)
-            .and_then(|t| t.strip_prefix(':'))
-            .unwrap_or(&said);
+        let rest = said.strip_prefix(GLEXEC_CONF).and_then(|t| t.strip_prefix(':')).unwrap_or(&said);
         let (line, reason) = rest.split_once(": ").unwrap_or(("", rest));
-        ConfError {
-            line: line.parse().ok().filter(|n| *n > 0),
-            reason: reason.to_owned(),
-        }
+        ConfError { line: line.parse().ok().filter(|n| *n > 0), reason: reason.to_owned() }
     })
 }
 

@@ -34,21 +34,14 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", one_line(&self.file.to_string_lossy()))?;
-        [self.line, self.column]
-            .iter()
-            .flatten()
-            .try_for_each(|number| write!(f, ":{number}"))?;
+        [self.line, self.column].iter().flatten().try_for_each(|number| write!(f, ":{number}"))?;
         let severity = match self.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
             Severity::Note => "note",
         };
         write!(f, ": {severity}: {}", one_line(&self.what))?;
-        if self.remedy.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "; {}", one_line(&self.remedy))
-        }
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", one_line(&self.remedy)) }
     }
 }
 
@@ -83,14 +76,7 @@ impl<'a> About<'a> {
         remedy: impl Into<String>,
     ) {
         let (file, what, remedy) = (self.file.to_owned(), what.into(), remedy.into());
-        self.found.push(Finding {
-            file,
-            line,
-            column: None,
-            severity,
-            what,
-            remedy,
-        });
+        self.found.push(Finding { file, line, column: None, severity, what, remedy });
     }
 }
 

@@ -42,10 +42,7 @@ fn main() -> ExitCode {
     };
     let reply = reply.unwrap_or_else(|reason| {
         eprintln!("site-policy: {reason}");
-        Reply {
-            text: String::new(),
-            code: UNREADABLE,
-        }
+        Reply { text: String::new(), code: UNREADABLE }
     });
     match std::io::stdout().lock().write_all(reply.text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -49,47 +49,28 @@ fn ban_file(ban: &ConfiguredPath, found: &mut Vec<Finding>) {
     if !ban.explicit && !ban.path.exists() {
         return;
     }
-    if trusted(
-        &ban.path,
-        Kind::File,
-        None,
-        "create it, empty if nobody is banned",
-        found,
-    ) {
+    if trusted(&ban.path, Kind::File, None, "create it, empty if nobody is banned", found) {
         let Some(text) = read(&ban.path, found) else {
             return;
         };
-        lines(
-            &ban.path,
-            &text,
-            Sort::Ban,
-            &mut Accounts::default(),
-            &mut Limited::new(&ban.path, found),
-        );
+        lines(&ban.path, &text, Sort::Ban, &mut Accounts::default(), &mut Limited::new(&ban.path, found));
     }
 }
 
 fn file(site: &Site<'_>, path: &Path, sort: Sort, found: &mut Vec<Finding>) {
     let Some(text) = read(path, found) else { return };
-    let mut accounts = Accounts {
-        site: Some(site),
-        known: HashMap::new(),
-    };
+    let mut accounts = Accounts { site: Some(site), known: HashMap::new() };
     lines(path, &text, sort, &mut accounts, &mut Limited::new(path, found));
 }
 
 fn read(path: &Path, found: &mut Vec<Finding>) -> Option<String> {
     let read = std::fs::read_to_string(path);
-    read.inspect_err(|e| About::new(path, found).error(format!("cannot be read as UTF-8 text: {e}"), ""))
-        .ok()
+    read.inspect_err(|e| About::new(path, found).error(format!("cannot be read as UTF-8 text: {e}"), "")).ok()
 }
 
 fn lines(path: &Path, text: &str, sort: Sort, accounts: &mut Accounts<'_>, out: &mut Limited<'_>) {
     if let Err(error) = Mapfile::parse(text) {
-        let what = format!(
-            "{}: the whole file is unusable and calls end with 202",
-            error.reason
-        );
+        let what = format!("{}: the whole file is unusable and calls end with 202", error.reason);
         About::new(path, out.found).add(Some(error.line), Severity::Error, what, "close the quote");
         return;
     }
@@ -159,27 +140,15 @@ impl Accounts<'_> {
         match account {
             None => {
                 let what = "names no account, or only a pool: the line is skipped";
-                out.add(
-                    line,
-                    Severity::Warning,
-                    what,
-                    "name an account; pools are not leased",
-                );
+                out.add(line, Severity::Warning, what, "name an account; pools are not leased");
             }
             Some(Err(malformed)) => {
-                out.add(
-                    line,
-                    Severity::Error,
-                    malformed.to_string(),
-                    "calls of this user end with 202",
-                );
+                out.add(line, Severity::Error, malformed.to_string(), "calls of this user end with 202");
             }
             Some(Ok(name)) => {
                 let site = self.site;
-                let doubt = self
-                    .known
-                    .entry(name)
-                    .or_insert_with_key(|name| site.and_then(|s| doubt(s, name)));
+                let doubt =
+                    self.known.entry(name).or_insert_with_key(|name| site.and_then(|s| doubt(s, name)));
                 if let Some((what, remedy)) = doubt {
                     out.add(line, Severity::Warning, what.clone(), remedy);
                 }
@@ -192,17 +161,11 @@ impl Accounts<'_> {
 fn doubt(site: &Site<'_>, name: &AccountName) -> Option<(String, &'static str)> {
     match accounts::by_name(name.as_str()) {
         Err(why) => Some((why, "check nsswitch.conf")),
-        Ok(None) => Some((
-            format!("{name} is not an account of this host"),
-            "create it, or remove the line",
-        )),
+        Ok(None) => Some((format!("{name} is not an account of this host"), "create it, or remove the line")),
         Ok(Some(user)) => {
             let allowed = &site.policy.accounts;
             let listed = allowed.uids.contains(user.uid.as_raw()) || allowed.names.contains(name);
-            let what = format!(
-                "{name} has uid {}, which [accounts] allow does not list",
-                user.uid
-            );
+            let what = format!("{name} has uid {}, which [accounts] allow does not list", user.uid);
             (!listed).then_some((what, "list it, or remove the line"))
         }
     }
@@ -217,11 +180,7 @@ struct Limited<'a> {
 
 impl<'a> Limited<'a> {
     fn new(path: &'a Path, found: &'a mut Vec<Finding>) -> Self {
-        Self {
-            path,
-            found,
-            added: 0,
-        }
+        Self { path, found, added: 0 }
     }
 
     fn add(&mut self, line: usize, severity: Severity, what: impl Into<String>, remedy: &str) {
@@ -260,11 +219,7 @@ mod tests {
             assert_eq!(key(line), expected, "{line}");
             if let Some(key) = expected {
                 let account = mapped(line, key, Sort::Dn).unwrap().unwrap().unwrap();
-                assert_eq!(
-                    account.as_str(),
-                    "a",
-                    "the parser finds the account under this key: {line}"
-                );
+                assert_eq!(account.as_str(), "a", "the parser finds the account under this key: {line}");
             }
         }
     }
@@ -274,13 +229,7 @@ mod tests {
         let text = "\"/CN=A\" alice\nCN=B bob\n\"/CN=C\" .pool\n\"/CN=A\" other\n\"/CN=D\" ro:ot\n";
         let mut found = Vec::new();
         let path = Path::new("map");
-        lines(
-            path,
-            text,
-            Sort::Dn,
-            &mut Accounts::default(),
-            &mut Limited::new(path, &mut found),
-        );
+        lines(path, text, Sort::Dn, &mut Accounts::default(), &mut Limited::new(path, &mut found));
         let found: Vec<_> = found.iter().map(|f| (f.line.unwrap(), f.severity)).collect();
         use Severity::{Error, Warning};
         assert_eq!(found, [(2, Warning), (3, Warning), (4, Warning), (5, Error)]);
@@ -291,13 +240,7 @@ mod tests {
         let text = "x y\n".repeat(100) + "\"/CN=D\" ro:ot\n";
         let mut found = Vec::new();
         let path = Path::new("map");
-        lines(
-            path,
-            &text,
-            Sort::Dn,
-            &mut Accounts::default(),
-            &mut Limited::new(path, &mut found),
-        );
+        lines(path, &text, Sort::Dn, &mut Accounts::default(), &mut Limited::new(path, &mut found));
         assert_eq!(found.len(), SHOWN + 2);
         assert!(found[SHOWN + 1].what.starts_with("80 more"));
     }

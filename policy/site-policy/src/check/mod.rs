@@ -36,12 +36,7 @@ pub fn run(args: &CheckArgs) -> Result<Reply, String> {
     let conf = conf(&args.places.glexec_conf, child_uid, &mut found)?;
     if let (Some(policy), Some(conf)) = (policy, conf) {
         let (policy_file, libexec) = (args.policy.as_path(), args.places.libexec.as_path());
-        let site = Site {
-            policy,
-            policy_file,
-            conf,
-            libexec,
-        };
+        let site = Site { policy, policy_file, conf, libexec };
         people::check(&site, &mut found)?;
         mapfiles::check(&site, &mut found);
         places::check(&site, &mut found);
@@ -64,19 +59,10 @@ fn reply(args: &CheckArgs, findings: Vec<Finding>) -> Result<Reply, String> {
     let code = u8::from(errors > 0);
     if args.json {
         let (policy, glexec_conf) = (args.policy.as_path(), args.places.glexec_conf.as_path());
-        let report = Report {
-            policy,
-            glexec_conf,
-            errors,
-            warnings,
-            findings,
-        };
+        let report = Report { policy, glexec_conf, errors, warnings, findings };
         let text = serde_json::to_string(&report)
             .map_err(|e| format!("the findings cannot be written as JSON: {e}"))?;
-        return Ok(Reply {
-            text: text + "\n",
-            code,
-        });
+        return Ok(Reply { text: text + "\n", code });
     }
     let mut text: String = findings.iter().map(|f| format!("{f}\n")).collect();
     text.push_str(&format!("{errors} errors, {warnings} warnings\n"));
@@ -89,22 +75,13 @@ fn policy(file: &Path, found: &mut Vec<Finding>) -> Result<Option<SitePolicy>, S
     match SitePolicy::parse(file, &text) {
         Ok(policy) => {
             let warnings = policy.warnings();
-            warnings
-                .into_iter()
-                .for_each(|what| About::new(file, found).warning(what, ""));
+            warnings.into_iter().for_each(|what| About::new(file, found).warning(what, ""));
             Ok(Some(policy))
         }
         Err(error) => {
             let (line, column) = error.position.unzip();
             let (what, remedy) = (error.reason, String::new());
-            found.push(Finding {
-                file: error.file,
-                line,
-                column,
-                severity: Severity::Error,
-                what,
-                remedy,
-            });
+            found.push(Finding { file: error.file, line, column, severity: Severity::Error, what, remedy });
             Ok(None)
         }
     }
@@ -119,10 +96,7 @@ fn conf(file: &Path, child_uid: Option<u32>, found: &mut Vec<Finding>) -> Result
             return Ok(Some(GlexecConf::default()));
         }
         Err(e) => {
-            return Err(format!(
-                "{}: cannot be read: {e}; run this as root",
-                file.display()
-            ));
+            return Err(format!("{}: cannot be read: {e}; run this as root", file.display()));
         }
     };
     trusted(file, Kind::File, child_uid, "", found);
@@ -130,12 +104,7 @@ fn conf(file: &Path, child_uid: Option<u32>, found: &mut Vec<Finding>) -> Result
     match crate::conf::parse(&text) {
         Ok(conf) => {
             for (line, what) in &conf.warnings {
-                about.add(
-                    Some(*line),
-                    Severity::Warning,
-                    what,
-                    "remove it or correct its spelling",
-                );
+                about.add(Some(*line), Severity::Warning, what, "remove it or correct its spelling");
             }
             for (key, _) in conf.replaced.iter().filter(|(_, value)| !value.is_empty()) {
                 let what = format!("{key} has no effect: policy.toml takes the place of LCAS and LCMAPS");
@@ -154,11 +123,7 @@ fn conf(file: &Path, child_uid: Option<u32>, found: &mut Vec<Finding>) -> Result
 fn trusted(path: &Path, kind: Kind, also: Option<u32>, if_missing: &str, found: &mut Vec<Finding>) -> bool {
     // A missing file is said to be missing, even where it could not be trusted either.
     let missing = fs::metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
-    let verdict = if missing {
-        Err(Distrust::Missing)
-    } else {
-        audit(path, kind, also)
-    };
+    let verdict = if missing { Err(Distrust::Missing) } else { audit(path, kind, also) };
     match verdict {
         Ok(()) => true,
         Err(Distrust::Missing) => {
@@ -170,11 +135,7 @@ fn trusted(path: &Path, kind: Kind, also: Option<u32>, if_missing: &str, found: 
             true
         }
         Err(Distrust::Component { at, what, remedy }) => {
-            let what = if at == path {
-                what
-            } else {
-                format!("{} {what}", at.display())
-            };
+            let what = if at == path { what } else { format!("{} {what}", at.display()) };
             About::new(path, found).error(what, remedy);
             true
         }

@@ -21,10 +21,7 @@ pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) -> Result<(), Str
 /// The accounts of `/etc/passwd`. Those of a directory service are not enumerated, only looked up by name.
 fn local_accounts() -> Result<Vec<User>, String> {
     let names = accounts::local_names().map_err(|e| format!("/etc/passwd: {e}"))?;
-    let users = names
-        .iter()
-        .map(|name| accounts::by_name(name))
-        .collect::<Result<Vec<_>, _>>()?;
+    let users = names.iter().map(|name| accounts::by_name(name)).collect::<Result<Vec<_>, _>>()?;
     Ok(users.into_iter().flatten().collect())
 }
 
@@ -52,9 +49,8 @@ fn callers(site: &Site<'_>, local: &[User], found: &mut Vec<Finding>) -> Result<
                 Some(user) => caller_is_no_payload(site, &user, &mut about),
             },
             CallerPattern::Pool(base) => {
-                let members = local
-                    .iter()
-                    .filter(|u| AccountName::parse(&u.name).is_ok_and(|n| pattern.matches(&n)));
+                let members =
+                    local.iter().filter(|u| AccountName::parse(&u.name).is_ok_and(|n| pattern.matches(&n)));
                 let mut members = members.peekable();
                 if members.peek().is_none() {
                     let what = format!("caller pool .{base} has no member in /etc/passwd");
@@ -69,14 +65,10 @@ fn callers(site: &Site<'_>, local: &[User], found: &mut Vec<Finding>) -> Result<
 
 fn caller_is_no_payload(site: &Site<'_>, user: &User, about: &mut About<'_>) {
     if site.policy.accounts.uids.contains(user.uid.as_raw()) {
-        let what = format!(
-            "caller {} has uid {}, which [accounts] allow gives to payloads",
-            user.name, user.uid
-        );
-        about.error(
-            what,
-            "every call of it would be refused as nested; take its uid out of [accounts] allow",
-        );
+        let what =
+            format!("caller {} has uid {}, which [accounts] allow gives to payloads", user.name, user.uid);
+        about
+            .error(what, "every call of it would be refused as nested; take its uid out of [accounts] allow");
     }
 }
 
@@ -122,10 +114,7 @@ fn payload_account(site: &Site<'_>, user: &User, about: &mut About<'_>) -> Resul
         about.error(what, "name another account");
     }
     let named = |p: &&CallerPattern| **p != CallerPattern::Anybody;
-    if patterns(site)
-        .filter(named)
-        .any(|p| AccountName::parse(name).is_ok_and(|n| p.matches(&n)))
-    {
+    if patterns(site).filter(named).any(|p| AccountName::parse(name).is_ok_and(|n| p.matches(&n))) {
         let what = format!("{name} is both a caller and a payload account");
         about.error(what, "a caller is never given to a payload; use two accounts");
     }
@@ -137,9 +126,7 @@ fn groups(site: &Site<'_>, users: &[&User], about: &mut About<'_>) -> Result<(),
     let mut bad = Vec::new();
     for user in users {
         let gids = accounts::groups(user)?;
-        let unlisted = gids
-            .into_iter()
-            .find(|gid| *gid == 0 || !site.policy.accounts.gids.contains(*gid));
+        let unlisted = gids.into_iter().find(|gid| *gid == 0 || !site.policy.accounts.gids.contains(*gid));
         bad.extend(unlisted.map(|gid| (user.name.as_str(), gid)));
     }
     if let [(name, gid), ..] = bad.as_slice() {
@@ -149,10 +136,7 @@ fn groups(site: &Site<'_>, users: &[&User], about: &mut About<'_>) -> Result<(),
         };
         let what =
             format!("{name} is in group {gid}, not listed in [accounts] gids{others}: mapping to it fails");
-        about.warning(
-            what,
-            "add the group to [accounts] gids, or take the account out of the group",
-        );
+        about.warning(what, "add the group to [accounts] gids, or take the account out of the group");
     }
     Ok(())
 }
@@ -162,26 +146,14 @@ fn child_account(site: &Site<'_>, found: &mut Vec<Finding>) {
     let user = accounts::by_name(CHILD_ACCOUNT).ok().flatten();
     let remedy = "useradd --system --user-group --home-dir / --shell /usr/sbin/nologin glexec";
     let Some(user) = user else {
-        about.error(
-            "account glexec does not exist; without it every call ends with 202",
-            remedy,
-        );
+        about.error("account glexec does not exist; without it every call ends with 202", remedy);
         return;
     };
     if user.uid.is_root() || user.gid.as_raw() == 0 {
-        about.error(
-            "account glexec has the rights of root",
-            "give it a uid and gid of its own",
-        );
+        about.error("account glexec has the rights of root", "give it a uid and gid of its own");
     }
     if site.policy.accounts.uids.contains(user.uid.as_raw()) {
-        let what = format!(
-            "account glexec has uid {}, which [accounts] allow gives to payloads",
-            user.uid
-        );
-        about.error(
-            what,
-            "a payload could interfere with verification; give glexec a system uid",
-        );
+        let what = format!("account glexec has uid {}, which [accounts] allow gives to payloads", user.uid);
+        about.error(what, "a payload could interfere with verification; give glexec a system uid");
     }
 }

@@ -41,31 +41,20 @@ fn trust(site: &Site<'_>, found: &mut Vec<Finding>) {
     } else {
         let mut about = About::new(&trust.voms_dir, found);
         let what = "does not exist: proxies with VOMS attributes are refused";
-        about.warning(
-            what,
-            "install the LSC files of your VOs, or correct [trust] voms_dir",
-        );
+        about.warning(what, "install the LSC files of your VOs, or correct [trust] voms_dir");
     }
 }
 
 fn ca_dir(dir: &Path, found: &mut Vec<Finding>) {
     let mut about = About::new(dir, found);
     match fs::read_dir(dir) {
-        Err(e) => about.error(
-            format!("cannot be read: {e}"),
-            "glexec-verify reads it as account glexec; chmod a+rx",
-        ),
+        Err(e) => about
+            .error(format!("cannot be read: {e}"), "glexec-verify reads it as account glexec; chmod a+rx"),
         Ok(entries) => {
             let names: Vec<_> = entries.flatten().map(|e| e.file_name()).collect();
-            if !names
-                .iter()
-                .any(|n| n.to_str().is_some_and(is_hashed_certificate))
-            {
+            if !names.iter().any(|n| n.to_str().is_some_and(is_hashed_certificate)) {
                 let remedy = "install the CA certificates under their hash, as openssl rehash does";
-                about.error(
-                    "holds no CA certificate (HASH.0): every credential is refused",
-                    remedy,
-                );
+                about.error("holds no CA certificate (HASH.0): every credential is refused", remedy);
             }
         }
     }
@@ -109,10 +98,7 @@ fn options_of(mountinfo: &str, path: &Path) -> Option<String> {
         Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
     };
     let mounts = mountinfo.lines().filter_map(point_and_options);
-    mounts
-        .filter(|(point, _)| path.starts_with(point))
-        .max_by_key(|(point, _)| point.len())
-        .map(|(_, o)| o)
+    mounts.filter(|(point, _)| path.starts_with(point)).max_by_key(|(point, _)| point.len()).map(|(_, o)| o)
 }
 
 fn executable(metadata: &Metadata, about: &mut About<'_>) {
@@ -122,12 +108,7 @@ fn executable(metadata: &Metadata, about: &mut About<'_>) {
 }
 
 fn helpers(site: &Site<'_>, found: &mut Vec<Finding>) {
-    let asks_service = site
-        .policy
-        .mapping
-        .order
-        .iter()
-        .any(|s| matches!(s, MapSource::Service(_)));
+    let asks_service = site.policy.mapping.order.iter().any(|s| matches!(s, MapSource::Service(_)));
     for (name, needed) in [("glexec-verify", true), ("glexec-map", asks_service)] {
         let path = site.libexec.join(name);
         let if_missing = "install it; without it calls end with 202";
@@ -152,15 +133,10 @@ fn services(site: &Site<'_>, found: &mut Vec<Finding>) {
             let what = format!("[mapping.{service}] has no endpoint", service = service.name());
             About::new(site.policy_file, found).error(what, "list the URLs of the service in endpoints");
         }
-        let if_missing = format!(
-            "install the host's certificate, or correct [mapping.{}] cert",
-            service.name()
-        );
+        let if_missing =
+            format!("install the host's certificate, or correct [mapping.{}] cert", service.name());
         trusted(&section.cert, Kind::File, None, &if_missing, found);
-        let if_missing = format!(
-            "install the host's key, or correct [mapping.{}] key",
-            service.name()
-        );
+        let if_missing = format!("install the host's key, or correct [mapping.{}] key", service.name());
         if trusted(&section.key, Kind::File, None, &if_missing, found)
             && fs::metadata(&section.key).is_ok_and(|m| m.mode() & 0o077 != 0)
         {
@@ -175,24 +151,16 @@ fn run_dir(dir: &Path, found: &mut Vec<Finding>) {
         trusted(dir, Kind::Directory, None, "", found);
     } else {
         let mut about = About::new(dir, found);
-        about.warning(
-            "does not exist; the first call creates it",
-            "mkdir -m 0755 and a line in tmpfiles.d",
-        );
+        about.warning("does not exist; the first call creates it", "mkdir -m 0755 and a line in tmpfiles.d");
     }
 }
 
 fn spool(site: &Site<'_>, found: &mut Vec<Finding>) {
     let dir = &site.policy.accounting.spool;
-    let consequence = if site.policy.accounting.require_record {
-        "calls end with 202"
-    } else {
-        "nothing is recorded"
-    };
-    let if_missing = format!(
-        "{consequence} until you run: install -d -m 0700 -o root -g root {}",
-        dir.display()
-    );
+    let consequence =
+        if site.policy.accounting.require_record { "calls end with 202" } else { "nothing is recorded" };
+    let if_missing =
+        format!("{consequence} until you run: install -d -m 0700 -o root -g root {}", dir.display());
     if trusted(dir, Kind::Directory, None, &if_missing, found)
         && fs::metadata(dir).is_ok_and(|m| m.mode() & 0o077 != 0)
     {
@@ -212,13 +180,7 @@ mod tests {
     #[test]
     fn hashed_certificates_are_recognised() {
         assert!(is_hashed_certificate("5a1d0b8c.0") && is_hashed_certificate("5a1d0b8c.12"));
-        for other in [
-            "5a1d0b8c.r0",
-            "5a1d0b8c.signing_policy",
-            "ca.pem",
-            "5a1d0b8c.",
-            "5a1d0b8c",
-        ] {
+        for other in ["5a1d0b8c.r0", "5a1d0b8c.signing_policy", "ca.pem", "5a1d0b8c.", "5a1d0b8c"] {
             assert!(!is_hashed_certificate(other), "{other}");
         }
     }
@@ -228,13 +190,7 @@ mod tests {
         let info = "1 0 8:1 / / rw,relatime - ext4 /dev/a rw\n\
                     2 1 8:2 / /usr ro,nosuid - ext4 /dev/b rw\n\
                     3 1 8:3 / /usrlocal rw - ext4 /dev/c rw\n";
-        assert_eq!(
-            options_of(info, Path::new("/usr/sbin/glexec")).as_deref(),
-            Some("ro,nosuid")
-        );
-        assert_eq!(
-            options_of(info, Path::new("/usrx/glexec")).as_deref(),
-            Some("rw,relatime")
-        );
+        assert_eq!(options_of(info, Path::new("/usr/sbin/glexec")).as_deref(), Some("ro,nosuid"));
+        assert_eq!(options_of(info, Path::new("/usrx/glexec")).as_deref(), Some("rw,relatime"));
     }
 }

@@ -70,10 +70,9 @@ fn text(step: &'static str, path: &Path) -> Result<String, Stop> {
 
 fn bytes(step: &'static str, path: &Path) -> Result<Vec<u8>, Stop> {
     fs::read(path).map_err(|e| match e.kind() {
-        ErrorKind::PermissionDenied => Stop::CannotTell(format!(
-            "{}: {e}; glexec reads it as root, so run this as root",
-            path.display()
-        )),
+        ErrorKind::PermissionDenied => {
+            Stop::CannotTell(format!("{}: {e}; glexec reads it as root, so run this as root", path.display()))
+        }
         _ => Stop::site(step, format!("{}: {e}", path.display())),
     })
 }

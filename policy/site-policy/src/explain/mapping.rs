@@ -24,20 +24,11 @@ pub(super) struct Found {
 pub(super) fn find(scene: &Scene<'_>, identity: &VerifiedIdentity, play: &mut Play) -> Result<Found, Stop> {
     for source in &scene.policy.mapping.order {
         if let Some(mapping) = ask(scene, *source, identity)? {
-            let named = mapping
-                .account
-                .clone()
-                .or(mapping.uid.map(|uid| format!("uid {uid}")));
+            let named = mapping.account.clone().or(mapping.uid.map(|uid| format!("uid {uid}")));
             play.passed(STEP, format!("{source} names {}", named.unwrap_or_default()));
-            return Ok(Found {
-                account: resolve(&mapping)?,
-                source: *source,
-            });
+            return Ok(Found { account: resolve(&mapping)?, source: *source });
         }
-        play.passed(
-            STEP,
-            format!("{source} does not know the user; the next source is asked"),
-        );
+        play.passed(STEP, format!("{source} does not know the user; the next source is asked"));
     }
     let why = format!("no mapping source knows {}", identity.subject);
     Err(Stop::denial(STEP, &Denial::NotMapped(why)))
@@ -61,25 +52,17 @@ fn ask(scene: &Scene<'_>, source: MapSource, identity: &VerifiedIdentity) -> Res
         }
         MapSource::Service(service) => return ask_service(scene, service, identity).map(Some),
     };
-    let named = found
-        .transpose()
-        .map_err(|e| Stop::site(STEP, format!("{source}: {e}")))?;
-    Ok(named.map(|name| Mapping {
-        account: Some(name.into()),
-        ..Mapping::default()
-    }))
+    let named = found.transpose().map_err(|e| Stop::site(STEP, format!("{source}: {e}")))?;
+    Ok(named.map(|name| Mapping { account: Some(name.into()), ..Mapping::default() }))
 }
 
 fn ask_service(scene: &Scene<'_>, service: Service, identity: &VerifiedIdentity) -> Result<Mapping, Stop> {
     let section = scene.policy.mapping.services.get(service.name());
     let section =
         section.ok_or_else(|| Stop::site(STEP, format!("[mapping.{}] is missing", service.name())))?;
-    let host_credential = [
-        scene.files.bytes(STEP, &section.cert)?,
-        b"\n".to_vec(),
-        scene.files.bytes(STEP, &section.key)?,
-    ]
-    .concat();
+    let host_credential =
+        [scene.files.bytes(STEP, &section.cert)?, b"\n".to_vec(), scene.files.bytes(STEP, &section.key)?]
+            .concat();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let request = MapRequest {
         service,
@@ -103,21 +86,14 @@ fn resolve(mapping: &Mapping) -> Result<Account, Stop> {
     let denied = |denial: Denial| Stop::denial("account", &denial);
     let user = look_up(mapping)?;
     let mut account = accounts::account(&user).map_err(|why| Stop::site("account", why))?;
-    if mapping
-        .account
-        .as_deref()
-        .is_some_and(|wanted| wanted != account.name.as_str())
-    {
+    if mapping.account.as_deref().is_some_and(|wanted| wanted != account.name.as_str()) {
         return Err(denied(Denial::AccountMismatch(format!(
             "uid {} belongs to {}",
             account.uid, account.name
         ))));
     }
     if mapping.uid.is_some_and(|wanted| wanted != account.uid) {
-        return Err(denied(Denial::AccountMismatch(format!(
-            "{} has uid {}",
-            account.name, account.uid
-        ))));
+        return Err(denied(Denial::AccountMismatch(format!("{} has uid {}", account.name, account.uid))));
     }
     let by_name = mapping.group.as_deref().map(group_id).transpose()?;
     let primary = mapping.gid.or(by_name).unwrap_or(account.gid);
@@ -140,18 +116,12 @@ fn look_up(mapping: &Mapping) -> Result<User, Stop> {
         (None, Some(uid)) => (accounts::by_uid(uid), format!("uid {uid}")),
         (None, None) => return Err(denied(Denial::NotMapped("the mapping names nobody".into()))),
     };
-    found
-        .map_err(Stop::CannotTell)?
-        .ok_or_else(|| denied(Denial::NoSuchAccount(wanted)))
+    found.map_err(Stop::CannotTell)?.ok_or_else(|| denied(Denial::NoSuchAccount(wanted)))
 }
 
 fn group_id(name: &str) -> Result<u32, Stop> {
     let found = Group::from_name(name).map_err(|e| Stop::CannotTell(format!("group look-up: {e}")))?;
-    let missing = || {
-        Stop::denial(
-            "account",
-            &Denial::NoSuchAccount(format!("group {}", policy::wire::one_line(name))),
-        )
-    };
+    let missing =
+        || Stop::denial("account", &Denial::NoSuchAccount(format!("group {}", policy::wire::one_line(name))));
     Ok(found.ok_or_else(missing)?.gid.as_raw())
 }

@@ -28,11 +28,7 @@ pub struct Step {
 #[derive(Debug)]
 pub enum Stop {
     /// `glexec` would refuse with this exit code.
-    Refused {
-        step: &'static str,
-        code: Code,
-        why: String,
-    },
+    Refused { step: &'static str, code: Code, why: String },
     /// This account may not read something that root can: nothing can be told.
     CannotTell(String),
 }
@@ -40,29 +36,17 @@ pub enum Stop {
 impl Stop {
     /// The caller must mend something (201).
     fn caller(step: &'static str, why: impl Into<String>) -> Self {
-        Self::Refused {
-            step,
-            code: Code::Caller,
-            why: why.into(),
-        }
+        Self::Refused { step, code: Code::Caller, why: why.into() }
     }
 
     /// The site must mend something (202).
     fn site(step: &'static str, why: impl Into<String>) -> Self {
-        Self::Refused {
-            step,
-            code: Code::Site,
-            why: why.into(),
-        }
+        Self::Refused { step, code: Code::Site, why: why.into() }
     }
 
     /// A decision of `policy::judge`.
     fn denial(step: &'static str, denial: &Denial) -> Self {
-        Self::Refused {
-            step,
-            code: denial.code(),
-            why: denial.to_string(),
-        }
+        Self::Refused { step, code: denial.code(), why: denial.to_string() }
     }
 }
 
@@ -72,11 +56,7 @@ pub struct Play(Vec<Step>);
 
 impl Play {
     fn passed(&mut self, step: &'static str, why: impl Into<String>) {
-        self.0.push(Step {
-            step,
-            passed: true,
-            why: one_line(&why.into()),
-        });
+        self.0.push(Step { step, passed: true, why: one_line(&why.into()) });
     }
 }
 
@@ -106,22 +86,14 @@ pub fn run(args: &ExplainArgs) -> Result<Reply, String> {
     let (granted, exit_code) = match steps::play(args, &mut play) {
         Ok(granted) => (Some(granted), None),
         Err(Stop::Refused { step, code, why }) => {
-            play.0.push(Step {
-                step,
-                passed: false,
-                why: one_line(&why),
-            });
+            play.0.push(Step { step, passed: false, why: one_line(&why) });
             (None, Some(code as i32))
         }
         Err(Stop::CannotTell(why)) => return Err(why),
     };
     let code = u8::from(granted.is_none());
-    let report = Report {
-        would_run: granted.is_some(),
-        exit_code,
-        granted: granted.as_ref(),
-        steps: &play.0,
-    };
+    let report =
+        Report { would_run: granted.is_some(), exit_code, granted: granted.as_ref(), steps: &play.0 };
     let text = if args.json {
         serde_json::to_string(&report).map_err(|e| format!("the answer cannot be written as JSON: {e}"))?
             + "\n"

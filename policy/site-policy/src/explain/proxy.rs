@@ -29,18 +29,13 @@ pub(super) fn read(path: &Path, caller_uid: u32) -> Result<Vec<u8>, Stop> {
         return Err(refused(format!("mode {mode:04o} lets others in; chmod 600")));
     }
     if metadata.len() > MAX_CREDENTIAL as u64 {
-        return Err(refused(format!(
-            "is larger than {MAX_CREDENTIAL} bytes: not a proxy"
-        )));
+        return Err(refused(format!("is larger than {MAX_CREDENTIAL} bytes: not a proxy")));
     }
     match fs::read(path) {
         Ok(bytes) if bytes.is_empty() => Err(refused("is empty".into())),
         Ok(bytes) => Ok(bytes),
         Err(e) if e.kind() == ErrorKind::PermissionDenied && nix::unistd::getuid().as_raw() != caller_uid => {
-            Err(Stop::CannotTell(format!(
-                "{}: {e}; run this as its owner or as root",
-                path.display()
-            )))
+            Err(Stop::CannotTell(format!("{}: {e}; run this as its owner or as root", path.display())))
         }
         Err(e) => Err(refused(e.to_string())),
     }

@@ -27,26 +27,11 @@ pub(super) fn play(args: &ExplainArgs, play: &mut Play) -> Result<Granted, Stop>
     let files = SiteFiles::of(args);
     let (policy, conf) = configuration(args, files, play)?;
     let caller = caller(args)?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
-    let scene = Scene {
-        args,
-        policy,
-        conf,
-        caller,
-        files,
-        now,
-    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let scene = Scene { args, policy, conf, caller, files, now };
     admit_caller(&scene, play)?;
     let bytes = proxy::read(&args.proxy, scene.caller.uid)?;
-    play.passed(
-        "proxy",
-        format!(
-            "{} belongs to the caller and is closed to others",
-            args.proxy.display()
-        ),
-    );
+    play.passed("proxy", format!("{} belongs to the caller and is closed to others", args.proxy.display()));
     let identity = verify(&scene, bytes, play)?;
     not_banned(&scene, &identity, play)?;
     let found = mapping::find(&scene, &identity, play)?;
@@ -67,14 +52,7 @@ fn configuration(
     })?;
     let text = files.text(STEP, &args.policy)?;
     let policy = SitePolicy::parse(&args.policy, &text).map_err(|e| Stop::site(STEP, e.to_string()))?;
-    play.passed(
-        STEP,
-        format!(
-            "{} and {} are understood",
-            conf_file.display(),
-            args.policy.display()
-        ),
-    );
+    play.passed(STEP, format!("{} and {} are understood", conf_file.display(), args.policy.display()));
     Ok((policy, conf))
 }
 
@@ -85,18 +63,11 @@ fn caller(args: &ExplainArgs) -> Result<Caller, Stop> {
     };
     match (user, &args.caller) {
         (Some(user), _) => accounts::caller(&user).map_err(Stop::CannotTell),
-        (None, Some(name)) => Err(Stop::CannotTell(format!(
-            "--caller {name}: not an account of this host"
-        ))),
+        (None, Some(name)) => Err(Stop::CannotTell(format!("--caller {name}: not an account of this host"))),
         // A uid that passwd does not know is a caller without a name.
         (None, None) => {
             let (uid, gid) = (getuid().as_raw(), nix::unistd::getgid().as_raw());
-            Ok(Caller {
-                name: None,
-                uid,
-                gid,
-                groups: Vec::new(),
-            })
+            Ok(Caller { name: None, uid, gid, groups: Vec::new() })
         }
     }
 }
@@ -108,10 +79,7 @@ fn admit_caller(scene: &Scene<'_>, play: &mut Play) -> Result<(), Stop> {
     let name = caller.name.as_ref().map_or("?", |n| n.as_str());
     play.passed(
         STEP,
-        format!(
-            "{name} (uid {}) may call glexec, and its uid is not one of payloads",
-            caller.uid
-        ),
+        format!("{name} (uid {}) may call glexec, and its uid is not one of payloads", caller.uid),
     );
     Ok(())
 }
@@ -123,13 +91,7 @@ fn verify(scene: &Scene<'_>, credential: Vec<u8>, play: &mut Play) -> Result<Ver
     if trust.voms_dir.exists() {
         scene.files.directory(STEP, &trust.voms_dir)?;
     }
-    let may_omit = |name| {
-        scene
-            .conf
-            .omission_private_key_white_list
-            .iter()
-            .any(|p| p.matches(name))
-    };
+    let may_omit = |name| scene.conf.omission_private_key_white_list.iter().any(|p| p.matches(name));
     let request = VerifyRequest {
         credential,
         ca_dir: trust.ca_dir.clone(),
@@ -145,20 +107,11 @@ fn verify(scene: &Scene<'_>, credential: Vec<u8>, play: &mut Play) -> Result<Ver
     let left = identity.not_after.saturating_sub(scene.now);
     let limited = if identity.limited { "limited, " } else { "" };
     let (hours, minutes) = (left / 3600, left / 60 % 60);
-    play.passed(
-        STEP,
-        format!("{}, {limited}valid for {hours}h{minutes:02}m", identity.subject),
-    );
-    play.passed(
-        "issuer",
-        format!("{} is trusted by {}", identity.issuer, trust.ca_dir.display()),
-    );
+    play.passed(STEP, format!("{}, {limited}valid for {hours}h{minutes:02}m", identity.subject));
+    play.passed("issuer", format!("{} is trusted by {}", identity.issuer, trust.ca_dir.display()));
     if let Some(voms) = &identity.voms {
         let fqans: Vec<_> = voms.fqans.iter().map(|f| f.as_str()).collect();
-        play.passed(
-            "voms",
-            format!("VO {}, signed by {}: {}", voms.vo, voms.signer, fqans.join(" ")),
-        );
+        play.passed("voms", format!("VO {}, signed by {}: {}", voms.vo, voms.signer, fqans.join(" ")));
     }
     Ok(identity)
 }
@@ -171,10 +124,7 @@ fn not_banned(scene: &Scene<'_>, identity: &VerifiedIdentity, play: &mut Play) -
             true => mapping::mapfile(scene.files, STEP, &configured.path),
             false => Ok(policy::mapfile::Mapfile::default()),
         };
-    let bans = Bans {
-        dns: read(&files.dn_file)?,
-        fqans: read(&files.fqan_file)?,
-    };
+    let bans = Bans { dns: read(&files.dn_file)?, fqans: read(&files.fqan_file)? };
     // Nobody stands between the verifier and this program that could have swapped the bytes: its digest is ours.
     let digest = identity.digest;
     admit_identity(&scene.policy, identity, &digest, &bans, scene.now)
@@ -186,23 +136,15 @@ fn not_banned(scene: &Scene<'_>, identity: &VerifiedIdentity, play: &mut Play) -
 fn decide(scene: &Scene<'_>, found: Found, play: &mut Play) -> Result<Granted, Stop> {
     const STEP: &str = "account";
     let Found { account, source } = found;
-    let case = Case {
-        policy: &scene.policy,
-        conf: &scene.conf,
-        caller: &scene.caller,
-        account: &account,
-        source,
-    };
+    let case =
+        Case { policy: &scene.policy, conf: &scene.conf, caller: &scene.caller, account: &account, source };
     match judge(case) {
         Verdict::Deny(denial) => Err(Stop::denial(STEP, &denial)),
         Verdict::Permit(permit) => {
             let account = permit.account();
             play.passed(
                 STEP,
-                format!(
-                    "{} (uid {}) and its groups are listed in [accounts]",
-                    account.name, account.uid
-                ),
+                format!("{} (uid {}) and its groups are listed in [accounts]", account.name, account.uid),
             );
             Ok(Granted {
                 account: account.name.to_string(),

@@ -3,11 +3,7 @@ use serde_json::Value;
 
 /// The findings that mention the text.
 fn about(output: &str, text: &str) -> Vec<String> {
-    output
-        .lines()
-        .filter(|l| l.contains(text))
-        .map(str::to_owned)
-        .collect()
+    output.lines().filter(|l| l.contains(text)).map(str::to_owned).collect()
 }
 
 #[test]
@@ -18,11 +14,7 @@ fn a_broken_policy_is_shown_with_line_and_column() {
         ("[accounts\n", ":1:", "error: "),
         ("[trust]\nrequire_crl = 1\n", ":2:15: error: ", "bool"),
         ("[trust]\nca_dri = \"/x\"\n", ":2:1: error: ", "ca_dri"),
-        (
-            "[mapping]\norder = [\"gums\"]\n",
-            ":2:10: error: ",
-            "[mapping.gums]",
-        ),
+        ("[mapping]\norder = [\"gums\"]\n", ":2:10: error: ", "[mapping.gums]"),
         ("[payload]\nnested = \"ignore\"\n", ":2:10: error: ", "refuse"),
     ] {
         site.write("policy.toml", text);
@@ -52,30 +44,17 @@ fn usage_is_two() {
 #[test]
 fn glexec_conf_is_told_with_its_lines() {
     let site = Site::new();
-    site.write(
-        "glexec.conf",
-        "[glexec]\nlinger = yes\nlingr = no\nlcas_db_file = /x\n",
-    );
+    site.write("glexec.conf", "[glexec]\nlinger = yes\nlingr = no\nlcas_db_file = /x\n");
     let said = stdout(&site.check(&[]));
     assert_eq!(about(&said, "glexec.conf:3: warning: ").len(), 1, "{said}");
-    assert_eq!(
-        about(&said, "note: lcas_db_file has no effect").len(),
-        1,
-        "{said}"
-    );
+    assert_eq!(about(&said, "note: lcas_db_file has no effect").len(), 1, "{said}");
     assert_eq!(about(&said, "error: nobody may call glexec").len(), 1, "{said}");
 
     site.write("glexec.conf", "[glexec]\nlinger = perhaps\n");
-    assert_eq!(
-        about(&stdout(&site.check(&[])), "glexec.conf:2: error: linger is").len(),
-        1
-    );
+    assert_eq!(about(&stdout(&site.check(&[])), "glexec.conf:2: error: linger is").len(), 1);
 
     std::fs::remove_file(site.path("glexec.conf")).unwrap();
-    assert_eq!(
-        about(&stdout(&site.check(&[])), "glexec.conf: error: does not exist").len(),
-        1
-    );
+    assert_eq!(about(&stdout(&site.check(&[])), "glexec.conf: error: does not exist").len(), 1);
 }
 
 #[test]
@@ -107,11 +86,7 @@ fn a_ban_file_that_is_named_must_exist() {
     std::fs::remove_file(site.path("ban")).unwrap();
     let said = stdout(&site.check(&[]));
     assert_eq!(
-        about(
-            &said,
-            &format!("{}: error: does not exist", site.path("ban").display())
-        )
-        .len(),
+        about(&said, &format!("{}: error: does not exist", site.path("ban").display())).len(),
         1,
         "{said}"
     );
@@ -130,16 +105,9 @@ fn people_who_cannot_play_their_part_are_named() {
         assert_eq!(about(&said, reason).len(), 1, "{reason}: {said}");
     }
     let policy = std::fs::read_to_string(site.path("policy.toml")).unwrap();
-    site.write(
-        "policy.toml",
-        &policy.replace("\"nobody\"]\ngids", "\"0-70000\"]\ngids"),
-    );
+    site.write("policy.toml", &policy.replace("\"nobody\"]\ngids", "\"0-70000\"]\ngids"));
     let said = stdout(&site.check(&[]));
-    assert_eq!(
-        about(&said, &format!("error: caller {} has uid ", me())).len(),
-        1,
-        "{said}"
-    );
+    assert_eq!(about(&said, &format!("error: caller {} has uid ", me())).len(), 1, "{said}");
     assert_eq!(about(&said, "lists uids below 500").len(), 1, "{said}");
 }
 
@@ -153,16 +121,9 @@ fn places_that_are_missing_come_with_the_remedy() {
     ));
     std::fs::remove_file(site.path("glexec-verify")).unwrap();
     let said = stdout(&site.check(&[]));
-    assert!(
-        said.contains(&format!("install -d -m 0700 -o root -g root {}", spool.display())),
-        "{said}"
-    );
+    assert!(said.contains(&format!("install -d -m 0700 -o root -g root {}", spool.display())), "{said}");
     for missing in ["certificates", "glexec-verify"] {
-        assert_eq!(
-            about(&said, &format!("{missing}: error: does not exist")).len(),
-            1,
-            "{said}"
-        );
+        assert_eq!(about(&said, &format!("{missing}: error: does not exist")).len(), 1, "{said}");
     }
 }
 
@@ -173,10 +134,7 @@ fn json_has_what_the_lines_have() {
     let report: Value = serde_json::from_slice(&site.check(&["--json"]).stdout).unwrap();
     let findings = report["findings"].as_array().unwrap();
     let broken = findings.iter().find(|f| f["line"] == 2).unwrap();
-    assert_eq!(
-        (&broken["column"], &broken["severity"]),
-        (&1.into(), &"error".into())
-    );
+    assert_eq!((&broken["column"], &broken["severity"]), (&1.into(), &"error".into()));
     let errors = findings.iter().filter(|f| f["severity"] == "error").count();
     assert_eq!(report["errors"], errors);
 }

@@ -7,11 +7,7 @@ fn refused(site: &Site) -> (String, i64, String) {
     let output = site.explain(&["--json"]);
     let report: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
-    assert_eq!(
-        (code(&output), &report["would_run"]),
-        (1, &Value::Bool(false)),
-        "{report}"
-    );
+    assert_eq!((code(&output), &report["would_run"]), (1, &Value::Bool(false)), "{report}");
     let last = report["steps"].as_array().unwrap().last().unwrap().clone();
     assert_eq!(last["passed"], false);
     let text = |key: &str| last[key].as_str().unwrap().to_owned();
@@ -24,43 +20,24 @@ fn a_good_proxy_is_followed_to_its_account() {
     let output = site.explain(&[]);
     let said = stdout(&output);
     assert_eq!(code(&output), 0, "{said}{}", stderr(&output));
-    let steps: Vec<_> = said
-        .lines()
-        .filter_map(|l| l.strip_prefix("yes  ")?.split(' ').next())
-        .collect();
+    let steps: Vec<_> = said.lines().filter_map(|l| l.strip_prefix("yes  ")?.split(' ').next()).collect();
     assert_eq!(
         steps,
-        [
-            "policy",
-            "caller",
-            "proxy",
-            "credential",
-            "issuer",
-            "voms",
-            "bans",
-            "mapping",
-            "account"
-        ]
+        ["policy", "caller", "proxy", "credential", "issuer", "voms", "bans", "mapping", "account"]
     );
     assert!(
         said.ends_with("named by grid-mapfile\n") && said.contains("would run as nobody (uid 65534"),
         "{said}"
     );
     let report: Value = serde_json::from_slice(&site.explain(&["--json"]).stdout).unwrap();
-    assert_eq!(
-        (&report["would_run"], &report["granted"]["uid"]),
-        (&true.into(), &65534.into())
-    );
+    assert_eq!((&report["would_run"], &report["granted"]["uid"]), (&true.into(), &65534.into()));
 }
 
 #[test]
 fn each_step_can_say_no() {
     let site = Site::new();
     site.verifier_says(&refusal(RefusalKind::Expired, "the proxy has expired"));
-    assert_eq!(
-        refused(&site),
-        ("credential".into(), 201, "the proxy has expired".into())
-    );
+    assert_eq!(refused(&site), ("credential".into(), 201, "the proxy has expired".into()));
     site.verifier_says(&refusal(RefusalKind::Trust, "no trusted CA"));
     assert_eq!(refused(&site).1, 203);
 

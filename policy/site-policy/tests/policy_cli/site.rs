@@ -14,10 +14,7 @@ use tempfile::TempDir;
 static STARTING: Mutex<()> = Mutex::new(());
 
 fn output(command: &mut Command) -> Output {
-    let command = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     let child = command.spawn().unwrap();
     drop(starting);
@@ -32,9 +29,7 @@ pub struct Site {
 impl Site {
     /// A site where whoever runs the tests may call, and Alice maps to `nobody`.
     pub fn new() -> Self {
-        let site = Self {
-            dir: TempDir::new().unwrap(),
-        };
+        let site = Self { dir: TempDir::new().unwrap() };
         fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         site.write("glexec.conf", &format!("[glexec]\nuser_white_list = {}\n", me()));
         site.write("grid-mapfile", "\"/CN=Alice\" nobody\n");
@@ -73,10 +68,8 @@ impl Site {
     /// Puts a program in the verifier's place that reads its question and always gives this answer.
     pub fn verifier_says(&self, reply: &wire::VerifyReply) {
         fs::write(self.path("frame"), wire::encode_verify_reply(reply)).unwrap();
-        let script = format!(
-            "#!/bin/sh\n/bin/cat >/dev/null\nexec /bin/cat {}\n",
-            self.path("frame").display()
-        );
+        let script =
+            format!("#!/bin/sh\n/bin/cat >/dev/null\nexec /bin/cat {}\n", self.path("frame").display());
         self.write("glexec-verify", &script);
         self.mode("glexec-verify", 0o755);
     }
@@ -92,10 +85,7 @@ impl Site {
 
     fn run(&self, args: &[&str], more: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_site-policy"));
-        command
-            .args(args)
-            .arg("--glexec-conf")
-            .arg(self.path("glexec.conf"));
+        command.args(args).arg("--glexec-conf").arg(self.path("glexec.conf"));
         command.arg("--libexec").arg(self.dir.path()).args(more);
         output(&mut command)
     }
@@ -143,8 +133,5 @@ pub fn alice() -> VerifiedIdentity {
 }
 
 pub fn refusal(kind: RefusalKind, reason: &str) -> wire::VerifyReply {
-    Err(Refusal {
-        kind,
-        reason: reason.into(),
-    })
+    Err(Refusal { kind, reason: reason.into() })
 }

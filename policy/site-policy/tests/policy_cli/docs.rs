@@ -1,0 +1,46 @@
+//! `docs/policy.md` says what the parser does.
+
+use policy::SitePolicy;
+use std::path::Path;
+
+const DOC: &str = include_str!("../../../../docs/policy.md");
+
+fn parse(text: &str) -> Result<SitePolicy, String> {
+    SitePolicy::parse(Path::new("policy.toml"), text).map_err(|e| e.reason)
+}
+
+#[test]
+fn the_examples_are_accepted() {
+    let examples: Vec<&str> =
+        DOC.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        parse(example).unwrap_or_else(|why| panic!("{why}: {example}"));
+    }
+}
+
+/// The keys of a table, as the parser lists them when it meets an unknown one.
+fn keys(table: &str) -> Vec<String> {
+    let reason = parse(&format!("[{table}]\nno_such_key = 1\n")).unwrap_err();
+    let (_, list) = reason.split_once("expected ").unwrap_or_else(|| panic!("{reason}"));
+    list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_of_every_table_is_described() {
+    for table in ["callers", "accounts", "trust", "bans", "mapping", "payload", "ports", "accounting"] {
+        let (_, section) =
+            DOC.split_once(&format!("### `[{table}]`")).unwrap_or_else(|| panic!("[{table}] is missing"));
+        let section = section.split("\n### ").next().unwrap();
+        let keys = keys(table);
+        assert!(!keys.is_empty(), "[{table}]");
+        for key in keys {
+            let described =
+                section.contains(&format!("`{key}`")) || section.contains(&format!("`[mapping.{key}]`"));
+            assert!(described, "[{table}] {key} is not described");
+        }
+    }
+    for key in keys("mapping.gums") {
+        assert!(DOC.contains(&format!("| `{key}` |")), "[mapping.gums] {key} is not described");
+    }
+}
