@@ -12,11 +12,7 @@ pub(crate) fn resolve(mapping: &Mapping) -> Result<Account, Failure> {
     let user = find(mapping)?;
     let mismatch = |what: String| Failure::from(Denial::AccountMismatch(what));
     let name = AccountName::parse(&user.name).map_err(|e| Failure::site(format!("passwd: {e}")))?;
-    if mapping
-        .account
-        .as_deref()
-        .is_some_and(|wanted| wanted != name.as_str())
-    {
+    if mapping.account.as_deref().is_some_and(|wanted| wanted != name.as_str()) {
         return Err(mismatch(format!("uid {} belongs to {name}", user.uid)));
     }
     if mapping.uid.is_some_and(|wanted| wanted != user.uid.as_raw()) {
@@ -24,19 +20,9 @@ pub(crate) fn resolve(mapping: &Mapping) -> Result<Account, Failure> {
     }
     let by_name = mapping.group.as_deref().map(group_id).transpose()?;
     let gid = mapping.gid.or(by_name).unwrap_or(user.gid.as_raw());
-    let mut groups = if mapping.groups.is_empty() {
-        member_of(&user)?
-    } else {
-        mapping.groups.clone()
-    };
+    let mut groups = if mapping.groups.is_empty() { member_of(&user)? } else { mapping.groups.clone() };
     groups.retain(|g| *g != gid);
-    Ok(Account {
-        name,
-        uid: user.uid.as_raw(),
-        gid,
-        groups,
-        home: user.dir,
-    })
+    Ok(Account { name, uid: user.uid.as_raw(), gid, groups, home: user.dir })
 }
 
 fn find(mapping: &Mapping) -> Result<User, Failure> {
@@ -46,10 +32,7 @@ fn find(mapping: &Mapping) -> Result<User, Failure> {
             let name = AccountName::parse(name).map_err(|e| Denial::NoSuchAccount(e.to_string()))?;
             (User::from_name(name.as_str()).map_err(failed)?, name.to_string())
         }
-        (None, Some(uid)) => (
-            User::from_uid(Uid::from_raw(uid)).map_err(failed)?,
-            format!("uid {uid}"),
-        ),
+        (None, Some(uid)) => (User::from_uid(Uid::from_raw(uid)).map_err(failed)?, format!("uid {uid}")),
         (None, None) => return Err(Denial::NotMapped("the mapping names nobody".into()).into()),
     };
     found.ok_or_else(|| Denial::NoSuchAccount(wanted).into())

@@ -28,30 +28,19 @@ pub(crate) struct Rule {
 
 impl Rule {
     /// A regular file of root.
-    pub(crate) const FILE: Rule = Rule {
-        also_owner: None,
-        kind: SFlag::S_IFREG,
-    };
+    pub(crate) const FILE: Rule = Rule { also_owner: None, kind: SFlag::S_IFREG };
     /// A directory of root.
-    pub(crate) const DIRECTORY: Rule = Rule {
-        also_owner: None,
-        kind: SFlag::S_IFDIR,
-    };
+    pub(crate) const DIRECTORY: Rule = Rule { also_owner: None, kind: SFlag::S_IFDIR };
 
     /// Also accepts this owner.
     pub(crate) fn or_owner(self, uid: Option<u32>) -> Rule {
-        Rule {
-            also_owner: uid,
-            ..self
-        }
+        Rule { also_owner: uid, ..self }
     }
 }
 
 /// Opens the path for reading; a failure is the site's (202) and names the component.
 pub(crate) fn open(path: &Path, rule: Rule) -> Result<File, Failure> {
-    walk(path, rule)
-        .map(File::from)
-        .map_err(|why| Failure::site(format!("{}: {why}", path.display())))
+    walk(path, rule).map(File::from).map_err(|why| Failure::site(format!("{}: {why}", path.display())))
 }
 
 /// Reads a whole text file that passes [`open`].
@@ -90,10 +79,7 @@ fn walk(path: &Path, rule: Rule) -> Result<OwnedFd, String> {
         if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
             links += 1;
             if links > MAX_LINKS || stat.st_uid != 0 {
-                return Err(format!(
-                    "{}: is a link that root does not own, or one of a loop",
-                    at()
-                ));
+                return Err(format!("{}: is a link that root does not own, or one of a loop", at()));
             }
             let target = readlinkat(&directory, name.as_os_str()).map_err(|e| format!("{}: {e}", at()))?;
             if Path::new(&target).is_absolute() {
@@ -103,11 +89,8 @@ fn walk(path: &Path, rule: Rule) -> Result<OwnedFd, String> {
             continue;
         }
         let last = rest.is_empty();
-        let flags = if last {
-            OFlag::O_RDONLY | OFlag::O_NONBLOCK
-        } else {
-            OFlag::O_PATH | OFlag::O_DIRECTORY
-        };
+        let flags =
+            if last { OFlag::O_RDONLY | OFlag::O_NONBLOCK } else { OFlag::O_PATH | OFlag::O_DIRECTORY };
         let all = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let fd =
             openat(&directory, name.as_os_str(), all, Mode::empty()).map_err(|e| format!("{}: {e}", at()))?;
@@ -133,11 +116,7 @@ fn components(path: &Path) -> Result<VecDeque<OsString>, String> {
     }
     let mut names = VecDeque::new();
     components_of_link(path, &mut names)?;
-    if names.is_empty() {
-        Err("names no file".into())
-    } else {
-        Ok(names)
-    }
+    if names.is_empty() { Err("names no file".into()) } else { Ok(names) }
 }
 
 /// Puts the components of a link's target before what is left to walk.
@@ -155,11 +134,7 @@ fn components_of_link(target: &Path, rest: &mut VecDeque<OsString>) -> Result<()
 
 fn check(stat: &FileStat, rule: Rule) -> Result<(), String> {
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != rule.kind {
-        let wanted = if rule.kind == SFlag::S_IFDIR {
-            "directory"
-        } else {
-            "regular file"
-        };
+        let wanted = if rule.kind == SFlag::S_IFDIR { "directory" } else { "regular file" };
         return Err(format!("is not a {wanted}"));
     }
     if stat.st_uid != 0 && Some(stat.st_uid) != rule.also_owner {

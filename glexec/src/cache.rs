@@ -23,18 +23,10 @@ impl Cache {
     /// The place for the answer to this request; it never outlives the credential.
     pub(crate) fn for_request(request: &MapRequest, ttl: Duration) -> Self {
         let identity = &request.identity;
-        let ends = identity
-            .voms
-            .as_ref()
-            .map_or(identity.not_after, |v| v.not_after.min(identity.not_after));
+        let ends = identity.voms.as_ref().map_or(identity.not_after, |v| v.not_after.min(identity.not_after));
         let left = Duration::from_secs(ends.saturating_sub(process::unix_ns() / 1_000_000_000));
-        let file = Path::new(RUN_DIR)
-            .join("cache")
-            .join(crate::recording::hex(&key(request)));
-        Self {
-            file,
-            lives: ttl.min(left),
-        }
+        let file = Path::new(RUN_DIR).join("cache").join(crate::recording::hex(&key(request)));
+        Self { file, lives: ttl.min(left) }
     }
 
     /// The kept mapping, if it is still good.
@@ -65,11 +57,7 @@ impl Cache {
         let dir = self.file.parent().ok_or(std::io::ErrorKind::NotFound)?;
         fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)?;
         let temporary = self.file.with_extension(std::process::id().to_string());
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         fs::rename(&temporary, &self.file)
     }

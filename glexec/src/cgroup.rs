@@ -76,11 +76,7 @@ impl Leaf {
     /// For kernels before 5.14, which lack cgroup.kill. Who forks faster than this runs into the deadline.
     fn kill_each(&self) {
         let pids = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
-        for pid in pids
-            .lines()
-            .filter_map(|line| line.parse().ok())
-            .filter(|pid| *pid > 1)
-        {
+        for pid in pids.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
@@ -94,10 +90,7 @@ impl Leaf {
     /// What it has counted since it was made.
     pub(crate) fn counted(&self) -> Option<Counted> {
         let stat = fs::read_to_string(self.0.join("cpu.stat")).ok()?;
-        let value = |key: &str| {
-            stat.lines()
-                .find_map(|l| l.strip_prefix(key)?.trim().parse().ok())
-        };
+        let value = |key: &str| stat.lines().find_map(|l| l.strip_prefix(key)?.trim().parse().ok());
         let peak = fs::read_to_string(self.0.join("memory.peak")).ok();
         Some(Counted {
             user_us: value("user_usec ")?,
@@ -140,11 +133,7 @@ fn own_group(mountinfo: &str, cgroup: &str) -> Option<PathBuf> {
         }
         let mut fields = mount.split(' ').skip(3);
         let (root, point) = (fields.next()?, fields.next()?);
-        let below = if root == "/" {
-            group
-        } else {
-            group.strip_prefix(root)?
-        };
+        let below = if root == "/" { group } else { group.strip_prefix(root)? };
         Some(Path::new(point).join(below.trim_start_matches('/')))
     })
 }
@@ -159,10 +148,7 @@ mod tests {
     #[test]
     fn the_own_group_is_found_on_a_hybrid_host() {
         let own = "4:memory:/x\n0::/slurm/job_1\n";
-        assert_eq!(
-            own_group(HYBRID, own),
-            Some("/sys/fs/cgroup/unified/slurm/job_1".into())
-        );
+        assert_eq!(own_group(HYBRID, own), Some("/sys/fs/cgroup/unified/slurm/job_1".into()));
         assert_eq!(own_group(HYBRID, "4:memory:/x\n"), None);
         assert_eq!(own_group("", own), None);
     }
@@ -170,10 +156,7 @@ mod tests {
     #[test]
     fn a_container_s_partial_mount_is_respected() {
         let mounts = "39 29 0:35 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
-        assert_eq!(
-            own_group(mounts, "0::/docker/abc/job\n"),
-            Some("/sys/fs/cgroup/job".into())
-        );
+        assert_eq!(own_group(mounts, "0::/docker/abc/job\n"), Some("/sys/fs/cgroup/job".into()));
         assert_eq!(own_group(mounts, "0::/elsewhere\n"), None);
     }
 

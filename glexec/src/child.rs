@@ -65,22 +65,11 @@ impl Child {
                 for fd in [&to, &from] {
                     nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
                 }
-                Ok(Self {
-                    pid,
-                    ended: false,
-                    to: Some(to),
-                    from,
-                })
+                Ok(Self { pid, ended: false, to: Some(to), from })
             }
             process::Fork::Child => {
-                let why = become_helper(
-                    executable,
-                    name,
-                    account,
-                    patience,
-                    (&their_input, &their_output),
-                    parent,
-                );
+                let why =
+                    become_helper(executable, name, account, patience, (&their_input, &their_output), parent);
                 // Nobody listens on stderr; the code alone says that exec was not reached.
                 let _ = why;
                 process::exit_now(125)
@@ -129,11 +118,7 @@ impl Child {
         }
         let timeout = PollTimeout::try_from(left.as_millis().max(1)).unwrap_or(PollTimeout::MAX);
         let mut polled = vec![PollFd::new(self.from.as_fd(), PollFlags::POLLIN)];
-        polled.extend(
-            self.to
-                .as_ref()
-                .map(|to| PollFd::new(to.as_fd(), PollFlags::POLLOUT)),
-        );
+        polled.extend(self.to.as_ref().map(|to| PollFd::new(to.as_fd(), PollFlags::POLLOUT)));
         match poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(format!("poll: {error}")),

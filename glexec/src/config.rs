@@ -26,13 +26,9 @@ pub(crate) struct Config {
 /// Reads both files and looks the account `glexec` up.
 pub(crate) fn load() -> Result<Config, Failure> {
     let account = User::from_name(CHILD_ACCOUNT).ok().flatten();
-    let account = account
-        .filter(|u| !u.uid.is_root() && u.gid.as_raw() != 0)
-        .ok_or_else(|| {
-            Failure::site(
-                "account glexec is missing or privileged; create it without login and without rights",
-            )
-        })?;
+    let account = account.filter(|u| !u.uid.is_root() && u.gid.as_raw() != 0).ok_or_else(|| {
+        Failure::site("account glexec is missing or privileged; create it without login and without rights")
+    })?;
     let child_ids = (account.uid.as_raw(), account.gid.as_raw());
     let text = audit::read_text(Path::new(GLEXEC_CONF), Rule::FILE.or_owner(Some(child_ids.0)))?;
     let conf = GlexecConf::parse(&text).map_err(|e| Failure::site(e.to_string()))?;
@@ -40,10 +36,5 @@ pub(crate) fn load() -> Result<Config, Failure> {
     let policy =
         SitePolicy::parse(Path::new(POLICY_FILE), &text).map_err(|e| Failure::site(e.to_string()))?;
     let policy_rev = crate::recording::hex(&hmac_sha256::Hash::hash(text.as_bytes())[..8]);
-    Ok(Config {
-        conf,
-        policy,
-        policy_rev,
-        child_ids,
-    })
+    Ok(Config { conf, policy, policy_rev, child_ids })
 }

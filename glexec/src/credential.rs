@@ -42,9 +42,9 @@ pub(crate) fn read(
     lock: Lock,
 ) -> Result<Credential, Failure> {
     match source {
-        CredentialSource::Text(text) if text.len() > MAX_CREDENTIAL => Err(Failure::caller(format!(
-            "the text in {variable} is larger than {MAX_CREDENTIAL} bytes"
-        ))),
+        CredentialSource::Text(text) if text.len() > MAX_CREDENTIAL => {
+            Err(Failure::caller(format!("the text in {variable} is larger than {MAX_CREDENTIAL} bytes")))
+        }
         CredentialSource::Text(text) => Ok(Credential(text.clone())),
         CredentialSource::File(path) => {
             let _rights = AsCaller::enter(caller)?;
@@ -141,9 +141,7 @@ fn record_lock(file: &File) -> nix::Result<()> {
 /// The size is bounded again: the file may have grown since it was checked.
 fn read_all(file: &File) -> Result<Credential, String> {
     let mut bytes = Vec::new();
-    file.take(MAX_CREDENTIAL as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| e.to_string())?;
+    file.take(MAX_CREDENTIAL as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     match bytes.len() {
         0 => Err("is empty".into()),
         n if n > MAX_CREDENTIAL => Err("grew while it was read".into()),

@@ -13,20 +13,12 @@ pub(crate) struct Failure {
 impl Failure {
     /// 201: the caller must mend something.
     pub(crate) fn caller(reason: impl Into<String>) -> Self {
-        Self {
-            code: Code::Caller,
-            reason: reason.into(),
-            denial: None,
-        }
+        Self { code: Code::Caller, reason: reason.into(), denial: None }
     }
 
     /// 202: the site must mend something.
     pub(crate) fn site(reason: impl Into<String>) -> Self {
-        Self {
-            code: Code::Site,
-            reason: reason.into(),
-            denial: None,
-        }
+        Self { code: Code::Site, reason: reason.into(), denial: None }
     }
 
     /// The exit code.
@@ -47,10 +39,6 @@ impl Failure {
 
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
-        Self {
-            code: denial.code(),
-            reason: denial.to_string(),
-            denial: Some(denial),
-        }
+        Self { code: denial.code(), reason: denial.to_string(), denial: Some(denial) }
     }
 }

@@ -6,8 +6,8 @@
 use crate::cgroup::Leaf;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::log::Log;
 use crate::request::{Command, Request, Target};
-use crate::sitting::Sitting;
 use crate::start::{Mode, Start};
 use crate::sys::{fds, ids, process};
 use crate::{payload_env, target_proxy};
@@ -20,6 +20,7 @@ use policy::judge::Permit;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -34,13 +35,17 @@ pub(crate) struct Plan<'a> {
     /// Path and bytes of the payload's proxy.
     proxy: Option<(PathBuf, Vec<u8>)>,
     target_lock: Lock,
-    leaf: Option<&'a Leaf>,
     no_new_privs: bool,
     /// Signals that the caller had blocked.
     signal_mask: SigSet,
 }
 
 impl<'a> Plan<'a> {
+    /// The payload's environment; the epilogue gets the same.
+    pub(crate) fn environment(&self) -> &[CString] {
+        &self.environment
+    }
+
     /// Puts together what was decided.
     pub(crate) fn new(
         start: &Start,
@@ -48,14 +53,14 @@ impl<'a> Plan<'a> {
         request: &'a Request,
         permit: &'a Permit,
         proxy: Vec<u8>,
-        sitting: &'a Sitting,
+        session: &str,
     ) -> Self {
         let switch = start.mode == Mode::Switching;
         let account = permit.account();
         let wanted = config.conf.create_target_proxy || matches!(request.target, Target::File(_));
         let uid = if switch { account.uid } else { start.caller.uid };
         let path = target_proxy::path(&request.target, uid).filter(|_| wanted);
-        let (kept, session) = (&config.conf.preserve_env_variables, sitting.session_id());
+        let (kept, session) = (&config.conf.preserve_env_variables, (switch).then_some(session));
         Self {
             command: request.command.as_ref(),
             account,
@@ -63,7 +68,6 @@ impl<'a> Plan<'a> {
             environment: payload_env::build(&start.environment, kept, account, path.as_deref(), session),
             proxy: path.map(|path| (path, proxy)),
             target_lock: config.conf.target_lock,
-            leaf: sitting.leaf(),
             no_new_privs: switch && config.policy.payload.no_new_privs,
             signal_mask: start.signal_mask,
         }
@@ -87,58 +91,64 @@ pub(crate) struct Launched {
 }
 
 /// Forks the payload's first process. The caller has blocked the signals that it will forward.
-pub(crate) fn start(plan: &Plan<'_>) -> Result<Launched, Failure> {
+pub(crate) fn start(plan: &Plan<'_>, leaf: Option<&Leaf>) -> Result<Launched, Failure> {
     let failed = |e: nix::errno::Errno| Failure::site(format!("cannot start a process: {e}"));
     let (report, reporter) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let parent = getpid();
     match process::fork().map_err(failed)? {
-        process::Fork::Parent(pid) => Ok(Launched {
-            pid,
-            report: File::from(report),
-        }),
+        process::Fork::Parent(pid) => Ok(Launched { pid, report: File::from(report) }),
         process::Fork::Child => {
             drop(report);
-            let code = match become_payload(plan, parent) {
-                Ok(()) => 0,
-                Err(mishap) => {
-                    let text = format!(
-                        "{}{}",
-                        char::from(mishap.code),
-                        policy::wire::one_line(&mishap.reason)
-                    );
-                    let _ = File::from(reporter).write_all(text.as_bytes());
-                    i32::from(mishap.code)
-                }
-            };
-            process::exit_now(code)
+            process::exit_now(i32::from(report_failure(
+                become_payload(plan, leaf, Some(parent)),
+                reporter,
+                &mut |_| {},
+            )))
         }
     }
+}
+
+/// Becomes the payload in this very process; comes back with an exit code only when that failed, or nothing was to run.
+pub(crate) fn in_place(plan: &Plan<'_>, leaf: Option<&Leaf>, reporter: OwnedFd, log: &Log) -> u8 {
+    let mut told = |mishap: &Mishap| log.tell_caller(&policy::wire::one_line(&mishap.reason));
+    report_failure(become_payload(plan, leaf, None), reporter, &mut told)
+}
+
+fn report_failure(result: Result<(), Mishap>, reporter: OwnedFd, tell: &mut dyn FnMut(&Mishap)) -> u8 {
+    let Err(mishap) = result else { return 0 };
+    let text = [&[mishap.code], policy::wire::one_line(&mishap.reason).as_bytes()].concat();
+    let _ = File::from(reporter).write_all(&text);
+    tell(&mishap);
+    mishap.code
 }
 
 impl Launched {
     /// Waits until the child has executed the command, or says why it could not.
     pub(crate) fn report(&mut self) -> Option<Mishap> {
-        let mut text = String::new();
-        let _ = self.report.read_to_string(&mut text);
-        let mut chars = text.chars();
-        let code = u8::try_from(u32::from(chars.next()?)).unwrap_or(202);
-        Some(Mishap {
-            code,
-            reason: chars.collect(),
-        })
+        read_report(&mut self.report)
     }
 }
 
-fn become_payload(plan: &Plan<'_>, parent: Pid) -> Result<(), Mishap> {
+/// Reads what [`report_failure`] wrote; exec closes the pipe without a word.
+pub(crate) fn read_report(report: &mut File) -> Option<Mishap> {
+    let mut bytes = Vec::new();
+    let _ = report.read_to_end(&mut bytes);
+    let (code, reason) = bytes.split_first()?;
+    Some(Mishap { code: *code, reason: String::from_utf8_lossy(reason).into_owned() })
+}
+
+fn become_payload(plan: &Plan<'_>, leaf: Option<&Leaf>, parent: Option<Pid>) -> Result<(), Mishap> {
     let site = |reason: String| Mishap { code: 202, reason };
     let user = |reason: String| Mishap { code: 201, reason };
-    if let Some(leaf) = &plan.leaf {
+    if let Some(leaf) = leaf {
         leaf.enter().map_err(|e| site(format!("cgroup leaf: {e}")))?;
     }
     let account = &plan.account;
     if plan.switch {
         ids::become_for_good(account.uid, account.gid, &account.groups).map_err(site)?;
         process::new_session_keyring().map_err(|e| site(format!("session keyring: {e}")))?;
+    }
+    if let Some(parent) = parent.filter(|_| plan.switch) {
         process::die_with(parent).map_err(|e| site(format!("supervisor: {e}")))?;
     }
     if plan.no_new_privs {
@@ -191,7 +201,7 @@ fn execute(command: &Command, environment: &[CString]) -> Result<(), Mishap> {
         argv.push(c(argument)?);
     }
     let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();
-    fds::close_on_exec_from(3).map_err(|e| refused(format!("descriptors: {e}")))?;
+    fds::close_on_exec().map_err(|e| refused(format!("descriptors: {e}")))?;
     let error = match nix::unistd::execve(&program, &argv, &environment) {
         Err(error) => error,
         Ok(never) => match never {},

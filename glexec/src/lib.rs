@@ -18,6 +18,9 @@
 //! | the site's record | [`recording`] |
 //! | switch and exec | [`launch`], [`target_proxy`], [`payload_env`] |
 //! | wait, forward signals, end what is left | [`supervise`] |
+//! | without linger: who watches instead | [`keeper`] |
+//! | the site's program after the payload | [`epilogue`] |
+//! | lines that accounting probes read | [`monitor`] |
 //! | system calls that need `unsafe` | [`sys`] |
 
 mod accounts;
@@ -27,11 +30,14 @@ mod cgroup;
 mod child;
 mod config;
 mod credential;
+mod epilogue;
 mod failure;
 mod information;
+mod keeper;
 mod launch;
 mod log;
 mod mapping;
+mod monitor;
 mod nesting;
 mod payload_env;
 mod pipeline;

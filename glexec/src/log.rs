@@ -3,9 +3,10 @@
 use crate::audit::{self, Rule};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
+use nix::syslog::{Facility, LogFlags, Severity, openlog, syslog};
 use policy::glexec_conf::{GlexecConf, LogDestination};
 use std::cell::RefCell;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -18,50 +19,35 @@ pub(crate) struct Log {
 }
 
 enum Target {
-    Syslog,
+    Syslog(Facility),
     File(RefCell<File>),
 }
 
 impl Log {
     /// Syslog with facility `LOG_DAEMON`, until the configuration says otherwise.
     pub(crate) fn standard() -> Self {
-        open_syslog(Facility::LOG_DAEMON);
-        Self {
-            target: Target::Syslog,
-            level: 3,
-            silent: false,
-        }
+        Self::to_syslog(Facility::LOG_DAEMON, 3, false)
     }
 
     /// As `glexec.conf` says; a log file that cannot be opened falls back to syslog, with a word about it.
     pub(crate) fn configured(conf: &GlexecConf) -> Self {
         let (level, silent) = (conf.log_level, conf.silent_logging);
         match &conf.log {
-            LogDestination::Syslog(name) => {
-                open_syslog(facility(name));
-                Self {
-                    target: Target::Syslog,
-                    level,
-                    silent,
-                }
-            }
+            LogDestination::Syslog(name) => Self::to_syslog(facility(name), level, silent),
             LogDestination::File(path) => match open_file(path) {
-                Ok(file) => Self {
-                    target: Target::File(RefCell::new(file)),
-                    level,
-                    silent,
-                },
+                Ok(file) => Self { target: Target::File(RefCell::new(file)), level, silent },
                 Err(why) => {
-                    let log = Self {
-                        target: Target::Syslog,
-                        level,
-                        silent,
-                    };
+                    let log = Self::to_syslog(Facility::LOG_DAEMON, level, silent);
                     log.warning(&format!("log_file {}: {why}; using syslog", path.display()));
                     log
                 }
             },
         }
+    }
+
+    fn to_syslog(facility: Facility, level: u8, silent: bool) -> Self {
+        open_syslog(facility);
+        Self { target: Target::Syslog(facility), level, silent }
     }
 
     /// Level 1: the call cannot be served.
@@ -84,6 +70,32 @@ impl Log {
         self.write(4, Severity::LOG_INFO, message);
     }
 
+    /// Lines of a session's monitor, whose ident is not ours; level 3.
+    pub(crate) fn monitor_lines(&self, ident: &str, lines: &[String]) {
+        if self.level < 3 {
+            return;
+        }
+        match &self.target {
+            Target::Syslog(facility) => {
+                // openlog(3) keeps the pointer, so the text must live on: twice in a session is no leak to mind.
+                let ident: &'static CStr =
+                    Box::leak(CString::new(ident).unwrap_or_default().into_boxed_c_str());
+                let _ = openlog(Some(ident), LogFlags::empty(), *facility);
+                for line in lines {
+                    let _ = syslog(Severity::LOG_NOTICE, line.as_str());
+                }
+                open_syslog(*facility);
+            }
+            Target::File(file) => {
+                let host = nix::unistd::gethostname().unwrap_or_default();
+                let head =
+                    format!("{} {} {ident}:", crate::sys::process::syslog_time(), host.to_string_lossy());
+                let text: String = lines.iter().map(|line| format!("{head} {line}\n")).collect();
+                let _ = file.borrow_mut().write_all(text.as_bytes());
+            }
+        }
+    }
+
     /// One line on the caller's stderr, unless the site wants silence.
     pub(crate) fn tell_caller(&self, message: &str) {
         if !self.silent {
@@ -98,7 +110,7 @@ impl Log {
         // Texts from the caller are escaped where they enter; this is the last line of defence against line breaks.
         let line = message.replace(|c: char| c.is_control(), "?");
         match &self.target {
-            Target::Syslog => {
+            Target::Syslog(_) => {
                 let _ = syslog(severity, line.as_str());
             }
             Target::File(file) => {
@@ -112,8 +124,6 @@ impl Log {
 
 fn open_syslog(facility: Facility) {
     let _ = openlog(Some(c"glexec"), LogFlags::LOG_PID, facility);
-    // The default priority of a bare severity is the facility of openlog.
-    let _ = Priority::new(Severity::LOG_INFO, facility);
 }
 
 fn facility(name: &str) -> Facility {
@@ -139,7 +149,5 @@ fn open_file(path: &Path) -> Result<File, String> {
     let directory = audit::open(parent, Rule::DIRECTORY).map_err(|f| f.reason())?;
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mode = Mode::from_bits_truncate(0o640);
-    nix::fcntl::openat(directory, name, flags, mode)
-        .map(File::from)
-        .map_err(|e| e.to_string())
+    nix::fcntl::openat(directory, name, flags, mode).map(File::from).map_err(|e| e.to_string())
 }

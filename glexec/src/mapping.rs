@@ -26,10 +26,7 @@ pub(crate) fn bans(config: &Config) -> Result<Bans, Failure> {
         }
     };
     let files = &config.policy.bans;
-    Ok(Bans {
-        dns: read(&files.dn_file)?,
-        fqans: read(&files.fqan_file)?,
-    })
+    Ok(Bans { dns: read(&files.dn_file)?, fqans: read(&files.fqan_file)? })
 }
 
 /// The account of the identity and the source that named it.
@@ -52,13 +49,8 @@ fn ask(config: &Config, source: MapSource, identity: &VerifiedIdentity) -> Resul
         MapSource::VomsMapfile => mapfile(&files.voms_mapfile)?.account_of_fqans(identity.fqans()),
         MapSource::Service(service) => return ask_service(config, service, identity).map(Some),
     };
-    let named = found
-        .transpose()
-        .map_err(|e| Failure::site(format!("{source}: {e}")))?;
-    Ok(named.map(|name| Mapping {
-        account: Some(name.into()),
-        ..Mapping::default()
-    }))
+    let named = found.transpose().map_err(|e| Failure::site(format!("{source}: {e}")))?;
+    Ok(named.map(|name| Mapping { account: Some(name.into()), ..Mapping::default() }))
 }
 
 fn mapfile(path: &Path) -> Result<Mapfile, Failure> {
@@ -69,12 +61,9 @@ fn mapfile(path: &Path) -> Result<Mapfile, Failure> {
 fn ask_service(config: &Config, service: Service, identity: &VerifiedIdentity) -> Result<Mapping, Failure> {
     let section = config.policy.mapping.services.get(service.name());
     let section = section.ok_or_else(|| Failure::site(format!("[mapping.{}] is missing", service.name())))?;
-    let host_credential = [
-        audit::read(&section.cert, Rule::FILE)?,
-        b"\n".to_vec(),
-        audit::read(&section.key, Rule::FILE)?,
-    ]
-    .concat();
+    let host_credential =
+        [audit::read(&section.cert, Rule::FILE)?, b"\n".to_vec(), audit::read(&section.key, Rule::FILE)?]
+            .concat();
     let host = nix::unistd::gethostname().map_err(|e| Failure::site(format!("gethostname: {e}")))?;
     let request = MapRequest {
         service,

@@ -53,10 +53,7 @@ mod tests {
 
     #[test]
     fn a_process_cannot_lie_about_its_parent_by_its_name() {
-        assert_eq!(
-            parse_parent("77 (x) S 1 (evil) R 42 5 6"),
-            Some(Pid::from_raw(42))
-        );
+        assert_eq!(parse_parent("77 (x) S 1 (evil) R 42 5 6"), Some(Pid::from_raw(42)));
         assert_eq!(parse_parent("77 (sh) S 12 5 6"), Some(Pid::from_raw(12)));
         assert_eq!(parse_parent("1 (init) S 0 1 1"), None);
         assert_eq!(parse_parent(""), None);

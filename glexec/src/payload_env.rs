@@ -32,10 +32,7 @@ pub(crate) fn build(
     if let Some(session) = session {
         add(OsStr::new("PILOT_SESSION"), OsStr::new(session));
     }
-    for (name, value) in caller
-        .iter()
-        .filter(|(name, _)| is_kept(name.as_bytes(), preserve))
-    {
+    for (name, value) in caller.iter().filter(|(name, _)| is_kept(name.as_bytes(), preserve)) {
         add(name, value);
     }
     let name = OsStr::new(account.name.as_str());
@@ -64,45 +61,18 @@ mod tests {
     use policy::identity::AccountName;
 
     fn built(caller: &[(&str, &str)], preserve: &[&str]) -> Vec<String> {
-        let caller: Vec<_> = caller
-            .iter()
-            .map(|(n, v)| (OsString::from(n), OsString::from(v)))
-            .collect();
+        let caller: Vec<_> = caller.iter().map(|(n, v)| (OsString::from(n), OsString::from(v))).collect();
         let preserve: Vec<_> = preserve.iter().map(|s| (*s).to_owned()).collect();
         let name = AccountName::parse("alice").unwrap();
-        let account = Account {
-            name,
-            uid: 20_001,
-            gid: 20_001,
-            groups: vec![],
-            home: "/home/alice".into(),
-        };
-        let env = build(
-            &caller,
-            &preserve,
-            &account,
-            Some(Path::new("/tmp/x")),
-            Some("s1"),
-        );
+        let account = Account { name, uid: 20_001, gid: 20_001, groups: vec![], home: "/home/alice".into() };
+        let env = build(&caller, &preserve, &account, Some(Path::new("/tmp/x")), Some("s1"));
         env.into_iter().map(|c| c.into_string().unwrap()).collect()
     }
 
     #[test]
     fn the_account_s_own_variables_are_set() {
-        let env = built(
-            &[
-                ("HOME", "/home/pilot"),
-                ("SECRET", "1"),
-                ("X509_USER_PROXY", "/pilot"),
-            ],
-            &[],
-        );
-        let expected = [
-            "X509_USER_PROXY=/tmp/x",
-            "PILOT_SESSION=s1",
-            "HOME=/home/alice",
-            "USER=alice",
-        ];
+        let env = built(&[("HOME", "/home/pilot"), ("SECRET", "1"), ("X509_USER_PROXY", "/pilot")], &[]);
+        let expected = ["X509_USER_PROXY=/tmp/x", "PILOT_SESSION=s1", "HOME=/home/alice", "USER=alice"];
         assert_eq!(env[..4], expected);
         assert!(env.iter().any(|v| v.starts_with("PATH=/usr/local/bin:")));
         assert_eq!(env.len(), 6);
@@ -110,26 +80,15 @@ mod tests {
 
     #[test]
     fn glexec_names_and_preserved_ones_stay() {
-        let caller = [
-            ("GLEXEC_ENV", "blob"),
-            ("HOME", "/h"),
-            ("LD_PRELOAD", "x"),
-            ("MALLOC_CHECK_", "3"),
-        ];
+        let caller = [("GLEXEC_ENV", "blob"), ("HOME", "/h"), ("LD_PRELOAD", "x"), ("MALLOC_CHECK_", "3")];
         let env = built(&caller, &["HOME", "LD_PRELOAD", "MALLOC_CHECK_"]);
         assert!(env.contains(&"GLEXEC_ENV=blob".to_owned()) && env.contains(&"HOME=/h".to_owned()));
-        assert!(
-            !env.iter()
-                .any(|v| v.starts_with("LD_") || v.starts_with("MALLOC_"))
-        );
+        assert!(!env.iter().any(|v| v.starts_with("LD_") || v.starts_with("MALLOC_")));
     }
 
     #[test]
     fn the_epilogue_s_names_and_the_session_cannot_be_forged() {
-        let env = built(
-            &[("GLEXEC_EPILOG_TARGET_UID", "0"), ("PILOT_SESSION", "x")],
-            &["PILOT_SESSION"],
-        );
+        let env = built(&[("GLEXEC_EPILOG_TARGET_UID", "0"), ("PILOT_SESSION", "x")], &["PILOT_SESSION"]);
         assert!(!env.iter().any(|v| v.starts_with("GLEXEC_EPILOG_")));
         assert!(env.contains(&"PILOT_SESSION=s1".to_owned()) && !env.contains(&"PILOT_SESSION=x".to_owned()));
     }

@@ -4,12 +4,13 @@ use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::launch::{self, Plan};
 use crate::log::Log;
+use crate::monitor::Monitor;
 use crate::request::{self, Wish};
 use crate::sitting::Sitting;
 use crate::start::{self, Mode, Start};
-use crate::supervise::Supervisor;
+use crate::supervise::{Rules, Supervisor};
 use crate::sys::process;
-use crate::{credential, information, mapping, nesting, recording, session, sweep, verify};
+use crate::{credential, epilogue, information, keeper, mapping, nesting, recording, session, sweep, verify};
 use nix::unistd::Uid;
 use policy::identity::VerifiedIdentity;
 use policy::judge::{self, Case, Verdict};
@@ -18,11 +19,7 @@ use std::process::ExitCode;
 
 /// Runs `glexec` and returns its exit code.
 pub fn main() -> ExitCode {
-    let mut run = Run {
-        log: Log::standard(),
-        config: None,
-        identity: None,
-    };
+    let mut run = Run { log: Log::standard(), config: None, identity: None };
     let start = match start::take_over() {
         Ok(start) => start,
         Err(failure) => return run.refuse(None, &failure),
@@ -59,46 +56,33 @@ impl Run {
         let credential = credential::read("GLEXEC_CLIENT_CERT", &request.identity, caller, lock)?;
         let proxy = match request.source == request.identity {
             true => credential.bytes().to_vec(),
-            false => credential::read("GLEXEC_SOURCE_PROXY", &request.source, caller, lock)?
-                .bytes()
-                .to_vec(),
+            false => credential::read("GLEXEC_SOURCE_PROXY", &request.source, caller, lock)?.bytes().to_vec(),
         };
-        let identity = &*self
-            .identity
-            .insert(verify::verify(config, &start.caller, &credential)?);
+        let identity = &*self.identity.insert(verify::verify(config, &start.caller, &credential)?);
         let (bans, now) = (mapping::bans(config)?, process::unix_ns() / 1_000_000_000);
         judge::admit_identity(&config.policy, identity, &credential.digest(), &bans, now)?;
         let (account, source) = mapping::account_of(config, identity)?;
         let (policy, conf, account) = (&config.policy, &config.conf, &account);
-        let permit = match judge::judge(Case {
-            policy,
-            conf,
-            caller: &start.caller,
-            account,
-            source,
-        }) {
+        let permit = match judge::judge(Case { policy, conf, caller: &start.caller, account, source }) {
             Verdict::Permit(permit) => permit,
             Verdict::Deny(denial) => return Err(denial.into()),
         };
-        let supervisor = Supervisor::prepare().map_err(|e| Failure::site(format!("supervisor: {e}")))?;
         let mut sitting = Sitting::open(start, config, &request, identity, &permit)?;
-        self.log.info(&format!(
-            "session {}: {} by {source}",
-            sitting.id(),
-            identity.subject
-        ));
+        self.log.info(&format!("session {}: {} by {source}", sitting.id(), identity.subject));
         self.log.notice(&recording::switch_line(start, &permit, &request));
-        let payload = match launch::start(&Plan::new(start, config, &request, &permit, proxy, &sitting)) {
-            Ok(payload) => payload,
-            Err(failure) => return sitting.abandon(&self.log, failure),
+        let monitor = Monitor::new(&self.log, permit.account().uid, identity);
+        let plan = Plan::new(start, config, &request, &permit, proxy, sitting.id());
+        if !conf.linger {
+            return Ok(keeper::run(sitting, &plan, policy.payload.kill_leftovers, &monitor, &self.log));
+        }
+        let rules =
+            Rules { kill_leftovers: policy.payload.kill_leftovers, root_only: conf.epilogue.is_some() };
+        let ended = match Supervisor::prepare().and_then(|s| Ok((s, launch::start(&plan, sitting.leaf())?))) {
+            Ok((supervisor, payload)) => supervisor.watch(payload, &mut sitting, rules, &monitor),
+            Err(failure) => return Ok(sitting.abandon(&self.log, &failure)),
         };
-        sitting.executed(payload.pid);
-        let ended = supervisor.watch(
-            payload,
-            sitting.leaf(),
-            sitting.may_signal,
-            policy.payload.kill_leftovers,
-        );
+        let ended =
+            epilogue::after(conf.epilogue.as_ref(), start, &permit, &request, &plan, ended, &self.log);
         Ok(sitting.close(&self.log, ended))
     }
 
@@ -106,22 +90,14 @@ impl Run {
     fn refuse(&self, start: Option<&Start>, failure: &Failure) -> ExitCode {
         let reason = failure.reason();
         let id = session::new_id().unwrap_or_default();
-        let subject = self
-            .identity
-            .as_ref()
-            .map(|i| format!(" for {}", i.subject))
-            .unwrap_or_default();
+        let subject = self.identity.as_ref().map(|i| format!(" for {}", i.subject)).unwrap_or_default();
         let caller = start.map(|s| format!("uid {}", s.caller.uid)).unwrap_or_default();
-        self.log.error(&format!(
-            "refused {} {caller}{subject}: {reason} [{id}]",
-            failure.code() as u8
-        ));
+        self.log.error(&format!("refused {} {caller}{subject}: {reason} [{id}]", failure.code() as u8));
         self.log.tell_caller(&reason);
         let denied = failure.code() == judge::Code::Denied;
-        if let (Some(start), Some(config)) = (
-            start.filter(|s| denied && s.mode == Mode::Switching),
-            &self.config,
-        ) {
+        if let (Some(start), Some(config)) =
+            (start.filter(|s| denied && s.mode == Mode::Switching), &self.config)
+        {
             let record = recording::denied(start, self.identity.as_ref(), failure, id);
             if let Err(e) = Spool::new(&config.policy.accounting.spool).deny(&record) {
                 self.log.error(&format!("the refusal cannot be recorded: {e}"));

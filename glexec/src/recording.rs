@@ -55,19 +55,12 @@ pub(crate) fn opened(
         argv0,
         argv,
         argv_sha256,
-        cwd: std::env::current_dir().map_or_else(
-            |_| "?".into(),
-            |p| record::text::printable(p.as_os_str().as_bytes(), 4096),
-        ),
+        cwd: std::env::current_dir()
+            .map_or_else(|_| "?".into(), |p| record::text::printable(p.as_os_str().as_bytes(), 4096)),
         target_proxy: target_text(&request.target, account.uid),
         start_unix_ns: process::unix_ns(),
         start_boottime_ns: process::boottime_ns(),
-        cpu_source: if state.cgroup.is_some() {
-            "cgroup-v2"
-        } else {
-            "subreaper"
-        }
-        .into(),
+        cpu_source: if state.cgroup.is_some() { "cgroup-v2" } else { "subreaper" }.into(),
         glexec_id: request.id.clone(),
         ..Opened::default()
     }
@@ -96,11 +89,7 @@ pub(crate) fn denied(
         code: failure.code() as i32,
         reason: failure.reason(),
         nested_signs: signs.iter().map(NestedSign::to_string).collect(),
-        argv0: start
-            .argv
-            .get(1)
-            .map(|a| record::text::printable(a.as_bytes(), 1024))
-            .unwrap_or_default(),
+        argv0: start.argv.get(1).map(|a| record::text::printable(a.as_bytes(), 1024)).unwrap_or_default(),
         ..Denied::default()
     }
 }
@@ -119,11 +108,7 @@ fn command_texts(command: Option<&Command>) -> (String, Vec<String>, String) {
     let Some(command) = command else {
         return Default::default();
     };
-    let all = || {
-        std::iter::once(&command.program)
-            .chain(&command.arguments)
-            .map(|a| a.as_bytes())
-    };
+    let all = || std::iter::once(&command.program).chain(&command.arguments).map(|a| a.as_bytes());
     let mut hash = hmac_sha256::Hash::new();
     for argument in all() {
         hash.update(argument);
@@ -143,10 +128,7 @@ fn host() -> String {
 }
 
 fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// The batch job by the variables that batch systems set. The caller could forge them: a hint, not evidence.
@@ -160,10 +142,7 @@ fn batch(environment: &[(OsString, OsString)]) -> Option<Batch> {
     ];
     KNOWN.iter().find_map(|(lrms, variable)| {
         let (_, value) = environment.iter().find(|(name, _)| name == variable)?;
-        Some(Batch {
-            lrms: (*lrms).to_owned(),
-            jobid: record::text::printable(value.as_bytes(), 128),
-        })
+        Some(Batch { lrms: (*lrms).to_owned(), jobid: record::text::printable(value.as_bytes(), 128) })
     })
 }
 
@@ -171,39 +150,21 @@ fn batch(environment: &[(OsString, OsString)]) -> Option<Batch> {
 pub(crate) fn switch_line(start: &Start, permit: &Permit, request: &Request) -> String {
     let account = permit.account();
     let group = |gid: u32| {
-        let found = nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid))
-            .ok()
-            .flatten();
+        let found = nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid)).ok().flatten();
         found.map_or_else(|| gid.to_string(), |g| g.name)
     };
-    let caller = start
-        .caller
-        .name
-        .as_ref()
-        .map_or_else(|| start.caller.uid.to_string(), ToString::to_string);
+    let caller = start.caller.name.as_ref().map_or_else(|| start.caller.uid.to_string(), ToString::to_string);
     let (real_group, mapped_group) = (group(start.caller.gid), group(account.gid));
-    let resolved = AsCaller::enter(nix::unistd::Uid::from_raw(start.caller.uid))
-        .ok()
-        .map(|_rights| {
-            let show = |path: &std::path::Path| record::text::printable(path.as_os_str().as_bytes(), 1024);
-            let cwd = std::env::current_dir().map(|p| show(&p)).unwrap_or_default();
-            let program = request.command.as_ref().map(|c| std::path::Path::new(&c.program));
-            (
-                cwd,
-                program
-                    .and_then(|p| std::fs::canonicalize(p).ok())
-                    .map(|p| show(&p))
-                    .unwrap_or_default(),
-            )
-        });
+    let resolved = AsCaller::enter(nix::unistd::Uid::from_raw(start.caller.uid)).ok().map(|_rights| {
+        let show = |path: &std::path::Path| record::text::printable(path.as_os_str().as_bytes(), 1024);
+        let cwd = std::env::current_dir().map(|p| show(&p)).unwrap_or_default();
+        let program = request.command.as_ref().map(|c| std::path::Path::new(&c.program));
+        (cwd, program.and_then(|p| std::fs::canonicalize(p).ok()).map(|p| show(&p)).unwrap_or_default())
+    });
     let (cwd, real_program) = resolved.unwrap_or_default();
     let (program, argv, _) = command_texts(request.command.as_ref());
     let arguments = argv.get(1..).unwrap_or_default().join(" ");
-    let id = request
-        .id
-        .as_ref()
-        .map(|id| format!(" id: \"{id}\""))
-        .unwrap_or_default();
+    let id = request.id.as_ref().map(|id| format!(" id: \"{id}\"")).unwrap_or_default();
     format!(
         "real_user({caller}),real_group({real_group})->mapped_user({}),mapped_group({mapped_group}) \
          cwd: \"{cwd}\" cmd: \"{program}\" (=\"{real_program}\") args: \"{arguments}\"{id}",

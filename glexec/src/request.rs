@@ -100,16 +100,8 @@ pub fn parse(argv: &[OsString], environment: &[(OsString, OsString)]) -> Result<
         None | Some("" | "lcmaps_get_account" | "lcmaps_verify_account") => {}
         Some(_) => return Err("GLEXEC_MODE is unknown; unset it or write lcmaps_get_account".into()),
     }
-    let id = env
-        .get("GLEXEC_ID")
-        .map(|id| record::text::printable(id.as_bytes(), 256));
-    Ok(Wish::Run(Request {
-        command,
-        identity,
-        source,
-        target,
-        id,
-    }))
+    let id = env.get("GLEXEC_ID").map(|id| record::text::printable(id.as_bytes(), 256));
+    Ok(Wish::Run(Request { command, identity, source, target, id }))
 }
 
 fn command(arguments: &[OsString]) -> Result<Option<Command>, String> {
@@ -126,22 +118,15 @@ fn command(arguments: &[OsString]) -> Result<Option<Command>, String> {
     if !program.as_bytes().contains(&b'/') {
         return Err("the command needs a path: PATH is not searched".into());
     }
-    Ok(Some(Command {
-        program: program.clone(),
-        arguments: rest.to_vec(),
-    }))
+    Ok(Some(Command { program: program.clone(), arguments: rest.to_vec() }))
 }
 
 fn identity(env: &Environment<'_>) -> Result<CredentialSource, String> {
     if let Some(path) = env.get("GLEXEC_CLIENT_CERT") {
-        return Ok(CredentialSource::File(
-            non_empty("GLEXEC_CLIENT_CERT", path)?.into(),
-        ));
+        return Ok(CredentialSource::File(non_empty("GLEXEC_CLIENT_CERT", path)?.into()));
     }
     match env.get("SSL_CLIENT_CERT") {
-        Some(text) => Ok(CredentialSource::Text(
-            non_empty("SSL_CLIENT_CERT", text)?.as_bytes().to_vec(),
-        )),
+        Some(text) => Ok(CredentialSource::Text(non_empty("SSL_CLIENT_CERT", text)?.as_bytes().to_vec())),
         None => Err("no credential: set GLEXEC_CLIENT_CERT to the path of the payload user's proxy".into()),
     }
 }
@@ -163,9 +148,7 @@ impl<'a> Environment<'a> {
             let mut values = variables.iter().filter(|(n, _)| n == name).map(|(_, v)| v);
             let first = values.next();
             if values.any(|value| Some(value) != first) {
-                return Err(format!(
-                    "{name} stands twice in the environment with different values"
-                ));
+                return Err(format!("{name} stands twice in the environment with different values"));
             }
         }
         Ok(Self(variables))

@@ -1,10 +1,7 @@
 use super::*;
 
 fn wish(argv: &[&str], env: &[(&str, &str)]) -> Result<Wish, String> {
-    let argv: Vec<OsString> = std::iter::once("glexec")
-        .chain(argv.iter().copied())
-        .map(Into::into)
-        .collect();
+    let argv: Vec<OsString> = std::iter::once("glexec").chain(argv.iter().copied()).map(Into::into).collect();
     let env: Vec<(OsString, OsString)> = env.iter().map(|(n, v)| (n.into(), v.into())).collect();
     parse(&argv, &env)
 }
@@ -23,21 +20,14 @@ fn the_usual_call() {
     let r = request(&["/bin/sh", "-c", "--", "id"], &[CERT]);
     let command = r.command.unwrap();
     assert_eq!(command.program, "/bin/sh");
-    assert_eq!(
-        command.arguments,
-        ["-c", "--", "id"],
-        "nothing after the command is interpreted"
-    );
+    assert_eq!(command.arguments, ["-c", "--", "id"], "nothing after the command is interpreted");
     assert_eq!(r.identity, CredentialSource::File("/tmp/x509up_u1".into()));
     assert_eq!((r.source, r.target), (r.identity.clone(), Target::Default));
 }
 
 #[test]
 fn one_leading_dash_dash_is_accepted() {
-    assert_eq!(
-        request(&["--", "/bin/id"], &[CERT]).command.unwrap().program,
-        "/bin/id"
-    );
+    assert_eq!(request(&["--", "/bin/id"], &[CERT]).command.unwrap().program, "/bin/id");
 }
 
 #[test]
@@ -47,24 +37,14 @@ fn no_command_refreshes() {
 
 #[test]
 fn a_bare_name_and_an_unknown_option_are_refused() {
-    assert!(
-        wish(&["id"], &[CERT])
-            .unwrap_err()
-            .contains("PATH is not searched")
-    );
-    assert!(
-        wish(&["--frobnicate"], &[CERT])
-            .unwrap_err()
-            .contains("unknown option")
-    );
+    assert!(wish(&["id"], &[CERT]).unwrap_err().contains("PATH is not searched"));
+    assert!(wish(&["--frobnicate"], &[CERT]).unwrap_err().contains("unknown option"));
 }
 
 #[test]
 fn nothing_stands_in_for_a_missing_credential() {
     assert!(
-        wish(&["/bin/id"], &[("X509_USER_PROXY", "/tmp/pilot")])
-            .unwrap_err()
-            .contains("GLEXEC_CLIENT_CERT")
+        wish(&["/bin/id"], &[("X509_USER_PROXY", "/tmp/pilot")]).unwrap_err().contains("GLEXEC_CLIENT_CERT")
     );
     let legacy = request(&["/bin/id"], &[("SSL_CLIENT_CERT", "PEM")]);
     assert_eq!(legacy.identity, CredentialSource::Text(b"PEM".to_vec()));
@@ -98,18 +78,12 @@ fn repeated_names_must_agree() {
     let other = ("GLEXEC_CLIENT_CERT", "/tmp/other");
     assert!(wish(&["/bin/id"], &[CERT, other]).unwrap_err().contains("twice"));
     assert!(wish(&["/bin/id"], &[CERT, CERT]).is_ok());
-    assert!(
-        wish(&["/bin/id"], &[CERT, ("A", "1"), ("A", "2")]).is_ok(),
-        "others do not matter"
-    );
+    assert!(wish(&["/bin/id"], &[CERT, ("A", "1"), ("A", "2")]).is_ok(), "others do not matter");
 }
 
 #[test]
 fn the_id_cannot_break_a_log_line() {
-    assert_eq!(
-        request(&["/bin/id"], &[CERT, ("GLEXEC_ID", "a\nb")]).id.unwrap(),
-        "a\\x0Ab"
-    );
+    assert_eq!(request(&["/bin/id"], &[CERT, ("GLEXEC_ID", "a\nb")]).id.unwrap(), "a\\x0Ab");
 }
 
 #[test]

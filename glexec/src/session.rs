@@ -67,10 +67,7 @@ impl Session {
 
     fn build(state: &State, dir: &Path) -> io::Result<Self> {
         DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
-        DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(sessions_dir())?;
+        DirBuilder::new().mode(0o700).recursive(true).create(sessions_dir())?;
         DirBuilder::new().mode(0o700).create(dir)?;
         let lock = create_file(&dir.join("lock"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| io::Error::from(e))?;
@@ -78,10 +75,7 @@ impl Session {
         let unfinished = dir.join("state.new");
         create_file(&unfinished)?.write_all(state.to_text().as_bytes())?;
         fs::rename(&unfinished, dir.join("state"))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            _lock: lock,
-        })
+        Ok(Self { dir: dir.to_owned(), _lock: lock })
     }
 
     /// Removes the directory; the lock goes with it.
@@ -102,11 +96,7 @@ fn remove_dir(dir: &Path) {
 }
 
 fn create_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// All sessions of this host; unreadable ones are passed over.
@@ -114,10 +104,7 @@ pub(crate) fn all() -> Vec<Found> {
     let Ok(entries) = fs::read_dir(sessions_dir()) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|entry| find(&entry.path()))
-        .collect()
+    entries.flatten().filter_map(|entry| find(&entry.path())).collect()
 }
 
 fn find(dir: &Path) -> Option<Found> {
@@ -133,11 +120,7 @@ fn find(dir: &Path) -> Option<Found> {
 
 impl State {
     fn to_text(&self) -> String {
-        let cgroup = self
-            .cgroup
-            .as_deref()
-            .map(|p| p.display().to_string())
-            .unwrap_or_default();
+        let cgroup = self.cgroup.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
         format!(
             "version=1\nid={}\ncaller_uid={}\nuid={}\nsupervisor={}\ncgroup={cgroup}\nspool={}\n",
             self.id,
@@ -149,10 +132,7 @@ impl State {
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        let value = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-        };
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         if value("version")? != "1" {
             return None;
         }

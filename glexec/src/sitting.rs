@@ -5,6 +5,7 @@
 use crate::cgroup::Leaf;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::launch::Mishap;
 use crate::log::Log;
 use crate::recording;
 use crate::request::Request;
@@ -12,10 +13,10 @@ use crate::session::{self, Session, State};
 use crate::start::{Mode, Start};
 use crate::supervise::Ended;
 use crate::sys::process;
-use nix::unistd::Uid;
+use nix::unistd::{Pid, Uid};
 use policy::identity::VerifiedIdentity;
 use policy::judge::Permit;
-use record::{Event, OpenRecord, Opened, Spool};
+use record::{Event, Exit, OpenRecord, Opened, Spool, Usage};
 
 /// A switch under way.
 pub(crate) struct Sitting {
@@ -38,13 +39,7 @@ impl Sitting {
     ) -> Result<Self, Failure> {
         let id = session::new_id()?;
         if start.mode == Mode::LogOnly {
-            return Ok(Self {
-                id,
-                leaf: None,
-                session: None,
-                record: None,
-                may_signal: None,
-            });
+            return Ok(Self { id, leaf: None, session: None, record: None, may_signal: None });
         }
         let leaf = Leaf::create(&id);
         let state = State {
@@ -58,13 +53,7 @@ impl Sitting {
         let opened = recording::opened(start, config, request, identity, permit, &state);
         let session = Session::create(state);
         let may_signal = Some((permit.account().uid, Uid::from_raw(start.caller.uid)));
-        let mut sitting = Self {
-            id,
-            leaf,
-            session: None,
-            record: None,
-            may_signal,
-        };
+        let mut sitting = Self { id, leaf, session: None, record: None, may_signal };
         let recorded = session.and_then(|session| {
             sitting.session = Some(session);
             open_record(config, &opened)
@@ -86,22 +75,15 @@ impl Sitting {
         &self.id
     }
 
-    /// The session's id, which the payload may know; none in log-only mode.
-    pub(crate) fn session_id(&self) -> Option<&str> {
-        self.session.as_ref().map(|_| self.id.as_str())
-    }
-
     /// The cgroup leaf, when the host offers one.
     pub(crate) fn leaf(&self) -> Option<&Leaf> {
         self.leaf.as_ref()
     }
 
     /// Notes that the payload's first process exists.
-    pub(crate) fn executed(&mut self, pid: nix::unistd::Pid) {
+    pub(crate) fn executed(&mut self, pid: Pid) {
         if let Some((record, ..)) = &mut self.record {
-            let _ = record.append(&Event::Exec {
-                pid: pid.as_raw().unsigned_abs(),
-            });
+            let _ = record.append(&Event::Exec { pid: pid.as_raw().unsigned_abs() });
         }
     }
 
@@ -132,25 +114,11 @@ impl Sitting {
     }
 
     /// The payload's process could not even be started.
-    pub(crate) fn abandon(self, log: &Log, failure: Failure) -> Result<u8, Failure> {
-        let mishap = crate::launch::Mishap {
-            code: failure.code() as u8,
-            reason: failure.reason(),
-        };
-        let exit = record::Exit {
-            code: Some(i32::from(mishap.code)),
-            ..Default::default()
-        };
-        let code = mishap.code;
-        Ok(self.close(
-            log,
-            Ended {
-                exit,
-                usage: Default::default(),
-                mishap: Some(mishap),
-                code,
-            },
-        ))
+    pub(crate) fn abandon(self, log: &Log, failure: &Failure) -> u8 {
+        let mishap = Mishap { code: failure.code() as u8, reason: failure.reason() };
+        let exit = Exit { code: Some(i32::from(mishap.code)), ..Exit::default() };
+        let (pid, usage, code) = (Pid::from_raw(0), Usage::default(), mishap.code);
+        self.close(log, Ended { pid, exit, usage, mishap: Some(mishap), code })
     }
 
     fn tidy(&mut self) {

@@ -49,13 +49,7 @@ pub(crate) fn take_over() -> Result<Start, Failure> {
         gid: getgid().as_raw(),
         groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
     };
-    Ok(Start {
-        mode,
-        caller,
-        environment,
-        argv,
-        signal_mask,
-    })
+    Ok(Start { mode, caller, environment, argv, signal_mask })
 }
 
 /// The name of a uid, as far as it is one that this project accepts as a name.
@@ -82,8 +76,8 @@ fn mode() -> Result<Mode, Failure> {
     match (setuid_root, process::no_new_privs()) {
         (false, _) => Ok(Mode::LogOnly),
         (true, true) => Err(Denial::Nested(vec![NestedSign::NoNewPrivs]).into()),
-        (true, false) => Err(Failure::site(
-            "the setuid bit has no effect: the file system is mounted nosuid",
-        )),
+        (true, false) => {
+            Err(Failure::site("the setuid bit has no effect: the file system is mounted nosuid"))
+        }
     }
 }

@@ -4,7 +4,10 @@
 //! descriptors, so that nobody who waits for their end waits for us.
 
 use crate::cgroup::Leaf;
+use crate::failure::Failure;
 use crate::launch::{Launched, Mishap};
+use crate::monitor::Monitor;
+use crate::sitting::Sitting;
 use crate::sys::{fds, ids, process};
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -35,10 +38,22 @@ pub(crate) struct Supervisor {
     signals: SignalFd,
     start_boottime_ns: u64,
     cpu_before: (u64, u64),
+    root_only: bool,
+}
+
+/// What the site wants at the end, and who is heard until then.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules {
+    /// `[payload] kill_leftovers`.
+    pub(crate) kill_leftovers: bool,
+    /// With an epilogue only root may signal: nobody else shall keep it from running.
+    pub(crate) root_only: bool,
 }
 
 /// How it ended.
 pub(crate) struct Ended {
+    /// The payload's first process.
+    pub(crate) pid: Pid,
     /// For the record.
     pub(crate) exit: Exit,
     /// For the record.
@@ -51,7 +66,11 @@ pub(crate) struct Ended {
 
 impl Supervisor {
     /// Blocks the signals before the payload exists, so that none is lost.
-    pub(crate) fn prepare() -> nix::Result<Self> {
+    pub(crate) fn prepare() -> Result<Self, Failure> {
+        Self::hold_signals().map_err(|e| Failure::site(format!("supervisor: {e}")))
+    }
+
+    fn hold_signals() -> nix::Result<Self> {
         let mut held: SigSet = FORWARDED.into_iter().collect();
         held.add(Signal::SIGCHLD);
         held.thread_block()?;
@@ -60,101 +79,121 @@ impl Supervisor {
             signals: SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC)?,
             start_boottime_ns: process::boottime_ns(),
             cpu_before: children_cpu(),
+            root_only: false,
         })
     }
 
     /// Supervises to the end.
     pub(crate) fn watch(
-        self,
+        mut self,
         mut payload: Launched,
-        leaf: Option<&Leaf>,
-        may_signal: Option<(u32, Uid)>,
-        kill_leftovers: bool,
+        sitting: &mut Sitting,
+        rules: Rules,
+        monitor: &Monitor<'_>,
     ) -> Ended {
-        if let Some((target, caller)) = may_signal {
-            // Without it only root can signal us; the payload runs all the same.
-            let _ = ids::be_signalable(target, caller);
+        self.root_only = rules.root_only;
+        let (ruid, suid) = sitting.may_signal.filter(|_| !rules.root_only).unwrap_or((0, Uid::from_raw(0)));
+        if sitting.may_signal.is_some() {
+            // Should it fail, root can still signal us, and the payload runs all the same.
+            let _ = ids::be_signalable(ruid, suid);
         }
         let mishap = payload.report();
         if mishap.is_none() {
             let _ = fds::null_standard();
+            sitting.executed(payload.pid);
+            monitor.started(payload.pid);
         }
-        let status = self.wait_for(payload.pid);
+        let (status, max_rss_kib) = self.wait_for(payload.pid);
         let wall_ns = process::boottime_ns().saturating_sub(self.start_boottime_ns);
-        let leftovers = leftovers(leaf);
-        let all_gone = !kill_leftovers || end_leftovers(leaf);
-        let mut exit = Exit {
-            leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX),
-            ..Exit::default()
-        };
+        let leaf = sitting.leaf();
+        let leftovers = leaf.map_or_else(|| own_children().len(), Leaf::population);
+        let all_gone = !rules.kill_leftovers || end_leftovers(leaf);
+        let mut exit = Exit { leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX), ..Exit::default() };
         if !all_gone {
             exit.killed_by = Some("leftovers do not end".into());
         }
         let code = fill_exit(&mut exit, status, mishap.as_ref());
-        Ended {
-            usage: self.usage(leaf, wall_ns),
-            exit,
-            mishap,
-            code,
+        let usage = self.usage(leaf, wall_ns, max_rss_kib);
+        if mishap.is_none() {
+            monitor.terminated(payload.pid, &usage);
         }
+        Ended { pid: payload.pid, usage, exit, mishap, code }
     }
 
-    /// Reaps every child, forwards signals, returns when the payload's first process has ended.
-    fn wait_for(&self, payload: Pid) -> WaitStatus {
+    /// Reaps every child, forwards signals; returns the end of the payload's first process and its peak memory (KiB).
+    fn wait_for(&self, payload: Pid) -> (WaitStatus, u64) {
         loop {
-            if let Some(status) = reap(payload) {
-                return status;
+            if let Some(end) = reap(payload) {
+                return end;
             }
-            let Ok(Some(info)) = self.signals.read_signal() else {
-                continue;
-            };
-            let signal = i32::try_from(info.ssi_signo)
-                .ok()
-                .and_then(|n| Signal::try_from(n).ok());
+            let Ok(Some(info)) = self.signals.read_signal() else { continue };
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
             // The terminal signals the whole group, and the payload is in it: it has this one already.
             let from_terminal = info.ssi_code == libc::SI_KERNEL;
-            if let Some(signal) = signal.filter(|s| *s != Signal::SIGCHLD && !from_terminal) {
+            let heard = !from_terminal && (!self.root_only || info.ssi_uid == 0);
+            if let Some(signal) = signal.filter(|s| *s != Signal::SIGCHLD && heard) {
                 let _ = kill(payload, signal);
             }
         }
     }
 
-    fn usage(&self, leaf: Option<&Leaf>, wall_ns: u64) -> Usage {
+    fn usage(&self, leaf: Option<&Leaf>, wall_ns: u64, max_rss_kib: u64) -> Usage {
         let (user, system) = children_cpu();
         let waited = (user - self.cpu_before.0, system - self.cpu_before.1);
-        let counted = leaf.and_then(Leaf::counted);
-        let max_rss = getrusage(UsageWho::RUSAGE_CHILDREN)
-            .ok()
-            .and_then(|u| u64::try_from(u.max_rss()).ok());
-        let peak = counted.and_then(|c| c.memory_peak);
-        Usage {
-            wall_ns,
-            cpu_user_us: counted.map_or(waited.0, |c| c.user_us),
-            cpu_sys_us: counted.map_or(waited.1, |c| c.system_us),
-            cpu_source: if counted.is_some() {
-                "cgroup-v2"
-            } else {
-                "subreaper"
-            }
-            .into(),
-            mem_peak_bytes: peak.or(max_rss.map(|kib| kib * 1024)),
-            mem_kind: Some(if peak.is_some() { "cgroup_peak" } else { "maxrss" }.into()),
-            ..Usage::default()
-        }
+        counted_usage(leaf, wall_ns)
+            .unwrap_or(Usage {
+                wall_ns,
+                cpu_user_us: waited.0,
+                cpu_sys_us: waited.1,
+                cpu_source: "subreaper".into(),
+                ..Usage::default()
+            })
+            .with_max_rss(max_rss_kib)
     }
 }
 
+trait WithMaxRss {
+    fn with_max_rss(self, kib: u64) -> Self;
+}
+
+impl WithMaxRss for Usage {
+    /// A cgroup's peak is better where there is one: this is the largest single process.
+    fn with_max_rss(mut self, kib: u64) -> Self {
+        if self.mem_peak_bytes.is_none() {
+            self.mem_peak_bytes = Some(kib * 1024);
+            self.mem_kind = Some("maxrss".into());
+        }
+        self
+    }
+}
+
+/// What the cgroup leaf counted.
+pub(crate) fn counted_usage(leaf: Option<&Leaf>, wall_ns: u64) -> Option<Usage> {
+    let counted = leaf?.counted()?;
+    Some(Usage {
+        wall_ns,
+        cpu_user_us: counted.user_us,
+        cpu_sys_us: counted.system_us,
+        cpu_source: "cgroup-v2".into(),
+        mem_peak_bytes: counted.memory_peak,
+        mem_kind: counted.memory_peak.map(|_| "cgroup_peak".into()),
+        ..Usage::default()
+    })
+}
+
 /// Reaps whatever has ended; orphans of the payload among it. Returns the payload's own end.
-fn reap(payload: Pid) -> Option<WaitStatus> {
+fn reap(payload: Pid) -> Option<(WaitStatus, u64)> {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(status @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..))) if pid == payload => {
-                return Some(status);
+        match process::wait_any() {
+            Ok((status @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)), rss))
+                if pid == payload =>
+            {
+                return Some((status, rss));
             }
-            Ok(WaitStatus::StillAlive) => return None,
+            Ok((WaitStatus::StillAlive, _)) => return None,
             Ok(_) | Err(Errno::EINTR) => {}
             // No child and yet no status: somebody else waited for it, which cannot be.
-            Err(_) => return Some(WaitStatus::Exited(payload, 202)),
+            Err(_) => return Some((WaitStatus::Exited(payload, 202), 0)),
         }
     }
 }
@@ -180,15 +219,7 @@ fn fill_exit(exit: &mut Exit, status: WaitStatus, mishap: Option<&Mishap>) -> u8
 
 /// 201 to 204 are ours: a payload that ends with one of them is shown as 204.
 fn caller_code(code: i32) -> u8 {
-    if (201..=204).contains(&code) {
-        204
-    } else {
-        u8::try_from(code).unwrap_or(255)
-    }
-}
-
-fn leftovers(leaf: Option<&Leaf>) -> usize {
-    leaf.map_or_else(|| own_children().len(), Leaf::population)
+    if (201..=204).contains(&code) { 204 } else { u8::try_from(code).unwrap_or(255) }
 }
 
 /// Ends what the payload left behind, and proves it: an empty leaf, and no child.
@@ -212,10 +243,7 @@ fn end_leftovers(leaf: Option<&Leaf>) -> bool {
 fn own_children() -> Vec<Pid> {
     let pid = std::process::id();
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .map(Pid::from_raw)
-        .collect()
+    text.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid::from_raw).collect()
 }
 
 /// User and system time of all children waited for, in microseconds.
@@ -235,43 +263,18 @@ mod tests {
     #[test]
     fn codes_of_the_payload_pass_but_for_ours() {
         let exited = |n| WaitStatus::Exited(Pid::from_raw(2), n);
-        for (n, expected) in [
-            (0, 0),
-            (7, 7),
-            (127, 127),
-            (200, 200),
-            (201, 204),
-            (203, 204),
-            (204, 204),
-            (205, 205),
-        ] {
+        for (n, expected) in
+            [(0, 0), (7, 7), (127, 127), (200, 200), (201, 204), (203, 204), (204, 204), (205, 205)]
+        {
             assert_eq!(code(exited(n), None), expected);
         }
-        assert_eq!(
-            code(
-                WaitStatus::Signaled(Pid::from_raw(2), Signal::SIGTERM, false),
-                None
-            ),
-            143
-        );
-        assert_eq!(
-            code(
-                WaitStatus::Signaled(Pid::from_raw(2), Signal::SIGKILL, false),
-                None
-            ),
-            137
-        );
+        assert_eq!(code(WaitStatus::Signaled(Pid::from_raw(2), Signal::SIGTERM, false), None), 143);
+        assert_eq!(code(WaitStatus::Signaled(Pid::from_raw(2), Signal::SIGKILL, false), None), 137);
     }
 
     #[test]
     fn a_mishap_before_exec_keeps_its_own_code() {
-        let mishap = Mishap {
-            code: 201,
-            reason: "no such command".into(),
-        };
-        assert_eq!(
-            code(WaitStatus::Exited(Pid::from_raw(2), 201), Some(&mishap)),
-            201
-        );
+        let mishap = Mishap { code: 201, reason: "no such command".into() };
+        assert_eq!(code(WaitStatus::Exited(Pid::from_raw(2), 201), Some(&mishap)), 201);
     }
 }

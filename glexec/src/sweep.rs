@@ -6,8 +6,9 @@
 use crate::cgroup::Leaf;
 use crate::log::Log;
 use crate::session::{self, Found, State};
+use crate::supervise;
 use crate::sys::process;
-use record::{Event, Spool, Usage};
+use record::{Event, Spool};
 
 /// Closes what is orphaned and returns the sessions that live.
 pub(crate) fn close_orphans(log: &Log) -> Vec<Found> {
@@ -20,22 +21,10 @@ fn close(state: &State, log: &Log) {
     let leaf = state.cgroup.as_deref().map(Leaf::existing);
     let leftovers = leaf.as_ref().map_or(0, Leaf::population);
     if leaf.as_ref().is_some_and(|leaf| !leaf.kill_all()) {
-        log.error(&format!(
-            "session {}: processes of a lost payload do not end",
-            state.id
-        ));
+        log.error(&format!("session {}: processes of a lost payload do not end", state.id));
         return;
     }
-    let usage = leaf.as_ref().and_then(Leaf::counted).map(|counted| {
-        Box::new(Usage {
-            cpu_user_us: counted.user_us,
-            cpu_sys_us: counted.system_us,
-            cpu_source: "cgroup-v2".into(),
-            mem_peak_bytes: counted.memory_peak,
-            mem_kind: counted.memory_peak.map(|_| "cgroup_peak".into()),
-            ..Usage::default()
-        })
-    });
+    let usage = supervise::counted_usage(leaf.as_ref(), 0).map(Box::new);
     let event = Event::Lost {
         end_unix_ns: process::unix_ns(),
         usage,
@@ -43,10 +32,7 @@ fn close(state: &State, log: &Log) {
         estimated: true,
         leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX),
     };
-    match Spool::new(&state.spool)
-        .reopen(&state.id)
-        .and_then(|record| record.close(&event))
-    {
+    match Spool::new(&state.spool).reopen(&state.id).and_then(|record| record.close(&event)) {
         Ok(()) => {}
         // The supervisor closed the record and died before it removed the session.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

@@ -43,11 +43,7 @@ fn replace(path: &Path, bytes: &[u8], uid: u32, lock: Lock) -> Result<(), String
 }
 
 fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // The caller's umask may have taken bits away.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(bytes)
@@ -59,10 +55,7 @@ fn hold(path: &Path, lock: Lock) -> Result<Option<Flock<File>>, String> {
         // A record lock would vanish with the file it is on; the rename is atomic without it.
         return Ok(None);
     }
-    let old = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path);
+    let old = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let old = old.map_err(|e| format!("cannot be opened for locking: {e}"))?;
     for _ in 0..50 {
         let again = old.try_clone().map_err(|e| e.to_string())?;
@@ -109,23 +102,11 @@ mod tests {
         let dir = scratch("refuse");
         let link = dir.join("link");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
-        assert!(
-            write(&link, b"x", own_uid(), Lock::Flock)
-                .unwrap_err()
-                .contains("not a regular file")
-        );
-        assert!(
-            write(&dir, b"x", own_uid(), Lock::Flock)
-                .unwrap_err()
-                .contains("not a regular file")
-        );
+        assert!(write(&link, b"x", own_uid(), Lock::Flock).unwrap_err().contains("not a regular file"));
+        assert!(write(&dir, b"x", own_uid(), Lock::Flock).unwrap_err().contains("not a regular file"));
         let foreign = dir.join("foreign");
         fs::write(&foreign, "test").unwrap();
-        assert!(
-            write(&foreign, b"x", own_uid() + 1, Lock::Flock)
-                .unwrap_err()
-                .contains("belongs to uid")
-        );
+        assert!(write(&foreign, b"x", own_uid() + 1, Lock::Flock).unwrap_err().contains("belongs to uid"));
         assert_eq!(fs::read_to_string(&foreign).unwrap(), "test");
         assert!(write(&dir.join("missing/proxy"), b"x", own_uid(), Lock::Flock).is_err());
         fs::remove_dir_all(dir).unwrap();

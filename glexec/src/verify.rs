@@ -26,13 +26,7 @@ pub(crate) fn verify(
     if audit::exists(&trust.voms_dir) {
         audit::open(&trust.voms_dir, Rule::DIRECTORY)?;
     }
-    let may_omit = |name| {
-        config
-            .conf
-            .omission_private_key_white_list
-            .iter()
-            .any(|p| p.matches(name))
-    };
+    let may_omit = |name| config.conf.omission_private_key_white_list.iter().any(|p| p.matches(name));
     let request = VerifyRequest {
         credential: credential.bytes().to_vec(),
         ca_dir: trust.ca_dir.clone(),

@@ -32,16 +32,8 @@ pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
 /// For kernels before 5.9, which lack close_range(2).
 fn close_listed(first: libc::c_uint) -> Result<(), Errno> {
     let mut open_fds = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")
-        .map_err(|_| Errno::EIO)?
-        .flatten()
-    {
-        open_fds.extend(
-            entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<libc::c_uint>().ok()),
-        );
+    for entry in std::fs::read_dir("/proc/self/fd").map_err(|_| Errno::EIO)?.flatten() {
+        open_fds.extend(entry.file_name().to_str().and_then(|name| name.parse::<libc::c_uint>().ok()));
     }
     for fd in open_fds.into_iter().filter(|fd| *fd >= first) {
         let fd = RawFd::try_from(fd).map_err(|_| Errno::EINVAL)?;
@@ -69,17 +61,20 @@ pub(crate) fn null_standard() -> Result<(), Errno> {
     (0..=2).try_for_each(|fd| replace_standard(std::os::fd::AsFd::as_fd(&null), fd))
 }
 
-/// Marks every descriptor from `first` on to be closed by exec: the payload gets 0, 1 and 2.
-pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
-    for entry in std::fs::read_dir("/proc/self/fd")
-        .map_err(|_| Errno::EIO)?
-        .flatten()
-    {
-        let number = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<RawFd>().ok());
-        if let Some(fd) = number.filter(|fd| *fd >= first) {
+/// Marks every descriptor above 2 to be closed by exec: the payload gets 0, 1 and 2.
+pub(crate) fn close_on_exec() -> Result<(), Errno> {
+    mark_close_on_exec(None)
+}
+
+/// As [`close_on_exec`], but for one that the next program needs.
+pub(crate) fn close_on_exec_but(kept: BorrowedFd<'_>) -> Result<(), Errno> {
+    mark_close_on_exec(Some(kept.as_raw_fd()))
+}
+
+fn mark_close_on_exec(kept: Option<RawFd>) -> Result<(), Errno> {
+    for entry in std::fs::read_dir("/proc/self/fd").map_err(|_| Errno::EIO)?.flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(fd) = number.filter(|fd| *fd > 2 && Some(*fd) != kept) {
             // SAFETY: F_SETFD takes numbers; on a descriptor that is already gone it yields EBADF.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }

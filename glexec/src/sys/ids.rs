@@ -44,6 +44,20 @@ pub(crate) fn become_for_good(uid: u32, gid: u32, groups: &[u32]) -> Result<(), 
     prove_gone(uid, gid)
 }
 
+/// Becomes the identity that a site's own program runs as: root, or less.
+pub(crate) fn become_service(user: Option<(Uid, Gid)>, group: Option<Gid>) -> Result<(), String> {
+    let root = (Uid::from_raw(0), Gid::from_raw(0));
+    let (uid, gid) = user.unwrap_or(root);
+    let gid = group.unwrap_or(gid);
+    if !uid.is_root() {
+        return become_for_good(uid.as_raw(), gid.as_raw(), &[]);
+    }
+    let text = |e: Errno| e.to_string();
+    setgroups(&[]).map_err(text)?;
+    setresgid(gid, gid, gid).map_err(text)?;
+    setresuid(uid, uid, uid).map_err(text)
+}
+
 fn prove_gone(uid: Uid, gid: Gid) -> Result<(), String> {
     let uids = getresuid().map_err(|e| format!("getresuid: {e}"))?;
     let gids = getresgid().map_err(|e| format!("getresgid: {e}"))?;
@@ -56,11 +70,7 @@ fn prove_gone(uid: Uid, gid: Gid) -> Result<(), String> {
     if setresuid(root, root, root).is_ok() || seteuid(root).is_ok() {
         return Err("root came back".into());
     }
-    for set in [
-        caps::CapSet::Permitted,
-        caps::CapSet::Effective,
-        caps::CapSet::Inheritable,
-    ] {
+    for set in [caps::CapSet::Permitted, caps::CapSet::Effective, caps::CapSet::Inheritable] {
         let left = caps::read(None, set).map_err(|e| format!("capabilities: {e}"))?;
         if !left.is_empty() {
             return Err(format!("capabilities are left in {set:?}"));

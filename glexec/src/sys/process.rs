@@ -2,7 +2,9 @@
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, Pid};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// The two sides of a fork.
 pub(crate) enum Fork {
@@ -36,11 +38,7 @@ pub(crate) fn no_new_privs() -> bool {
 pub(crate) fn die_with(parent: Pid) -> Result<(), Errno> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have ended before the line above took effect.
-    if nix::unistd::getppid() == parent {
-        Ok(())
-    } else {
-        Err(Errno::ESRCH)
-    }
+    if nix::unistd::getppid() == parent { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
 /// Leaves the caller's session keyring for a new, empty one (keyrings(7)); hosts without keyrings have none to leave.
@@ -58,14 +56,8 @@ pub(crate) fn new_session_keyring() -> Result<(), Errno> {
 /// Stops timers that the caller may have set: they survive exec and would end us in the middle.
 pub(crate) fn stop_timers() {
     let off = libc::itimerval {
-        it_interval: libc::timeval {
-            tv_sec: 0,
-            tv_usec: 0,
-        },
-        it_value: libc::timeval {
-            tv_sec: 0,
-            tv_usec: 0,
-        },
+        it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+        it_value: libc::timeval { tv_sec: 0, tv_usec: 0 },
     };
     for timer in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
         // SAFETY: `off` outlives the call, and a null old value is allowed.
@@ -99,9 +91,7 @@ pub(crate) fn boottime_ns() -> u64 {
 
 /// The wall clock in nanoseconds since the epoch.
 pub(crate) fn unix_ns() -> u64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -119,4 +109,44 @@ fn dispose(signal: Signal, handler: SigHandler) -> nix::Result<()> {
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: the handlers above are "default" and "ignore": no code of ours runs in a signal's context.
     unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// Reaps any child that has ended, without waiting, and tells its peak memory in KiB (wait4(2), `ru_maxrss`).
+pub(crate) fn wait_any() -> Result<(WaitStatus, u64), Errno> {
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to live locals of the right types.
+    let pid = unsafe { libc::wait4(-1, &mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    match Errno::result(pid)? {
+        0 => Ok((WaitStatus::StillAlive, 0)),
+        pid => {
+            // SAFETY: rusage is plain numbers, for which zero is valid; wait4 has filled it in.
+            let usage = unsafe { usage.assume_init() };
+            let rss = u64::try_from(usage.ru_maxrss).unwrap_or(0);
+            WaitStatus::from_raw(Pid::from_raw(pid), status).map(|status| (status, rss))
+        }
+    }
+}
+
+/// A descriptor for this very process; it becomes readable when the process ends (pidfd_open(2), Linux 5.3).
+pub(crate) fn own_pidfd() -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open takes numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor, close-on-exec, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The local time as syslog writes it: `Apr 30 10:38:43`.
+pub(crate) fn syslog_time() -> String {
+    let now = libc::time_t::try_from(unix_ns() / 1_000_000_000).unwrap_or(0);
+    let mut local = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to live locals; tm is plain numbers and a pointer that is not followed.
+    unsafe { libc::localtime_r(&now, local.as_mut_ptr()) };
+    // SAFETY: zeroed is a valid tm, and localtime_r has filled it in.
+    let local = unsafe { local.assume_init() };
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = usize::try_from(local.tm_mon).ok().and_then(|m| MONTHS.get(m)).unwrap_or(&"Jan");
+    format!("{month} {:2} {:02}:{:02}:{:02}", local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec)
 }

@@ -1,0 +1,111 @@
+//! Without linger the payload takes the place of `glexec` itself: same process, and nobody waits for it.
+//!
+//! The site's record must still be closed and leftovers ended. A keeper does that: a process of root, orphaned at once
+//! so that the payload never meets it as a child, outside the caller's process group and without its descriptors. It sees
+//! the payload end, but not with which code: the record says neither code nor signal.
+
+use crate::failure::Failure;
+use crate::launch::{self, Plan};
+use crate::log::Log;
+use crate::monitor::Monitor;
+use crate::sitting::Sitting;
+use crate::supervise::{self, Ended};
+use crate::sys::{fds, process};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
+use nix::unistd::{Pid, getpid, pipe2};
+use record::{Exit, Usage};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Starts the keeper and becomes the payload; returns only when there is nothing to become.
+pub(crate) fn run(
+    sitting: Sitting,
+    plan: &Plan<'_>,
+    kill_leftovers: bool,
+    monitor: &Monitor<'_>,
+    log: &Log,
+) -> u8 {
+    let (report, reporter) = match pipe2(OFlag::O_CLOEXEC) {
+        Ok(ends) => ends,
+        Err(error) => return sitting.abandon(log, &Failure::site(format!("pipe: {error}"))),
+    };
+    if sitting.may_signal.is_none() {
+        // Log-only: no root, no record, nothing to keep.
+        return launch::in_place(plan, None, reporter, log);
+    }
+    let payload = getpid();
+    let leaf = sitting.leaf().cloned();
+    match process::own_pidfd().and_then(|pidfd| Ok((pidfd, orphan()?))) {
+        Ok((_, Side::Payload)) => launch::in_place(plan, leaf.as_ref(), reporter, log),
+        Ok((pidfd, Side::Keeper)) => {
+            drop(reporter);
+            keep(sitting, File::from(report), payload, &pidfd, kill_leftovers, monitor, log);
+            process::exit_now(0)
+        }
+        Err(error) => sitting.abandon(log, &Failure::site(format!("keeper: {error}"))),
+    }
+}
+
+enum Side {
+    Payload,
+    Keeper,
+}
+
+/// Forks twice, so that the keeper is nobody's child here.
+fn orphan() -> nix::Result<Side> {
+    match process::fork()? {
+        process::Fork::Parent(between) => {
+            while nix::sys::wait::waitpid(between, None) == Err(Errno::EINTR) {}
+            Ok(Side::Payload)
+        }
+        process::Fork::Child => match process::fork() {
+            Ok(process::Fork::Child) => Ok(Side::Keeper),
+            Ok(process::Fork::Parent(_)) => process::exit_now(0),
+            Err(_) => process::exit_now(1),
+        },
+    }
+}
+
+fn keep(
+    mut sitting: Sitting,
+    mut report: File,
+    payload: Pid,
+    pidfd: &OwnedFd,
+    kill_leftovers: bool,
+    monitor: &Monitor<'_>,
+    log: &Log,
+) {
+    let _ = SigSet::all().thread_block();
+    let _ = nix::unistd::setsid();
+    let _ = fds::null_standard();
+    let began = process::boottime_ns();
+    let mishap = launch::read_report(&mut report);
+    if mishap.is_none() {
+        sitting.executed(payload);
+        monitor.started(payload);
+    }
+    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut polled, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    let wall_ns = process::boottime_ns().saturating_sub(began);
+    let leaf = sitting.leaf();
+    let leftovers = leaf.map_or(0, |leaf| leaf.population());
+    if kill_leftovers {
+        let _ = leaf.map(|leaf| leaf.kill_all());
+    }
+    let unknown = Usage { wall_ns, cpu_source: "none".into(), ..Usage::default() };
+    let usage = supervise::counted_usage(leaf, wall_ns).unwrap_or(unknown);
+    if mishap.is_none() {
+        monitor.terminated(payload, &usage);
+    }
+    let code = mishap.as_ref().map_or(0, |m| m.code);
+    let exit = Exit {
+        code: mishap.as_ref().map(|m| i32::from(m.code)),
+        killed_by: mishap.as_ref().map(|m| format!("not executed: {}", m.reason)),
+        leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX),
+        ..Exit::default()
+    };
+    sitting.close(log, Ended { pid: payload, exit, usage, mishap, code });
+}
