@@ -5,13 +5,7 @@ use std::time::Duration;
 
 /// Parses a whole number and one of the units `s`, `m`, `h`, `d`.
 pub fn parse(text: &str) -> Result<Duration, Malformed> {
-    let bad = || {
-        Malformed::new(
-            "duration",
-            text,
-            "write a whole number and a unit: 10s, 5m, 2h or 7d",
-        )
-    };
+    let bad = || Malformed::new("duration", text, "write a whole number and a unit: 10s, 5m, 2h or 7d");
     let unit = match text.chars().last().ok_or_else(bad)? {
         's' => 1,
         'm' => 60,
@@ -30,25 +24,14 @@ mod tests {
     #[test]
     fn every_unit_is_known() {
         let seconds = |s| parse(s).unwrap().as_secs();
-        assert_eq!(
-            [seconds("10s"), seconds("5m"), seconds("2h"), seconds("7d")],
-            [10, 300, 7200, 604_800]
-        );
+        assert_eq!([seconds("10s"), seconds("5m"), seconds("2h"), seconds("7d")], [10, 300, 7200, 604_800]);
     }
 
     #[test]
     fn a_missing_unit_or_overflow_is_refused() {
-        for bad in [
-            "",
-            "10",
-            "s",
-            "1.5h",
-            "-3s",
-            "10 s",
-            "99999999999999999999d",
-            "213503982334602d",
-            "5\u{fc}",
-        ] {
+        for bad in
+            ["", "10", "s", "1.5h", "-3s", "10 s", "99999999999999999999d", "213503982334602d", "5\u{fc}"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -179,11 +179,7 @@ impl PortsPolicy {
     ///
     /// A host that is missing from a list of shares gets nothing: it would collide with its neighbours.
     pub fn share_of(&self, host: &str) -> Option<PortRange> {
-        if self.hosts.is_empty() {
-            self.range
-        } else {
-            self.hosts.get(host).copied()
-        }
+        if self.hosts.is_empty() { self.range } else { self.hosts.get(host).copied() }
     }
 }
 
@@ -296,26 +292,15 @@ impl SitePolicy {
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |n| n + 1);
-    (
-        before.matches('\n').count() + 1,
-        before[line_start..].chars().count() + 1,
-    )
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
 impl AccountsPolicy {
     fn parse(allow: &[String], gids: &[String], keep: &[String]) -> Result<Self, Malformed> {
         let is_range = |s: &&String| s.starts_with(|c: char| c.is_ascii_digit());
-        let ranges = |list: &[String]| {
-            list.iter()
-                .map(|s| IdRange::parse(s))
-                .collect::<Result<IdSet, _>>()
-        };
+        let ranges = |list: &[String]| list.iter().map(|s| IdRange::parse(s)).collect::<Result<IdSet, _>>();
         Ok(Self {
-            uids: allow
-                .iter()
-                .filter(is_range)
-                .map(|s| IdRange::parse(s))
-                .collect::<Result<_, _>>()?,
+            uids: allow.iter().filter(is_range).map(|s| IdRange::parse(s)).collect::<Result<_, _>>()?,
             names: allow
                 .iter()
                 .filter(|s| !is_range(s))

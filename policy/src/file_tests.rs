@@ -31,16 +31,10 @@ hosts = { "wn1.example.org" = "40000-40499", "wn2.example.org" = "40500-40999" }
 fn the_sample_is_understood() {
     let p = parse(SAMPLE).unwrap();
     assert!(p.accounts.uids.contains(20_000) && p.accounts.names[0].as_str() == "special");
-    assert_eq!(
-        p.mapping.order,
-        [MapSource::GridMapfile, MapSource::Service(Service::Gums)]
-    );
+    assert_eq!(p.mapping.order, [MapSource::GridMapfile, MapSource::Service(Service::Gums)]);
     assert_eq!(p.mapping.services["gums"].timeout.as_secs(), 5);
     assert_eq!(p.payload.nested, NestedPolicy::Kill);
-    assert_eq!(
-        p.ports.share_of("wn2.example.org").unwrap().to_string(),
-        "40500-40999"
-    );
+    assert_eq!(p.ports.share_of("wn2.example.org").unwrap().to_string(), "40500-40999");
     assert_eq!(p.ports.share_of("stranger.example.org"), None);
 }
 
@@ -54,10 +48,7 @@ fn an_empty_file_has_safe_defaults() {
 
 #[test]
 fn errors_name_line_and_column() {
-    assert_eq!(
-        error("[callers]\nalow = []\n"),
-        "policy.toml:2:1: unknown field `alow`, expected `allow`"
-    );
+    assert_eq!(error("[callers]\nalow = []\n"), "policy.toml:2:1: unknown field `alow`, expected `allow`");
     assert!(error("[trust]\nmax_proxy_lifetime = \"7 days\"\n").starts_with("policy.toml:2:22: duration"));
     assert!(error("[payload]\nnested = \"maybe\"\n").starts_with("policy.toml:2:10: nested is \"maybe\""));
     assert!(error("[ports\n").starts_with("policy.toml:1:7: "));

@@ -151,10 +151,7 @@ impl GlexecConf {
         let mut section = String::new();
         for (index, line) in text.lines().enumerate() {
             let (number, line) = (index + 1, line.trim());
-            let error = |reason: &str| ConfError {
-                line: number,
-                reason: reason.to_owned(),
-            };
+            let error = |reason: &str| ConfError { line: number, reason: reason.to_owned() };
             if line.is_empty() || line.starts_with(['#', ';']) {
                 continue;
             }
@@ -165,15 +162,11 @@ impl GlexecConf {
                     .trim()
                     .to_owned();
             } else if section.is_empty() {
-                return Err(error(
-                    "a setting stands before the first section; start with [glexec]",
-                ));
+                return Err(error("a setting stands before the first section; start with [glexec]"));
             } else {
                 let (key, value) = line.split_once('=').ok_or_else(|| error("write key = value"))?;
                 if section == "glexec" {
-                    reading
-                        .set(key.trim(), value.trim())
-                        .map_err(|reason| error(&reason))?;
+                    reading.set(key.trim(), value.trim()).map_err(|reason| error(&reason))?;
                     if !KEYS.contains(&key.trim()) {
                         reading
                             .conf
@@ -230,11 +223,8 @@ impl Reading {
             "epilogue_user" => self.epilogue_user = (!value.is_empty()).then(|| value.to_owned()),
             "epilogue_group" => self.epilogue_group = (!value.is_empty()).then(|| value.to_owned()),
             "epilogue_timeout" => {
-                self.epilogue_timeout = Some(
-                    value
-                        .parse()
-                        .map_err(|_| "epilogue_timeout: write seconds".to_owned())?,
-                );
+                self.epilogue_timeout =
+                    Some(value.parse().map_err(|_| "epilogue_timeout: write seconds".to_owned())?);
             }
             _ if key.starts_with("lcas_") || key.starts_with("lcmaps_") || key == "use_lcas" => {
                 conf.replaced.push((key.to_owned(), value.to_owned()));
@@ -269,9 +259,7 @@ fn list(value: &str) -> impl Iterator<Item = &str> {
 }
 
 fn callers(value: &str) -> Result<Vec<CallerPattern>, String> {
-    list(value)
-        .map(|item| CallerPattern::parse(item).map_err(|e| e.to_string()))
-        .collect()
+    list(value).map(|item| CallerPattern::parse(item).map_err(|e| e.to_string())).collect()
 }
 
 fn yes_or_no(key: &str, value: &str) -> Result<bool, String> {

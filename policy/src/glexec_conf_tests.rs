@@ -31,10 +31,7 @@ fn other_sections_are_ignored_and_unknown_keys_named() {
         .unwrap();
     assert_eq!(
         conf.warnings,
-        [(
-            2,
-            "unknown key \"ommission_private_key_white_list\" is ignored".to_owned()
-        )]
+        [(2, "unknown key \"ommission_private_key_white_list\" is ignored".to_owned())]
     );
 }
 
@@ -47,12 +44,7 @@ fn nobody_may_call_by_default() {
 fn the_old_spelling_of_the_target_lock_gives_way() {
     let both = "[glexec]\ntarget_lock_mechanism = disabled\nlock_mechanism = fcntl\n";
     assert_eq!(GlexecConf::parse(both).unwrap().target_lock, Lock::Disabled);
-    assert_eq!(
-        GlexecConf::parse("[glexec]\nlock_mechanism = fcntl\n")
-            .unwrap()
-            .target_lock,
-        Lock::Fcntl
-    );
+    assert_eq!(GlexecConf::parse("[glexec]\nlock_mechanism = fcntl\n").unwrap().target_lock, Lock::Fcntl);
 }
 
 #[test]
@@ -61,15 +53,9 @@ fn errors_name_the_line() {
         ("[glexec\n", "/etc/glexec.conf:1: section"),
         ("linger = yes\n", "/etc/glexec.conf:1: a setting stands before"),
         ("[glexec]\nlinger\n", "/etc/glexec.conf:2: write key"),
-        (
-            "[glexec]\n\nlinger = maybe\n",
-            "/etc/glexec.conf:3: linger is \"maybe\"",
-        ),
+        ("[glexec]\n\nlinger = maybe\n", "/etc/glexec.conf:3: linger is \"maybe\""),
         ("[glexec]\nlog_level = 9\n", "/etc/glexec.conf:2: log_level"),
-        (
-            "[glexec]\nlog_destination = file\n",
-            "/etc/glexec.conf:0: log_destination",
-        ),
+        ("[glexec]\nlog_destination = file\n", "/etc/glexec.conf:0: log_destination"),
     ] {
         let error = GlexecConf::parse(text).unwrap_err().to_string();
         assert!(error.starts_with(start), "{error}");

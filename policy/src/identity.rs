@@ -87,11 +87,7 @@ impl Fqan {
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let good = text.starts_with('/') && (2..=512).contains(&text.len()) && is_printable(text);
         if !good {
-            return Err(Malformed::new(
-                "FQAN",
-                text,
-                "use /vo/group/Role=role in printable ASCII",
-            ));
+            return Err(Malformed::new("FQAN", text, "use /vo/group/Role=role in printable ASCII"));
         }
         Ok(Self(text.to_owned()))
     }

@@ -18,10 +18,7 @@ impl IdRange {
         let bad = || Malformed::new("id range", text, "write 20000 or 20000-29999, lower end first");
         let (low, high) = text.split_once('-').unwrap_or((text, text));
         let number = |s: &str| s.trim().parse::<u32>().map_err(|_| bad());
-        let range = Self {
-            low: number(low)?,
-            high: number(high)?,
-        };
+        let range = Self { low: number(low)?, high: number(high)? };
         if range.low > range.high || range.high == u32::MAX {
             return Err(bad());
         }
@@ -69,16 +66,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for bad in [
-            "",
-            "x",
-            "5-",
-            "30-20",
-            "-5",
-            "4294967295",
-            "1-4294967295",
-            "99999999999",
-        ] {
+        for bad in ["", "x", "5-", "30-20", "-5", "4294967295", "1-4294967295", "99999999999"] {
             assert!(IdRange::parse(bad).is_err(), "{bad}");
         }
     }

@@ -103,11 +103,7 @@ impl Denial {
 
     /// The signs of nesting, when that is the reason.
     pub fn nested_signs(&self) -> &[NestedSign] {
-        if let Self::Nested(signs) = self {
-            signs
-        } else {
-            &[]
-        }
+        if let Self::Nested(signs) = self { signs } else { &[] }
     }
 }
 
@@ -116,17 +112,10 @@ impl fmt::Display for Denial {
         match self {
             Self::Nested(signs) => {
                 let signs: Vec<_> = signs.iter().map(ToString::to_string).collect();
-                write!(
-                    f,
-                    "nested call refused ({}): a payload cannot switch identity",
-                    signs.join(", ")
-                )
+                write!(f, "nested call refused ({}): a payload cannot switch identity", signs.join(", "))
             }
             Self::CallerNotAllowed(who) => {
-                write!(
-                    f,
-                    "account {who} may not call glexec; list it in [callers] allow or user_white_list"
-                )
+                write!(f, "account {who} may not call glexec; list it in [callers] allow or user_white_list")
             }
             Self::Credential(refusal) => f.write_str(&refusal.reason),
             Self::DigestMismatch => f.write_str("the verifier judged other bytes than were read"),
@@ -138,17 +127,11 @@ impl fmt::Display for Denial {
             Self::NoSuchAccount(name) => write!(f, "mapped to {name}, which is not an account of this host"),
             Self::AccountMismatch(what) => write!(f, "the mapping contradicts passwd: {what}"),
             Self::UidBelowFloor(uid) => {
-                write!(
-                    f,
-                    "mapped to uid {uid}; uids below {ID_FLOOR} are never given to payloads"
-                )
+                write!(f, "mapped to uid {uid}; uids below {ID_FLOOR} are never given to payloads")
             }
             Self::UidNotListed(uid) => write!(f, "mapped to uid {uid}, which [accounts] allow does not list"),
             Self::GidNotListed(gid) => {
-                write!(
-                    f,
-                    "the account is in group {gid}, which [accounts] gids does not list"
-                )
+                write!(f, "the account is in group {gid}, which [accounts] gids does not list")
             }
             Self::AccountIsCaller(name) => write!(f, "mapped to {name}, which may itself call glexec"),
         }
@@ -169,13 +152,8 @@ pub fn admit(
     if !signs.is_empty() {
         return Err(Denial::Nested(signs));
     }
-    let listed = |name| {
-        policy
-            .callers
-            .iter()
-            .chain(&conf.user_white_list)
-            .any(|p: &CallerPattern| p.matches(name))
-    };
+    let listed =
+        |name| policy.callers.iter().chain(&conf.user_white_list).any(|p: &CallerPattern| p.matches(name));
     match &caller.name {
         Some(name) if listed(name) => Ok(()),
         Some(name) => Err(Denial::CallerNotAllowed(name.to_string())),
@@ -220,12 +198,7 @@ impl Bans {
         if self.dns.lists(identity.subject.as_str()) {
             return Some(identity.subject.to_string());
         }
-        identity
-            .fqans()
-            .iter()
-            .map(|f| f.as_str())
-            .find(|f| self.fqans.lists(f))
-            .map(str::to_owned)
+        identity.fqans().iter().map(|f| f.as_str()).find(|f| self.fqans.lists(f)).map(str::to_owned)
     }
 }
 
@@ -280,10 +253,7 @@ pub enum Verdict {
 pub fn judge(case: Case<'_>) -> Verdict {
     match account_denial(&case) {
         Some(denial) => Verdict::Deny(denial),
-        None => Verdict::Permit(Permit {
-            account: with_kept_groups(&case),
-            source: case.source,
-        }),
+        None => Verdict::Permit(Permit { account: with_kept_groups(&case), source: case.source }),
     }
 }
 
@@ -299,33 +269,20 @@ fn account_denial(case: &Case<'_>) -> Option<Denial> {
         return Some(Denial::AccountIsCaller(account.name.to_string()));
     }
     let groups = std::iter::once(&account.gid).chain(&account.groups);
-    groups
-        .copied()
-        .find(|gid| *gid == 0 || !allowed.gids.contains(*gid))
-        .map(Denial::GidNotListed)
+    groups.copied().find(|gid| *gid == 0 || !allowed.gids.contains(*gid)).map(Denial::GidNotListed)
 }
 
 /// `*` admits every account as a caller, and would leave none to be mapped to; so it does not count here.
 fn may_call(case: &Case<'_>, account: &Account) -> bool {
     let named = |p: &&CallerPattern| **p != CallerPattern::Anybody;
-    let mut lists = case
-        .policy
-        .callers
-        .iter()
-        .chain(&case.conf.user_white_list)
-        .filter(named);
+    let mut lists = case.policy.callers.iter().chain(&case.conf.user_white_list).filter(named);
     lists.any(|p| p.matches(&account.name))
 }
 
 fn with_kept_groups(case: &Case<'_>) -> Account {
     let mut account = case.account.clone();
     let keep = &case.policy.accounts.keep_gids;
-    for gid in case
-        .caller
-        .groups
-        .iter()
-        .filter(|gid| **gid != 0 && keep.contains(**gid))
-    {
+    for gid in case.caller.groups.iter().filter(|gid| **gid != 0 && keep.contains(**gid)) {
         if !account.groups.contains(gid) {
             account.groups.push(*gid);
         }

@@ -10,12 +10,7 @@ fn policy() -> SitePolicy {
 }
 
 fn caller() -> Caller {
-    Caller {
-        name: AccountName::parse("pilot").ok(),
-        uid: 1001,
-        gid: 1001,
-        groups: vec![7, 65_432],
-    }
+    Caller { name: AccountName::parse("pilot").ok(), uid: 1001, gid: 1001, groups: vec![7, 65_432] }
 }
 
 fn account(name: &str, uid: u32) -> Account {
@@ -29,13 +24,7 @@ fn account(name: &str, uid: u32) -> Account {
 }
 
 fn verdict(policy: &SitePolicy, conf: &GlexecConf, account: &Account) -> Verdict {
-    judge(Case {
-        policy,
-        conf,
-        caller: &caller(),
-        account,
-        source: MapSource::GridMapfile,
-    })
+    judge(Case { policy, conf, caller: &caller(), account, source: MapSource::GridMapfile })
 }
 
 fn denial(account: &Account) -> Denial {
@@ -71,21 +60,13 @@ fn a_listed_account_is_permitted_and_keeps_tracking_groups() {
     else {
         panic!("denied")
     };
-    assert_eq!(
-        permit.account().groups,
-        [65_432],
-        "group 7 of the caller must not survive"
-    );
+    assert_eq!(permit.account().groups, [65_432], "group 7 of the caller must not survive");
 }
 
 #[test]
 fn root_and_system_accounts_are_never_mapped_to() {
     assert_eq!(denial(&account("root", 0)), Denial::UidBelowFloor(0));
-    assert_eq!(
-        denial(&account("special", 499)),
-        Denial::UidBelowFloor(499),
-        "not even when listed by name"
-    );
+    assert_eq!(denial(&account("special", 499)), Denial::UidBelowFloor(499), "not even when listed by name");
 }
 
 #[test]
@@ -109,50 +90,26 @@ fn every_group_must_be_listed() {
 #[test]
 fn nobody_becomes_a_caller() {
     let mut open = policy();
-    open.accounts.uids = ["1000-1999"]
-        .iter()
-        .map(|s| crate::ids::IdRange::parse(s).unwrap())
-        .collect();
+    open.accounts.uids = ["1000-1999"].iter().map(|s| crate::ids::IdRange::parse(s).unwrap()).collect();
     let found = verdict(&open, &GlexecConf::default(), &account("pilot", 1002));
     assert_eq!(found, Verdict::Deny(Denial::AccountIsCaller("pilot".into())));
     let found = verdict(&open, &GlexecConf::default(), &account("alias", 1001));
-    assert_eq!(
-        found,
-        Verdict::Deny(Denial::AccountIsCaller("alias".into())),
-        "the caller's own uid"
-    );
-    let conf = GlexecConf {
-        user_white_list: vec![CallerPattern::Anybody],
-        ..GlexecConf::default()
-    };
-    assert!(matches!(
-        verdict(&policy(), &conf, &account("alice", 20_001)),
-        Verdict::Permit(_)
-    ));
+    assert_eq!(found, Verdict::Deny(Denial::AccountIsCaller("alias".into())), "the caller's own uid");
+    let conf = GlexecConf { user_white_list: vec![CallerPattern::Anybody], ..GlexecConf::default() };
+    assert!(matches!(verdict(&policy(), &conf, &account("alice", 20_001)), Verdict::Permit(_)));
 }
 
 #[test]
 fn callers_come_from_either_list() {
     let (policy, mut conf) = (policy(), GlexecConf::default());
     assert_eq!(admit(&policy, &conf, &caller(), &[]), Ok(()));
-    let other = Caller {
-        name: AccountName::parse("ops7").ok(),
-        uid: 1500,
-        gid: 1,
-        groups: vec![],
-    };
-    assert_eq!(
-        admit(&policy, &conf, &other, &[]),
-        Err(Denial::CallerNotAllowed("ops7".into()))
-    );
+    let other = Caller { name: AccountName::parse("ops7").ok(), uid: 1500, gid: 1, groups: vec![] };
+    assert_eq!(admit(&policy, &conf, &other, &[]), Err(Denial::CallerNotAllowed("ops7".into())));
     conf.user_white_list = vec![CallerPattern::parse(".ops").unwrap()];
     assert_eq!(admit(&policy, &conf, &other, &[]), Ok(()));
     let stranger = Caller { name: None, ..other };
     conf.user_white_list = vec![CallerPattern::Anybody];
-    assert!(
-        admit(&policy, &conf, &stranger, &[]).is_err(),
-        "an unknown uid is nobody"
-    );
+    assert!(admit(&policy, &conf, &stranger, &[]).is_err(), "an unknown uid is nobody");
 }
 
 #[test]
@@ -162,20 +119,10 @@ fn each_sign_of_nesting_is_enough() {
         let found = admit(&policy(), &GlexecConf::default(), &caller(), &[sign]).unwrap_err();
         assert_eq!((found.nested_signs(), found.code()), (&[sign][..], Code::Denied));
     }
-    let payload = Caller {
-        uid: 20_001,
-        ..caller()
-    };
-    let conf = GlexecConf {
-        user_white_list: vec![CallerPattern::Anybody],
-        ..GlexecConf::default()
-    };
+    let payload = Caller { uid: 20_001, ..caller() };
+    let conf = GlexecConf { user_white_list: vec![CallerPattern::Anybody], ..GlexecConf::default() };
     let found = admit(&policy(), &conf, &payload, &[]).unwrap_err();
-    assert_eq!(
-        found.nested_signs(),
-        [PayloadAccount],
-        "even with everybody admitted"
-    );
+    assert_eq!(found.nested_signs(), [PayloadAccount], "even with everybody admitted");
 }
 
 #[test]
@@ -184,36 +131,20 @@ fn the_verifier_is_not_taken_at_its_word() {
     let check = |identity: &VerifiedIdentity, now| admit_identity(&policy, identity, &[1; 32], &bans, now);
     assert_eq!(check(&identity(), 500), Ok(()));
     assert_eq!(check(&identity(), 1000), Err(Denial::Expired));
-    assert_eq!(
-        check(&identity(), 950),
-        Err(Denial::Expired),
-        "attributes end before the proxy"
-    );
-    let other = VerifiedIdentity {
-        digest: [2; 32],
-        ..identity()
-    };
+    assert_eq!(check(&identity(), 950), Err(Denial::Expired), "attributes end before the proxy");
+    let other = VerifiedIdentity { digest: [2; 32], ..identity() };
     assert_eq!(check(&other, 500), Err(Denial::DigestMismatch));
     let mut strict = policy.clone();
     strict.trust.allow_limited = false;
-    assert_eq!(
-        admit_identity(&strict, &identity(), &[1; 32], &bans, 500),
-        Err(Denial::Limited)
-    );
+    assert_eq!(admit_identity(&strict, &identity(), &[1; 32], &bans, 500), Err(Denial::Limited));
 }
 
 #[test]
 fn bans_hit_names_and_attributes() {
     let file = |s| Mapfile::parse(s).unwrap();
     for bans in [
-        Bans {
-            dns: file("\"/C=XX/CN=Alice\"\n"),
-            fqans: Mapfile::default(),
-        },
-        Bans {
-            dns: Mapfile::default(),
-            fqans: file("\"/cms*\"\n"),
-        },
+        Bans { dns: file("\"/C=XX/CN=Alice\"\n"), fqans: Mapfile::default() },
+        Bans { dns: Mapfile::default(), fqans: file("\"/cms*\"\n") },
     ] {
         let found = admit_identity(&policy(), &identity(), &[1; 32], &bans, 500);
         assert!(matches!(found, Err(Denial::Banned(_))), "{found:?}");
@@ -222,13 +153,7 @@ fn bans_hit_names_and_attributes() {
 
 #[test]
 fn codes_tell_the_caller_what_to_do() {
-    let credential = |kind| {
-        Denial::Credential(Refusal {
-            kind,
-            reason: "r".into(),
-        })
-        .code()
-    };
+    let credential = |kind| Denial::Credential(Refusal { kind, reason: "r".into() }).code();
     assert_eq!(credential(RefusalKind::Expired), Code::Caller);
     assert_eq!(credential(RefusalKind::Key), Code::Caller);
     assert_eq!(credential(RefusalKind::Trust), Code::Denied);

@@ -41,33 +41,21 @@ impl Mapfile {
     pub fn parse(text: &str) -> Result<Self, MapfileError> {
         let mut entries = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            let error = |reason| MapfileError {
-                line: index + 1,
-                reason,
-            };
+            let error = |reason| MapfileError { line: index + 1, reason };
             let line = line.trim_start();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let (key, rest) = split_key(line).map_err(error)?;
-            let accounts = before_comment(rest)
-                .split([',', ' ', '\t'])
-                .filter(|a| !a.is_empty());
-            entries.push(Entry {
-                key: key.to_owned(),
-                accounts: accounts.map(str::to_owned).collect(),
-            });
+            let accounts = before_comment(rest).split([',', ' ', '\t']).filter(|a| !a.is_empty());
+            entries.push(Entry { key: key.to_owned(), accounts: accounts.map(str::to_owned).collect() });
         }
         Ok(Self(entries))
     }
 
     /// The account of a DN: the first line with exactly this key and an account that is not a pool (`.name`).
     pub fn account_of_dn(&self, dn: &Dn) -> Option<Result<AccountName, crate::identity::Malformed>> {
-        self.0
-            .iter()
-            .filter(|e| e.key == dn.as_str())
-            .find_map(Entry::local_account)
-            .map(AccountName::parse)
+        self.0.iter().filter(|e| e.key == dn.as_str()).find_map(Entry::local_account).map(AccountName::parse)
     }
 
     /// The account of the first FQAN that maps anywhere, wildcards allowed: FQANs first, lines second.
@@ -76,10 +64,7 @@ impl Mapfile {
         fqans: &[Fqan],
     ) -> Option<Result<AccountName, crate::identity::Malformed>> {
         let account = |fqan: &Fqan| {
-            self.0
-                .iter()
-                .filter(|e| wildcard_match(&e.key, fqan.as_str()))
-                .find_map(Entry::local_account)
+            self.0.iter().filter(|e| wildcard_match(&e.key, fqan.as_str())).find_map(Entry::local_account)
         };
         fqans.iter().find_map(account).map(AccountName::parse)
     }
@@ -92,10 +77,7 @@ impl Mapfile {
 
 impl Entry {
     fn local_account(&self) -> Option<&str> {
-        self.accounts
-            .iter()
-            .map(String::as_str)
-            .find(|a| !a.starts_with('.'))
+        self.accounts.iter().map(String::as_str).find(|a| !a.starts_with('.'))
     }
 }
 
@@ -167,10 +149,7 @@ mod tests {
     #[test]
     fn a_dn_maps_exactly_and_pools_are_skipped() {
         let m = Mapfile::parse("# comment\n\"/C=XX/CN=Alice\" .cms,alice\n\"/C=XX/CN=Bob\" .cms\n").unwrap();
-        assert_eq!(
-            account(m.account_of_dn(&dn("/C=XX/CN=Alice"))),
-            Some("alice".into())
-        );
+        assert_eq!(account(m.account_of_dn(&dn("/C=XX/CN=Alice"))), Some("alice".into()));
         assert_eq!(account(m.account_of_dn(&dn("/C=XX/CN=Bob"))), None);
         assert_eq!(account(m.account_of_dn(&dn("/C=XX/CN=alice"))), None);
     }
@@ -193,10 +172,7 @@ mod tests {
     #[test]
     fn escapes_stay_as_written() {
         let m = Mapfile::parse("\"/CN=J\\xC3\\xBCrgen\" j # he\n").unwrap();
-        assert_eq!(
-            account(m.account_of_dn(&dn("/CN=J\\xC3\\xBCrgen"))),
-            Some("j".into())
-        );
+        assert_eq!(account(m.account_of_dn(&dn("/CN=J\\xC3\\xBCrgen"))), Some("j".into()));
     }
 
     #[test]

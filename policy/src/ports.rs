@@ -13,13 +13,8 @@ pub struct PortRange {
 impl PortRange {
     /// Parses `40000-40999`. Ports below 1024 and above 65535 are refused: Globus silently wraps the latter.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let bad = || {
-            Malformed::new(
-                "port range",
-                text,
-                "write 40000-40999, lower end first, from 1024 to 65535",
-            )
-        };
+        let bad =
+            || Malformed::new("port range", text, "write 40000-40999, lower end first, from 1024 to 65535");
         let (low, high) = text.split_once('-').ok_or_else(bad)?;
         let port = |s: &str| s.parse::<u16>().map_err(|_| bad());
         Self::new(port(low)?, port(high)?).ok_or_else(bad)
@@ -88,15 +83,7 @@ mod tests {
 
     #[test]
     fn what_globus_would_misread_is_refused() {
-        for bad in [
-            "40000",
-            "40005-40000",
-            "40000-70000",
-            "80-90",
-            "40000,40010",
-            "40000 - 40010",
-            "",
-        ] {
+        for bad in ["40000", "40005-40000", "40000-70000", "80-90", "40000,40010", "40000 - 40010", ""] {
             assert!(PortRange::parse(bad).is_err(), "{bad}");
         }
     }

@@ -85,9 +85,7 @@ pub enum RefusalKind {
 impl RefusalKind {
     fn from_byte(byte: u8) -> Option<Self> {
         use RefusalKind::*;
-        [Malformed, Expired, Key, Chain, Trust, Policy, Voms, Site]
-            .into_iter()
-            .find(|k| *k as u8 == byte)
+        [Malformed, Expired, Key, Chain, Trust, Policy, Voms, Site].into_iter().find(|k| *k as u8 == byte)
     }
 }
 
@@ -223,10 +221,7 @@ pub fn decode_verify_reply(frame: &[u8]) -> Result<VerifyReply, WireError> {
     let reply = match r.optional(1)? {
         Some([kind]) => {
             let kind = RefusalKind::from_byte(*kind).ok_or(WireError("unknown class of refusal"))?;
-            Err(Refusal {
-                kind,
-                reason: one_line(&r.text(2)?),
-            })
+            Err(Refusal { kind, reason: one_line(&r.text(2)?) })
         }
         Some(_) => return Err(WireError("class of refusal is not one byte")),
         None => Ok(r.identity()?),
@@ -342,10 +337,7 @@ fn to_text(bytes: &[u8]) -> Result<String, WireError> {
 }
 
 fn to_number(bytes: &[u8]) -> Result<u64, WireError> {
-    bytes
-        .try_into()
-        .map(u64::from_be_bytes)
-        .map_err(|_| WireError("number is not eight bytes"))
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| WireError("number is not eight bytes"))
 }
 
 fn to_id(bytes: &[u8]) -> Result<u32, WireError> {
@@ -428,12 +420,7 @@ impl<'a> Reader<'a> {
     }
 
     fn all(&mut self, tag: u8) -> Vec<&'a [u8]> {
-        let found = self
-            .fields
-            .iter()
-            .filter(|(t, _)| *t == tag)
-            .map(|(_, v)| *v)
-            .collect();
+        let found = self.fields.iter().filter(|(t, _)| *t == tag).map(|(_, v)| *v).collect();
         self.fields.retain(|(t, _)| *t != tag);
         found
     }
@@ -490,10 +477,7 @@ impl<'a> Reader<'a> {
             serial,
             not_after: self.number(35)?,
             limited: self.flag(36)?,
-            digest: self
-                .one(37)?
-                .try_into()
-                .map_err(|_| WireError("digest is not 32 bytes"))?,
+            digest: self.one(37)?.try_into().map_err(|_| WireError("digest is not 32 bytes"))?,
             chain_pem: self.one(38)?.to_vec(),
             voms: self.voms()?,
         })
@@ -504,11 +488,7 @@ impl<'a> Reader<'a> {
             return Ok(None);
         };
         let fqan = |text: String| Fqan::parse(&text).map_err(|_| WireError("FQAN is malformed"));
-        let fqans = self
-            .texts(41)?
-            .into_iter()
-            .map(fqan)
-            .collect::<Result<Vec<_>, _>>()?;
+        let fqans = self.texts(41)?.into_iter().map(fqan).collect::<Result<Vec<_>, _>>()?;
         if fqans.is_empty() {
             return Err(WireError("attributes without FQAN"));
         }
@@ -526,11 +506,7 @@ impl<'a> Reader<'a> {
     }
 
     fn end(self) -> Result<(), WireError> {
-        if self.fields.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError("unknown field"))
-        }
+        if self.fields.is_empty() { Ok(()) } else { Err(WireError("unknown field")) }
     }
 }
 

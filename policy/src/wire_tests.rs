@@ -11,10 +11,7 @@ fn identity() -> VerifiedIdentity {
         digest: [7; 32],
         voms: Some(VomsAttributes {
             vo: "cms".into(),
-            fqans: vec![
-                Fqan::parse("/cms/Role=pilot").unwrap(),
-                Fqan::parse("/cms").unwrap(),
-            ],
+            fqans: vec![Fqan::parse("/cms/Role=pilot").unwrap(), Fqan::parse("/cms").unwrap()],
             signer: dn("/C=XX/CN=voms"),
             signer_issuer: dn("/C=XX/CN=CA"),
             not_after: 1_900_000_000,
@@ -48,29 +45,14 @@ fn every_frame_survives_the_round_trip() {
         now: 5,
     };
     assert_eq!(VerifyRequest::decode(&verify.encode()).unwrap(), verify);
-    assert_eq!(
-        MapRequest::decode(&map_request().encode()).unwrap(),
-        map_request()
-    );
-    for reply in [
-        Ok(identity()),
-        Err(Refusal {
-            kind: RefusalKind::Expired,
-            reason: "late".into(),
-        }),
-    ] {
+    assert_eq!(MapRequest::decode(&map_request().encode()).unwrap(), map_request());
+    for reply in [Ok(identity()), Err(Refusal { kind: RefusalKind::Expired, reason: "late".into() })] {
         assert_eq!(decode_verify_reply(&encode_verify_reply(&reply)).unwrap(), reply);
     }
-    let mapping = Mapping {
-        account: Some("alice".into()),
-        groups: vec![5, 6],
-        ..Mapping::default()
-    };
-    for reply in [
-        MapReply::Mapped(mapping),
-        MapReply::Denied("no".into()),
-        MapReply::Unavailable("down".into()),
-    ] {
+    let mapping = Mapping { account: Some("alice".into()), groups: vec![5, 6], ..Mapping::default() };
+    for reply in
+        [MapReply::Mapped(mapping), MapReply::Denied("no".into()), MapReply::Unavailable("down".into())]
+    {
         assert_eq!(MapReply::decode(&reply.encode()).unwrap(), reply);
     }
 }
@@ -92,10 +74,7 @@ fn bytes_after_the_frame_are_refused() {
 
 #[test]
 fn a_frame_of_another_kind_is_refused() {
-    assert_eq!(
-        decode_verify_reply(&map_request().encode()),
-        Err(WireError("wrong kind"))
-    );
+    assert_eq!(decode_verify_reply(&map_request().encode()), Err(WireError("wrong kind")));
 }
 
 #[test]
@@ -103,17 +82,11 @@ fn a_repeated_scalar_and_an_unknown_field_are_refused() {
     let mut w = Writer::default();
     w.identity(&identity());
     w.text(32, "/C=XX/CN=Mallory");
-    assert_eq!(
-        decode_verify_reply(&w.finish(KIND_VERIFY_REPLY)),
-        Err(WireError("field stands twice"))
-    );
+    assert_eq!(decode_verify_reply(&w.finish(KIND_VERIFY_REPLY)), Err(WireError("field stands twice")));
     let mut w = Writer::default();
     w.identity(&identity());
     w.text(99, "x");
-    assert_eq!(
-        decode_verify_reply(&w.finish(KIND_VERIFY_REPLY)),
-        Err(WireError("unknown field"))
-    );
+    assert_eq!(decode_verify_reply(&w.finish(KIND_VERIFY_REPLY)), Err(WireError("unknown field")));
 }
 
 #[test]
@@ -126,10 +99,7 @@ fn an_oversized_length_is_refused_from_the_header_alone() {
     let mut header = MAGIC.to_vec();
     header.push(KIND_VERIFY_REPLY);
     header.extend_from_slice(&u32::MAX.to_be_bytes());
-    assert_eq!(
-        frame_length(&header, MAX_REPLY),
-        Err(WireError("longer than the limit"))
-    );
+    assert_eq!(frame_length(&header, MAX_REPLY), Err(WireError("longer than the limit")));
 }
 
 #[test]

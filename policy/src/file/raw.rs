@@ -145,15 +145,9 @@ struct Payload {
 impl Payload {
     /// A wall that the administrator asks for and does not get would be worse than an error.
     fn check(self) -> Result<PayloadPolicy, Finding> {
-        for (wanted, key) in [
-            (&self.private_tmp, "private_tmp"),
-            (&self.pid_namespace, "pid_namespace"),
-        ] {
+        for (wanted, key) in [(&self.private_tmp, "private_tmp"), (&self.pid_namespace, "pid_namespace")] {
             if *wanted.get_ref() {
-                return Err((
-                    wanted.span(),
-                    format!("{key} is not available in this version; remove it"),
-                ));
+                return Err((wanted.span(), format!("{key} is not available in this version; remove it")));
             }
         }
         Ok(PayloadPolicy {
@@ -212,18 +206,13 @@ struct Accounting {
 
 impl Default for Accounting {
     fn default() -> Self {
-        Self {
-            spool: "/var/spool/pilotage/records".into(),
-            require_record: true,
-        }
+        Self { spool: "/var/spool/pilotage/records".into(), require_record: true }
     }
 }
 
 impl Policy {
     pub(super) fn check(self) -> Result<SitePolicy, Finding> {
-        let accounts = self
-            .accounts
-            .unwrap_or_else(|| Spanned::new(0..0, Accounts::default()));
+        let accounts = self.accounts.unwrap_or_else(|| Spanned::new(0..0, Accounts::default()));
         let (span, accounts) = (accounts.span(), accounts.into_inner());
         if !accounts.allow.is_empty() && accounts.gids.is_empty() {
             return Err((
@@ -260,19 +249,15 @@ impl Policy {
 
 fn configured(path: Option<PathBuf>, default: &str) -> ConfiguredPath {
     let explicit = path.is_some();
-    ConfiguredPath {
-        path: path.unwrap_or_else(|| default.into()),
-        explicit,
-    }
+    ConfiguredPath { path: path.unwrap_or_else(|| default.into()), explicit }
 }
 
 impl Mapping {
     fn check(self) -> Result<MappingPolicy, Finding> {
         let mut services = BTreeMap::new();
         let sections = [(Service::Gums, self.gums), (Service::Scas, self.scas)];
-        for (service, section) in sections
-            .into_iter()
-            .chain([(Service::Argus, self.argus), (Service::Json, self.json)])
+        for (service, section) in
+            sections.into_iter().chain([(Service::Argus, self.argus), (Service::Json, self.json)])
         {
             if let Some(section) = section {
                 services.insert(service.name(), section.check()?);
@@ -282,10 +267,7 @@ impl Mapping {
         for name in self.order {
             let source = map_source(name.get_ref()).ok_or_else(|| {
                 let known = "grid-mapfile, voms-mapfile, gums, scas, argus, json";
-                (
-                    name.span(),
-                    format!("unknown mapping source {:?}; known are {known}", name.get_ref()),
-                )
+                (name.span(), format!("unknown mapping source {:?}; known are {known}", name.get_ref()))
             })?;
             if matches!(source, MapSource::Service(s) if !services.contains_key(s.name())) {
                 return Err((
@@ -311,10 +293,7 @@ fn map_source(name: &str) -> Option<MapSource> {
     match name {
         "grid-mapfile" => Some(MapSource::GridMapfile),
         "voms-mapfile" => Some(MapSource::VomsMapfile),
-        other => Service::ALL
-            .into_iter()
-            .find(|s| s.name() == other)
-            .map(MapSource::Service),
+        other => Service::ALL.into_iter().find(|s| s.name() == other).map(MapSource::Service),
     }
 }
 
@@ -327,12 +306,7 @@ impl MapService {
             }
             endpoints.push(endpoint.into_inner());
         }
-        Ok(ServicePolicy {
-            endpoints,
-            cert: self.cert,
-            key: self.key,
-            timeout: self.timeout,
-        })
+        Ok(ServicePolicy { endpoints, cert: self.cert, key: self.key, timeout: self.timeout })
     }
 }
 
@@ -349,15 +323,10 @@ impl Ports {
         let mut hosts: BTreeMap<String, PortRange> = BTreeMap::new();
         for (host, share) in self.hosts {
             let range = PortRange::parse(share.get_ref()).map_err(|e| (share.span(), e.to_string()))?;
-            if self
-                .range
-                .is_none_or(|whole| range.low() < whole.low() || whole.high() < range.high())
-            {
+            if self.range.is_none_or(|whole| range.low() < whole.low() || whole.high() < range.high()) {
                 return Err((share.span(), format!("the share of {host} leaves [ports] range")));
             }
-            let clash = hosts
-                .iter()
-                .find(|(_, r)| r.low() <= range.high() && range.low() <= r.high());
+            let clash = hosts.iter().find(|(_, r)| r.low() <= range.high() && range.low() <= r.high());
             if let Some((other, _)) = clash {
                 return Err((share.span(), format!("the shares of {host} and {other} overlap")));
             }
@@ -365,14 +334,7 @@ impl Ports {
         }
         let hostname = (!self.hostname.is_empty()).then_some(self.hostname);
         let (range, quarantine, enforce) = (self.range, self.quarantine, self.enforce);
-        Ok(PortsPolicy {
-            range,
-            per_payload,
-            quarantine,
-            enforce,
-            hostname,
-            hosts,
-        })
+        Ok(PortsPolicy { range, per_payload, quarantine, enforce, hostname, hosts })
     }
 }
 
@@ -382,11 +344,7 @@ fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
 
 fn absolute<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
     let path = PathBuf::deserialize(d)?;
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(D::Error::custom("the path must be absolute"))
-    }
+    if path.is_absolute() { Ok(path) } else { Err(D::Error::custom("the path must be absolute")) }
 }
 
 fn some_absolute<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
@@ -394,24 +352,18 @@ fn some_absolute<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::
 }
 
 fn some_port_range<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PortRange>, D::Error> {
-    PortRange::parse(&String::deserialize(d)?)
-        .map(Some)
-        .map_err(D::Error::custom)
+    PortRange::parse(&String::deserialize(d)?).map(Some).map_err(D::Error::custom)
 }
 
 fn each_caller<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<CallerPattern>, D::Error> {
     let list = Vec::<String>::deserialize(d)?;
-    list.iter()
-        .map(|s| CallerPattern::parse(s).map_err(D::Error::custom))
-        .collect()
+    list.iter().map(|s| CallerPattern::parse(s).map_err(D::Error::custom)).collect()
 }
 
 fn nested<'de, D: Deserializer<'de>>(d: D) -> Result<NestedPolicy, D::Error> {
     match String::deserialize(d)?.as_str() {
         "refuse" => Ok(NestedPolicy::Refuse),
         "kill" => Ok(NestedPolicy::Kill),
-        other => Err(D::Error::custom(format!(
-            "nested is {other:?}; write \"refuse\" or \"kill\""
-        ))),
+        other => Err(D::Error::custom(format!("nested is {other:?}; write \"refuse\" or \"kill\""))),
     }
 }
