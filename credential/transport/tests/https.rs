@@ -1,4 +1,5 @@
 //! HTTPS over loopback: who gets in, who is told why not, and what a client believes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use axum::Extension;
 use axum::routing::get;

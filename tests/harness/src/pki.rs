@@ -14,6 +14,7 @@ use openssl::x509::extension::{
 use openssl::x509::{
     X509, X509Builder, X509CrlBuilder, X509Extension, X509Name, X509NameRef, X509RevokedBuilder,
 };
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -32,9 +33,7 @@ fn failed(what: impl std::fmt::Display) -> io::Error {
 }
 
 fn now() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
 /// A certificate with its key, in two files.
@@ -107,11 +106,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     let _ = fs::remove_file(path);
-    let mut file = fs::File::options()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
+    let mut file = fs::File::options().write(true).create_new(true).mode(mode).open(path)?;
     io::Write::write_all(&mut file, bytes)
 }
 
@@ -143,11 +138,7 @@ impl Authority {
         let ski = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
         builder.append_extension(ski)?;
         builder.sign(&key, MessageDigest::sha256())?;
-        Ok(Self {
-            cert: builder.build(),
-            key,
-            revoked: Mutex::new(Vec::new()),
-        })
+        Ok(Self { cert: builder.build(), key, revoked: Mutex::new(Vec::new()) })
     }
 
     /// The names under which this CA's files are looked for.
@@ -155,10 +146,7 @@ impl Authority {
         let der = self.cert.subject_name().to_der()?;
         let old = openssl::hash::hash(MessageDigest::md5(), &der)?;
         let old = u32::from_le_bytes([old[0], old[1], old[2], old[3]]);
-        Ok([
-            format!("{:08x}", self.cert.subject_name_hash()),
-            format!("{old:08x}"),
-        ])
+        Ok([format!("{:08x}", self.cert.subject_name_hash()), format!("{old:08x}")])
     }
 
     fn install(&self, dir: &Path, pattern: &str) -> io::Result<()> {
@@ -168,11 +156,7 @@ impl Authority {
         );
         for hash in self.hashes()? {
             write(&dir.join(format!("{hash}.0")), &self.cert.to_pem()?, 0o644)?;
-            write(
-                &dir.join(format!("{hash}.signing_policy")),
-                policy.as_bytes(),
-                0o644,
-            )?;
+            write(&dir.join(format!("{hash}.signing_policy")), policy.as_bytes(), 0o644)?;
         }
         self.publish_crl(dir, -DAY, 30 * DAY)
     }
@@ -189,18 +173,12 @@ impl Authority {
             entry.set_revocation_date(&*Asn1Time::from_unix(now() - 60)?)?;
             builder.add_revoked(entry.build())?;
         }
-        let key_id = self
-            .cert
-            .subject_key_id()
-            .map(|id| id.as_slice().to_vec())
-            .unwrap_or_default();
+        let key_id = self.cert.subject_key_id().map(|id| id.as_slice().to_vec()).unwrap_or_default();
         builder.append_extension(extension("2.5.29.35", false, &tlv(0x30, &tlv(0x80, &key_id)))?)?;
         builder.append_extension(extension("2.5.29.20", false, &tlv(0x02, &[1]))?)?;
         builder.sign(&self.key, MessageDigest::sha256())?;
         let pem = builder.build()?.to_pem()?;
-        self.hashes()?
-            .iter()
-            .try_for_each(|h| write(&dir.join(format!("{h}.r0")), &pem, 0o644))
+        self.hashes()?.iter().try_for_each(|h| write(&dir.join(format!("{h}.r0")), &pem, 0o644))
     }
 }
 
@@ -215,12 +193,8 @@ impl Pki {
         }
         let ca = Authority::new(&[("C", "XX"), ("O", "Test Grid"), ("CN", "Test Grid CA")])?;
         ca.install(&ca_dir, "/C=XX/O=Test Grid/*")?;
-        let nobody = User {
-            name: String::new(),
-            dn: String::new(),
-            cert: PathBuf::new(),
-            key: PathBuf::new(),
-        };
+        let nobody =
+            User { name: String::new(), dn: String::new(), cert: PathBuf::new(), key: PathBuf::new() };
         let mut pki = Pki {
             dir: dir.to_owned(),
             ca_dir,
@@ -232,18 +206,10 @@ impl Pki {
             serial: AtomicU32::new(0x1000),
         };
         let host = fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned();
-        let host = pki.issue(
-            "host",
-            &[("C", "XX"), ("O", "Test Grid"), ("CN", &host)],
-            Purpose::Host,
-            365,
-        )?;
-        pki.voms = pki.issue(
-            "voms",
-            &[("C", "XX"), ("O", "Test Grid"), ("CN", VOMS_HOST)],
-            Purpose::Host,
-            365,
-        )?;
+        let host =
+            pki.issue("host", &[("C", "XX"), ("O", "Test Grid"), ("CN", &host)], Purpose::Host, 365)?;
+        pki.voms =
+            pki.issue("voms", &[("C", "XX"), ("O", "Test Grid"), ("CN", VOMS_HOST)], Purpose::Host, 365)?;
         pki.host_cert = host.cert;
         pki.host_key = host.key;
         pki.add_vo("cms")?;
@@ -269,29 +235,17 @@ impl Pki {
     /// Lets the VOMS server speak for another VO.
     pub fn add_vo(&self, vo: &str) -> io::Result<()> {
         let lsc = format!("{}\n{}\n", self.voms.dn, self.ca_dn());
-        write(
-            &self.voms_dir.join(vo).join(format!("{VOMS_HOST}.lsc")),
-            lsc.as_bytes(),
-            0o644,
-        )
+        write(&self.voms_dir.join(vo).join(format!("{VOMS_HOST}.lsc")), lsc.as_bytes(), 0o644)
     }
 
     /// A person: `/C=XX/O=Test Grid/OU=people/CN=<cn>`.
     pub fn user(&self, name: &str, cn: &str) -> io::Result<User> {
-        self.subject(
-            name,
-            &[("C", "XX"), ("O", "Test Grid"), ("OU", "people"), ("CN", cn)],
-            365,
-        )
+        self.subject(name, &[("C", "XX"), ("O", "Test Grid"), ("OU", "people"), ("CN", cn)], 365)
     }
 
     /// A program: `/C=XX/O=Test Grid/OU=robots/CN=<cn>`.
     pub fn robot(&self, name: &str, cn: &str) -> io::Result<User> {
-        self.subject(
-            name,
-            &[("C", "XX"), ("O", "Test Grid"), ("OU", "robots"), ("CN", cn)],
-            365,
-        )
+        self.subject(name, &[("C", "XX"), ("O", "Test Grid"), ("OU", "robots"), ("CN", cn)], 365)
     }
 
     /// A person with that subject, valid for so many days (negative: expired yesterday).
@@ -302,24 +256,14 @@ impl Pki {
     /// A person whose CA this grid does not know.
     pub fn stranger(&self, name: &str, cn: &str) -> io::Result<User> {
         let other = Authority::new(&[("C", "XX"), ("O", "Other Grid"), ("CN", "Other CA")])?;
-        self.issue_by(
-            &other,
-            name,
-            &[("C", "XX"), ("O", "Other Grid"), ("CN", cn)],
-            Purpose::Person,
-            365,
-        )
+        self.issue_by(&other, name, &[("C", "XX"), ("O", "Other Grid"), ("CN", cn)], Purpose::Person, 365)
     }
 
     /// A certificate that `user` made, as if a user were a CA; the file holds certificate, key and the user's certificate.
     pub fn issued_by_user(&self, user: &User, name: &str, cn: &str) -> io::Result<PathBuf> {
         let cert = X509::from_pem(&fs::read(&user.cert)?)?;
         let key = PKey::private_key_from_pem(&fs::read(&user.key)?)?;
-        let false_ca = Authority {
-            cert,
-            key,
-            revoked: Mutex::new(Vec::new()),
-        };
+        let false_ca = Authority { cert, key, revoked: Mutex::new(Vec::new()) };
         let parts = [("C", "XX"), ("O", "Test Grid"), ("OU", "people"), ("CN", cn)];
         let made = self.issue_by(&false_ca, name, &parts, Purpose::Person, 365)?;
         let text = [fs::read(&made.cert)?, fs::read(&made.key)?, fs::read(&user.cert)?].concat();
@@ -343,19 +287,11 @@ impl Pki {
         let key = new_key(2048)?;
         let subject = name(parts)?;
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
-        let (from, to) = if days < 0 {
-            (-400 * DAY, days * DAY)
-        } else {
-            (-3600, days * DAY)
-        };
+        let (from, to) = if days < 0 { (-400 * DAY, days * DAY) } else { (-3600, days * DAY) };
         let mut builder = start(&subject, ca.cert.subject_name(), serial, now() + from, now() + to)?;
         builder.set_pubkey(&key)?;
         builder.append_extension(BasicConstraints::new().critical().build()?)?;
-        let usage = KeyUsage::new()
-            .critical()
-            .digital_signature()
-            .key_encipherment()
-            .build()?;
+        let usage = KeyUsage::new().critical().digital_signature().key_encipherment().build()?;
         builder.append_extension(usage)?;
         let mut extended = ExtendedKeyUsage::new();
         extended.client_auth();
@@ -366,9 +302,7 @@ impl Pki {
         let context = builder.x509v3_context(Some(&ca.cert), None);
         let ski = SubjectKeyIdentifier::new().build(&context)?;
         let aki = AuthorityKeyIdentifier::new().keyid(false).build(&context)?;
-        let san = (purpose == Purpose::Host)
-            .then(|| alternative_names(parts).build(&context))
-            .transpose()?;
+        let san = (purpose == Purpose::Host).then(|| alternative_names(parts).build(&context)).transpose()?;
         for extension in [Some(ski), Some(aki), san].into_iter().flatten() {
             builder.append_extension(extension)?;
         }
@@ -388,12 +322,7 @@ impl Pki {
     /// Puts the user's certificate on the revocation list.
     pub fn revoke(&self, user: &User) -> io::Result<()> {
         let cert = X509::from_pem(&fs::read(&user.cert)?)?;
-        let serial = cert
-            .serial_number()
-            .to_bn()?
-            .to_dec_str()?
-            .parse()
-            .map_err(failed)?;
+        let serial = cert.serial_number().to_bn()?.to_dec_str()?.parse().map_err(failed)?;
         self.ca.revoked.lock().map_err(failed)?.push(serial);
         self.ca.publish_crl(&self.ca_dir, -DAY, 30 * DAY)
     }
@@ -405,10 +334,7 @@ impl Pki {
 
     /// Removes the revocation list.
     pub fn remove_crl(&self) -> io::Result<()> {
-        self.ca
-            .hashes()?
-            .iter()
-            .try_for_each(|h| fs::remove_file(self.ca_dir.join(format!("{h}.r0"))))
+        self.ca.hashes()?.iter().try_for_each(|h| fs::remove_file(self.ca_dir.join(format!("{h}.r0"))))
     }
 
     /// Runs the real `grid-proxy-init` for the user with these options, such as `-rfc`, `-limited`, `-valid 1:00`.
@@ -423,15 +349,7 @@ impl Pki {
 
     fn run_proxy_init(&self, cert: &Path, key: &Path, out: &Path, options: &[&str]) -> io::Result<PathBuf> {
         let mut command = Command::new("grid-proxy-init");
-        command
-            .arg("-q")
-            .arg("-cert")
-            .arg(cert)
-            .arg("-key")
-            .arg(key)
-            .arg("-out")
-            .arg(out)
-            .args(options);
+        command.arg("-q").arg("-cert").arg(cert).arg("-key").arg(key).arg("-out").arg(out).args(options);
         self.make(command, out)
     }
 
@@ -450,21 +368,10 @@ impl Pki {
         options: &[&str],
     ) -> io::Result<PathBuf> {
         let mut command = Command::new("voms-proxy-fake");
-        command
-            .arg("-q")
-            .arg("-cert")
-            .arg(&user.cert)
-            .arg("-key")
-            .arg(&user.key);
-        command
-            .arg("-hostcert")
-            .arg(&self.voms.cert)
-            .arg("-hostkey")
-            .arg(&self.voms.key);
+        command.arg("-q").arg("-cert").arg(&user.cert).arg("-key").arg(&user.key);
+        command.arg("-hostcert").arg(&self.voms.cert).arg("-hostkey").arg(&self.voms.key);
         command.arg("-certdir").arg(&self.ca_dir).arg("-out").arg(out);
-        command
-            .args(["-voms", vo, "-uri", &format!("{VOMS_HOST}:15000")])
-            .args(options);
+        command.args(["-voms", vo, "-uri", &format!("{VOMS_HOST}:15000")]).args(options);
         for fqan in fqans {
             command.args(["-fqan", fqan]);
         }
@@ -477,9 +384,8 @@ impl Pki {
             .env("X509_CERT_DIR", &self.ca_dir)
             .env("X509_VOMS_DIR", &self.voms_dir)
             .env("HOME", &self.dir);
-        let ran = command
-            .output()
-            .map_err(|e| failed(format!("{command:?}: {e}; is the package installed?")))?;
+        let ran =
+            command.output().map_err(|e| failed(format!("{command:?}: {e}; is the package installed?")))?;
         // grid-proxy-init reports expired or revoked users with a non-zero status after writing the proxy
         if !out.exists() {
             let said = String::from_utf8_lossy(&ran.stderr).into_owned();
@@ -494,12 +400,9 @@ impl Pki {
 fn alternative_names(parts: &[(&str, &str)]) -> SubjectAlternativeName {
     let mut names = SubjectAlternativeName::new();
     names.dns("localhost").ip("127.0.0.1").ip("::1");
-    parts
-        .iter()
-        .filter(|(key, value)| *key == "CN" && *value != "localhost")
-        .for_each(|(_, cn)| {
-            names.dns(cn);
-        });
+    parts.iter().filter(|(key, value)| *key == "CN" && *value != "localhost").for_each(|(_, cn)| {
+        names.dns(cn);
+    });
     names
 }
 
@@ -527,7 +430,7 @@ pub struct Craft {
     pub critical: bool,
     /// It stands twice.
     pub twice: bool,
-    /// The common name that is added.
+    /// The common name that is added; it also picks the key, so that equal names below one issuer share theirs.
     pub cn: String,
     /// Subject before that name; `None` for the issuer's.
     pub base: Option<Vec<(&'static str, &'static str)>>,
@@ -567,11 +470,7 @@ impl Default for Craft {
 
 fn extension(oid: &str, critical: bool, der: &[u8]) -> io::Result<X509Extension> {
     let value = Asn1OctetString::new_from_bytes(der)?;
-    Ok(X509Extension::new_from_der(
-        &*Asn1Object::from_str(oid)?,
-        critical,
-        &value,
-    )?)
+    Ok(X509Extension::new_from_der(&*Asn1Object::from_str(oid)?, critical, &value)?)
 }
 
 fn tlv(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -595,16 +494,11 @@ impl Craft {
         let chain = X509::stack_from_pem(chain)?;
         let issuer = chain.first().ok_or_else(|| failed("no issuer"))?;
         let issuer_key = PKey::private_key_from_pem(key)?;
-        let key = new_key(self.bits)?;
+        let key = crafted_key(self.bits, self.cn.bytes().map(usize::from).sum::<usize>() + chain.len())?;
         let mut subject = X509Name::builder()?;
         match &self.base {
-            Some(parts) => parts
-                .iter()
-                .try_for_each(|(k, v)| subject.append_entry_by_text(k, v))?,
-            None => issuer
-                .subject_name()
-                .entries()
-                .try_for_each(|e| subject.append_entry(e))?,
+            Some(parts) => parts.iter().try_for_each(|(k, v)| subject.append_entry_by_text(k, v))?,
+            None => issuer.subject_name().entries().try_for_each(|e| subject.append_entry(e))?,
         }
         subject.append_entry_by_text("CN", &self.cn)?;
         let (from, to) = (now() + self.from, now() + self.to);
@@ -622,22 +516,13 @@ impl Craft {
     }
 
     fn extend(&self, builder: &mut X509Builder) -> io::Result<()> {
-        builder.append_extension(
-            KeyUsage::new()
-                .critical()
-                .digital_signature()
-                .key_encipherment()
-                .build()?,
-        )?;
+        builder
+            .append_extension(KeyUsage::new().critical().digital_signature().key_encipherment().build()?)?;
         if self.ca {
             builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
         }
-        let pci = self
-            .pci
-            .map(|oid| (oid, self.critical, self.proxy_cert_info(oid)));
-        let pci = pci
-            .into_iter()
-            .flat_map(|p| std::iter::repeat_n(p, 1 + usize::from(self.twice)));
+        let pci = self.pci.map(|oid| (oid, self.critical, self.proxy_cert_info(oid)));
+        let pci = pci.into_iter().flat_map(|p| std::iter::repeat_n(p, 1 + usize::from(self.twice)));
         for (oid, critical, der) in pci.chain(self.extra.iter().cloned()) {
             builder.append_extension(extension(oid, critical, &der)?)?;
         }
@@ -645,9 +530,7 @@ impl Craft {
     }
 
     fn proxy_cert_info(&self, oid: &str) -> Vec<u8> {
-        let language = Asn1Object::from_str(self.language)
-            .map(|o| o.as_slice().to_vec())
-            .unwrap_or_default();
+        let language = Asn1Object::from_str(self.language).map(|o| o.as_slice().to_vec()).unwrap_or_default();
         let policy = tlv(0x30, &tlv(0x06, &language));
         let length = self.path_len.map(|n| tlv(0x02, &[n]));
         let body = match length {
@@ -659,6 +542,18 @@ impl Craft {
     }
 }
 
+/// One of a few keys of that length, made once for each process: making one takes a third of a second.
+fn crafted_key(bits: u32, which: usize) -> io::Result<PKey<Private>> {
+    type Made = BTreeMap<(u32, usize), PKey<Private>>;
+    static MADE: Mutex<Made> = Mutex::new(Made::new());
+    let slot = (bits, which % 8);
+    if let Some(key) = MADE.lock().map_err(failed)?.get(&slot) {
+        return Ok(key.clone());
+    }
+    let key = new_key(bits)?;
+    Ok(MADE.lock().map_err(failed)?.entry(slot).or_insert(key).clone())
+}
+
 fn rsa_pem(key: &PKeyRef<Private>) -> io::Result<Vec<u8>> {
     Ok(key.rsa()?.private_key_to_pem()?)
 }
@@ -668,21 +563,12 @@ pub fn tampered(proxy: &Path, out: &Path, back: usize) -> io::Result<PathBuf> {
     let text = fs::read(proxy)?;
     let chain = X509::stack_from_pem(&text)?;
     let mut der = chain.first().ok_or_else(|| failed("no certificate"))?.to_der()?;
-    let at = der
-        .len()
-        .checked_sub(back)
-        .ok_or_else(|| failed("certificate is shorter"))?;
+    let at = der.len().checked_sub(back).ok_or_else(|| failed("certificate is shorter"))?;
     der[at] ^= 1;
     let body = openssl::base64::encode_block(&der);
-    let lines: Vec<&str> = body
-        .as_bytes()
-        .chunks(64)
-        .filter_map(|c| std::str::from_utf8(c).ok())
-        .collect();
-    let mut changed = format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    );
+    let lines: Vec<&str> = body.as_bytes().chunks(64).filter_map(|c| std::str::from_utf8(c).ok()).collect();
+    let mut changed =
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
     let key = PKey::private_key_from_pem(&text)?;
     changed.push_str(&String::from_utf8_lossy(&rsa_pem(&key)?));
     for cert in &chain[1..] {
