@@ -58,24 +58,35 @@ fn spool_dir(given: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-/// All records of the spool, the good and the bad, each ordered by id.
-fn read(spool: &Spool) -> Result<(Vec<Record>, Vec<Damaged>), Failure> {
+/// What stands in a spool, each part ordered by id.
+#[derive(Default)]
+struct Contents {
+    records: Vec<Record>,
+    damaged: Vec<Damaged>,
+    /// Files whose writer is at work, or died before the session began.
+    unborn: Vec<PathBuf>,
+}
+
+fn read(spool: &Spool) -> Result<Contents, Failure> {
     let failed = |why| Failure::Spool { dir: spool.dir().to_owned(), why };
     std::fs::metadata(spool.dir()).map_err(failed)?;
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let mut contents = Contents::default();
     for item in spool.records().map_err(failed)? {
         match item {
-            Ok(record) => good.push(record),
+            Ok(record) => contents.records.push(record),
             // Taken away between the listing and the reading: it is not this spool's any more.
             Err(damaged) if damaged.error_kind() == ErrorKind::NotFound => {}
-            Err(damaged) => bad.push(damaged),
+            Err(damaged) if damaged.error_kind() == ErrorKind::UnexpectedEof => {
+                contents.unborn.push(damaged.path)
+            }
+            Err(damaged) => contents.damaged.push(damaged),
         }
     }
-    Ok((good, bad))
+    Ok(contents)
 }
 
 fn select(spool: &Spool, filter: &Filter) -> Result<(Vec<Record>, u8), Failure> {
-    let (mut records, damaged) = read(spool)?;
+    let Contents { mut records, damaged, .. } = read(spool)?;
     damaged.iter().for_each(|d| eprintln!("accounting: damaged: {d}"));
     records.retain(|record| filter.matches(record));
     records.sort_by_key(Record::start_unix_ns);
@@ -171,6 +182,7 @@ fn matching_ids(spool: &Spool, part: &str) -> Result<Vec<String>, Failure> {
 struct Verified {
     records: usize,
     torn: Vec<PathBuf>,
+    unborn: Vec<PathBuf>,
     damaged: Vec<DamageView>,
 }
 
@@ -182,19 +194,22 @@ struct DamageView {
 }
 
 fn verify(spool: &Spool, args: &VerifyArgs) -> Result<Reply, Failure> {
-    let (records, damaged) = read(spool)?;
+    let Contents { records, damaged, unborn } = read(spool)?;
     let code = if damaged.is_empty() { FOUND } else { FAILED };
     let torn: Vec<PathBuf> = records.iter().filter(|r| r.torn).map(|r| r.path.clone()).collect();
     if args.json {
         let view = |d: Damaged| DamageView { file: d.path, line: d.line, what: d.what };
         let damaged = damaged.into_iter().map(view).collect();
-        let verified = Verified { records: records.len(), torn, damaged };
+        let verified = Verified { records: records.len(), torn, unborn, damaged };
         return Ok(Reply { text: serde_json::to_string(&verified)? + "\n", code });
     }
     let mut text = String::new();
     damaged.iter().for_each(|d| text.push_str(&format!("damaged  {d}\n")));
     torn.iter()
         .for_each(|path| text.push_str(&format!("torn     {}: the last line is left out\n", path.display())));
+    unborn.iter().for_each(|path| {
+        text.push_str(&format!("unborn   {}: no complete event, nothing ran\n", path.display()))
+    });
     let (good, torn, bad) = (records.len(), torn.len(), damaged.len());
     text.push_str(&format!("{good} records good, {torn} of them with a torn last line, {bad} damaged\n"));
     Ok(Reply { text, code })

@@ -222,6 +222,9 @@ fn verify_counts_torn_records_as_good() {
     bytes.extend_from_slice(br#"{"seq":1,"#);
     std::fs::write(&file, bytes).unwrap();
     assert!(text(spool.path(), 0, &["verify"]).starts_with("torn     "));
+    std::fs::write(&file, "").unwrap();
+    assert!(text(spool.path(), 0, &["verify"]).starts_with("unborn   "));
+    text(spool.path(), 0, &["list"]);
 }
 
 #[test]

@@ -64,11 +64,7 @@ const KNOWN: [&str; 6] = ["open", "exec", "usage", "close", "lost", "denied"];
 
 /// The line with its newline.
 pub fn encode(seq: u64, written_unix_ns: u64, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
-    let mut line = serde_json::to_vec(&Written {
-        seq,
-        written_unix_ns,
-        event,
-    })?;
+    let mut line = serde_json::to_vec(&Written { seq, written_unix_ns, event })?;
     let sum = crc32c(&[&line]);
     line.pop();
     line.extend_from_slice(KEY);
@@ -78,13 +74,8 @@ pub fn encode(seq: u64, written_unix_ns: u64, event: &Event) -> Result<Vec<u8>, 
 
 /// Reads a line without its newline.
 pub fn decode(line: &[u8]) -> Result<Line, LineFault> {
-    let (body, tail) = line
-        .split_at_checked(line.len().wrapping_sub(TAIL))
-        .ok_or(LineFault::NoChecksum)?;
-    let sum = tail
-        .strip_prefix(KEY)
-        .and_then(|t| t.strip_suffix(b"\"}"))
-        .ok_or(LineFault::NoChecksum)?;
+    let (body, tail) = line.split_at_checked(line.len().wrapping_sub(TAIL)).ok_or(LineFault::NoChecksum)?;
+    let sum = tail.strip_prefix(KEY).and_then(|t| t.strip_suffix(b"\"}")).ok_or(LineFault::NoChecksum)?;
     if sum != format!("{:08x}", crc32c(&[body, b"}"])).as_bytes() {
         return Err(LineFault::Checksum);
     }
@@ -94,11 +85,7 @@ pub fn decode(line: &[u8]) -> Result<Line, LineFault> {
         true => Some(serde_json::from_slice(line).map_err(content)?),
         false => None,
     };
-    Ok(Line {
-        seq: header.seq,
-        written_unix_ns: header.written_unix_ns,
-        event,
-    })
+    Ok(Line { seq: header.seq, written_unix_ns: header.written_unix_ns, event })
 }
 
 #[cfg(test)]
@@ -120,14 +107,7 @@ mod tests {
             "{text}"
         );
         let read = decode(line.strip_suffix(b"\n").unwrap()).unwrap();
-        assert_eq!(
-            read,
-            Line {
-                seq: 3,
-                written_unix_ns: 7,
-                event: Some(Event::Exec { pid: 42 })
-            }
-        );
+        assert_eq!(read, Line { seq: 3, written_unix_ns: 7, event: Some(Event::Exec { pid: 42 }) });
     }
 
     #[test]

@@ -68,24 +68,15 @@ pub struct Damaged {
 
 impl Damaged {
     pub(crate) fn file(path: &Path, kind: ErrorKind, what: String) -> Self {
-        Self {
-            path: path.to_owned(),
-            line: None,
-            what,
-            kind,
-        }
+        Self { path: path.to_owned(), line: None, what, kind }
     }
 
     fn at(path: &Path, line: usize, what: String) -> Self {
-        Self {
-            path: path.to_owned(),
-            line: Some(line),
-            what,
-            kind: ErrorKind::InvalidData,
-        }
+        Self { path: path.to_owned(), line: Some(line), what, kind: ErrorKind::InvalidData }
     }
 
-    /// `NotFound` or the like when the file could not be read, `InvalidData` when its content is bad.
+    /// `NotFound` or the like when the file could not be read, `InvalidData` when its content is bad,
+    /// `UnexpectedEof` when it has no complete line yet: its writer is at work, or died before the session began.
     pub fn error_kind(&self) -> ErrorKind {
         self.kind
     }
@@ -115,36 +106,21 @@ pub(crate) struct Found {
 pub(crate) fn file(path: &Path) -> Result<Found, Damaged> {
     let unreadable = |e: std::io::Error| Damaged::file(path, e.kind(), e.to_string());
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
+    File::open(path).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(Damaged::file(
-            path,
-            ErrorKind::InvalidData,
-            format!("is longer than {MAX_FILE} bytes"),
-        ));
+        return Err(Damaged::file(path, ErrorKind::InvalidData, format!("is longer than {MAX_FILE} bytes")));
     }
     parse(path, &bytes)
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Found, Damaged> {
-    let mut found = Found {
-        lines: Vec::new(),
-        torn: false,
-        intact_bytes: 0,
-        ends_with_newline: true,
-    };
+    let mut found = Found { lines: Vec::new(), torn: false, intact_bytes: 0, ends_with_newline: true };
     for (index, piece) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
         let whole = piece.strip_suffix(b"\n");
         match line::decode(whole.unwrap_or(piece)) {
             Ok(line) if line.seq == index as u64 => found.lines.push(line),
             Ok(line) => {
-                return Err(Damaged::at(
-                    path,
-                    index + 1,
-                    format!("seq is {}, not {index}", line.seq),
-                ));
+                return Err(Damaged::at(path, index + 1, format!("seq is {}, not {index}", line.seq)));
             }
             // Only the last piece can be without its newline: a crash or a full disk cut it.
             Err(_) if whole.is_none() => {
@@ -165,6 +141,10 @@ fn fault_text(fault: &LineFault) -> String {
 
 impl Record {
     pub(crate) fn fold(path: &Path, id: &str, found: Found) -> Result<Self, Damaged> {
+        if found.lines.is_empty() {
+            let what = "no complete event: nothing ran under this record".to_owned();
+            return Err(Damaged::file(path, ErrorKind::UnexpectedEof, what));
+        }
         let mut record = Record {
             id: id.to_owned(),
             state: State::Running,
@@ -179,11 +159,7 @@ impl Record {
             estimated: false,
             torn: found.torn,
         };
-        found
-            .lines
-            .into_iter()
-            .filter_map(|line| line.event)
-            .for_each(|event| record.apply(event));
+        found.lines.into_iter().filter_map(|line| line.event).for_each(|event| record.apply(event));
         let opened = record.opened.as_ref().map(|o| o.record_id.as_str());
         let bad = match opened.or(record.denied.as_ref().map(|d| d.record_id.as_str())) {
             Some(name) if name == id => return Ok(record),
@@ -198,37 +174,18 @@ impl Record {
             Event::Open(opened) => self.opened = Some(opened),
             Event::Exec { pid } => self.pid = Some(pid),
             Event::Usage { usage } => self.usage = Some(usage),
-            Event::Close {
-                end_unix_ns,
-                usage,
-                exit,
-                clock_stepped,
-            } => {
-                self.state = if exit.lost.is_some() {
-                    State::Lost
-                } else {
-                    State::Closed
-                };
+            Event::Close { end_unix_ns, usage, exit, clock_stepped } => {
+                self.state = if exit.lost.is_some() { State::Lost } else { State::Closed };
                 self.end_unix_ns = Some(end_unix_ns);
                 self.usage = Some(*usage);
                 self.exit = Some(*exit);
                 self.clock_stepped = clock_stepped;
             }
-            Event::Lost {
-                end_unix_ns,
-                usage,
-                cause,
-                estimated,
-                leftovers,
-            } => {
+            Event::Lost { end_unix_ns, usage, cause, estimated, leftovers } => {
                 self.state = State::Lost;
                 self.end_unix_ns = Some(end_unix_ns);
                 self.usage = usage.map(|u| *u).or(self.usage.take());
-                self.exit = Some(Exit {
-                    lost: Some(cause),
-                    leftovers,
-                    ..Exit::default()
-                });
+                self.exit = Some(Exit { lost: Some(cause), leftovers, ..Exit::default() });
                 self.estimated = estimated;
             }
             Event::Denied(denied) => {
@@ -242,8 +199,6 @@ impl Record {
     /// Start of the session by the wall clock, or the moment of the refusal.
     pub fn start_unix_ns(&self) -> u64 {
         let opened = self.opened.as_ref().map(|o| o.start_unix_ns);
-        opened
-            .or(self.denied.as_ref().map(|d| d.at_unix_ns))
-            .unwrap_or_default()
+        opened.or(self.denied.as_ref().map(|d| d.at_unix_ns)).unwrap_or_default()
     }
 }

@@ -68,9 +68,8 @@ impl Spool {
             length: 0,
             finished: false,
         };
-        let written = record
-            .write(&Event::Open(Box::new(opened.clone())))
-            .and_then(|()| sync_dir(&self.open_dir()));
+        let written =
+            record.write(&Event::Open(Box::new(opened.clone()))).and_then(|()| sync_dir(&self.open_dir()));
         if let Err(error) = written {
             // A file without its first event would be a session that never was.
             let _ = fs::remove_file(&path);
@@ -98,12 +97,18 @@ impl Spool {
 
     /// Takes over a record whose writer is gone; a torn last line is cut off.
     ///
+    /// A file without any complete event is removed: its writer died before the session began.
+    ///
     /// # Errors
-    /// `NotFound` when it is not open (any more), `InvalidData` when it is damaged.
+    /// `NotFound` when it is not open (any more) or never was, `InvalidData` when it is damaged.
     pub fn reopen(&self, id: &str) -> io::Result<OpenRecord> {
         let path = self.open_path(id)?;
         let refuse = |damaged: Damaged| io::Error::new(damaged.error_kind(), damaged.to_string());
         let found = read::file(&path).map_err(refuse)?;
+        if found.lines.is_empty() {
+            fs::remove_file(&path).map_err(|e| named(&path, e))?;
+            return Err(io::Error::new(ErrorKind::NotFound, format!("record {id} was never opened")));
+        }
         let mut file = OpenOptions::new().append(true).open(&path)?;
         let mut length = found.intact_bytes;
         file.set_len(length)?;
@@ -117,12 +122,38 @@ impl Spool {
             id: id.to_owned(),
             next_seq: found.lines.last().map_or(0, |l| l.seq + 1),
             length,
-            finished: found
-                .lines
-                .iter()
-                .filter_map(|l| l.event.as_ref())
-                .any(Event::is_final),
+            finished: found.lines.iter().filter_map(|l| l.event.as_ref()).any(Event::is_final),
         })
+    }
+
+    /// Closes what runs no more because the host was rebooted: open records of another boot get a `lost` event that
+    /// ends at their last checkpoint. Done once a boot, by whoever comes first; returns how many were closed.
+    ///
+    /// # Errors
+    /// What the file system says. Records that are damaged, or cannot be closed, stay as they are.
+    pub fn close_lost_to_reboot(&self, boot_id: &str) -> io::Result<usize> {
+        let mark = format!("swept-{}", file_name(boot_id)?.trim_end_matches(".jsonl"));
+        match create(&self.dir.join(&mark)) {
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => return Ok(0),
+            Err(e) => return Err(e),
+        }
+        for entry in fs::read_dir(&self.dir).map_err(|e| named(&self.dir, e))?.flatten() {
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|n| n.starts_with("swept-") && n != mark) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let lost = |id: &String| {
+            let record = self.record(id).ok()?;
+            let opened = record.opened.as_ref().filter(|o| o.boot_id != boot_id)?;
+            let ran_for = record.usage.as_ref().map_or(0, |u| u.wall_ns);
+            let end_unix_ns = opened.start_unix_ns.saturating_add(ran_for);
+            let (usage, cause) = (None, "reboot".to_owned());
+            let event = Event::Lost { end_unix_ns, usage, cause, estimated: true, leftovers: 0 };
+            self.reopen(id).and_then(|open| open.close(&event)).ok()
+        };
+        Ok(self.open_ids()?.iter().filter_map(lost).count())
     }
 
     /// The ids of all open records, oldest first (UUIDv7 sorts by time); none when there is no spool yet.
@@ -160,8 +191,7 @@ impl Spool {
     /// # Errors
     /// [`Damaged`] when the file is missing, unreadable or damaged.
     pub fn record(&self, id: &str) -> Result<Record, Damaged> {
-        self.found(id)
-            .and_then(|(path, found)| Record::fold(&path, id, found))
+        self.found(id).and_then(|(path, found)| Record::fold(&path, id, found))
     }
 
     /// The lines of one record, for those who want each event.
@@ -207,12 +237,10 @@ impl Spool {
             other => other?,
         };
         // Written, not merely sized: a hole reserves nothing.
-        file.write_all(&vec![0; RESERVE])
-            .and_then(|()| file.sync_all())
-            .map_err(|e| {
-                let _ = fs::remove_file(&path);
-                named(&path, e)
-            })
+        file.write_all(&vec![0; RESERVE]).and_then(|()| file.sync_all()).map_err(|e| {
+            let _ = fs::remove_file(&path);
+            named(&path, e)
+        })
     }
 
     fn reserve_path(&self) -> PathBuf {
@@ -266,10 +294,7 @@ impl OpenRecord {
     /// id, or what the file system says; the record then stays open for the sweep.
     pub fn close(mut self, event: &Event) -> io::Result<()> {
         if !matches!(event, Event::Close { .. } | Event::Lost { .. }) {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "only close and lost end a record",
-            ));
+            return Err(io::Error::new(ErrorKind::InvalidInput, "only close and lost end a record"));
         }
         let (from, to) = (self.spool.open_path(&self.id)?, self.spool.closed_path(&self.id)?);
         if to.exists() {
@@ -285,18 +310,11 @@ impl OpenRecord {
 
     fn write(&mut self, event: &Event) -> io::Result<()> {
         if self.finished {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                format!("record {} is final", self.id),
-            ));
+            return Err(io::Error::new(ErrorKind::InvalidInput, format!("record {} is final", self.id)));
         }
         let bytes = encode(self.next_seq, event)?;
         let mut written = self.write_line(&bytes);
-        if event.is_final()
-            && written
-                .as_ref()
-                .is_err_and(|e| e.kind() == ErrorKind::StorageFull)
-        {
+        if event.is_final() && written.as_ref().is_err_and(|e| e.kind() == ErrorKind::StorageFull) {
             let _ = fs::remove_file(self.spool.reserve_path());
             written = self.write_line(&bytes);
         }
@@ -319,26 +337,15 @@ impl OpenRecord {
 
 fn encode(seq: u64, event: &Event) -> io::Result<Vec<u8>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(line::encode(
-        seq,
-        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
-        event,
-    )?)
+    Ok(line::encode(seq, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX), event)?)
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|e| named(path, e))
+    OpenOptions::new().append(true).create_new(true).mode(0o600).open(path).map_err(|e| named(path, e))
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)
-        .and_then(|d| d.sync_all())
-        .map_err(|e| named(dir, e))
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| named(dir, e))
 }
 
 fn named(path: &Path, error: io::Error) -> io::Error {

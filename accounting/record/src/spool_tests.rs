@@ -28,27 +28,15 @@ impl Drop for Scratch {
 }
 
 fn opened(id: &str) -> Opened {
-    Opened {
-        record_id: id.to_owned(),
-        host: "wn1".to_owned(),
-        start_unix_ns: 5,
-        ..Opened::default()
-    }
+    Opened { record_id: id.to_owned(), host: "wn1".to_owned(), start_unix_ns: 5, ..Opened::default() }
 }
 
 fn usage(cpu_user_us: u64) -> Usage {
-    Usage {
-        wall_ns: 9,
-        cpu_user_us,
-        ..Usage::default()
-    }
+    Usage { wall_ns: 9, cpu_user_us, ..Usage::default() }
 }
 
 fn close(cpu_user_us: u64) -> Event {
-    let exit = Exit {
-        code: Some(3),
-        ..Exit::default()
-    };
+    let exit = Exit { code: Some(3), ..Exit::default() };
     Event::Close {
         end_unix_ns: 14,
         usage: Box::new(usage(cpu_user_us)),
@@ -58,22 +46,11 @@ fn close(cpu_user_us: u64) -> Event {
 }
 
 fn lost() -> Event {
-    Event::Lost {
-        end_unix_ns: 7,
-        usage: None,
-        cause: "reboot".to_owned(),
-        estimated: true,
-        leftovers: 0,
-    }
+    Event::Lost { end_unix_ns: 7, usage: None, cause: "reboot".to_owned(), estimated: true, leftovers: 0 }
 }
 
 fn append_raw(path: &Path, bytes: &[u8]) {
-    OpenOptions::new()
-        .append(true)
-        .open(path)
-        .unwrap()
-        .write_all(bytes)
-        .unwrap();
+    OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
 }
 
 #[test]
@@ -87,10 +64,7 @@ fn a_session_is_folded_from_its_events() {
     record.close(&close(20)).unwrap();
 
     let read = spool.record("a1").unwrap();
-    assert_eq!(
-        (read.state, read.pid, read.end_unix_ns),
-        (State::Closed, Some(42), Some(14))
-    );
+    assert_eq!((read.state, read.pid, read.end_unix_ns), (State::Closed, Some(42), Some(14)));
     assert_eq!(read.usage, Some(usage(20)));
     assert_eq!(read.exit.unwrap().code, Some(3));
     assert_eq!(spool.open_ids().unwrap(), Vec::<String>::new());
@@ -102,10 +76,7 @@ fn files_and_directories_are_for_root_alone() {
     let scratch = Scratch::new();
     let _open = scratch.spool().open(&opened("a1")).unwrap();
     let mode = |path: &str| fs::metadata(scratch.0.join(path)).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(
-        [mode("open"), mode("closed"), mode("open/a1.jsonl")],
-        [0o700, 0o700, 0o600]
-    );
+    assert_eq!([mode("open"), mode("closed"), mode("open/a1.jsonl")], [0o700, 0o700, 0o600]);
 }
 
 #[test]
@@ -113,19 +84,10 @@ fn an_id_is_used_once() {
     let scratch = Scratch::new();
     let spool = scratch.spool();
     let record = spool.open(&opened("a1")).unwrap();
-    assert_eq!(
-        spool.open(&opened("a1")).unwrap_err().kind(),
-        ErrorKind::AlreadyExists
-    );
+    assert_eq!(spool.open(&opened("a1")).unwrap_err().kind(), ErrorKind::AlreadyExists);
     record.close(&close(1)).unwrap();
-    assert_eq!(
-        spool.open(&opened("a1")).unwrap_err().kind(),
-        ErrorKind::AlreadyExists
-    );
-    let denied = Denied {
-        record_id: "a1".to_owned(),
-        ..Denied::default()
-    };
+    assert_eq!(spool.open(&opened("a1")).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let denied = Denied { record_id: "a1".to_owned(), ..Denied::default() };
     assert_eq!(spool.deny(&denied).unwrap_err().kind(), ErrorKind::AlreadyExists);
 }
 
@@ -133,11 +95,7 @@ fn an_id_is_used_once() {
 fn an_id_cannot_leave_the_spool() {
     let scratch = Scratch::new();
     for bad in ["", "../x", "a/b", "a.b", &"x".repeat(65)] {
-        assert_eq!(
-            scratch.spool().open(&opened(bad)).unwrap_err().kind(),
-            ErrorKind::InvalidInput,
-            "{bad}"
-        );
+        assert_eq!(scratch.spool().open(&opened(bad)).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
         assert!(scratch.spool().record(bad).is_err());
     }
 }
@@ -149,10 +107,7 @@ fn a_second_close_is_refused() {
     let first = spool.open(&opened("a1")).unwrap();
     let second = spool.reopen("a1").unwrap();
     first.close(&close(1)).unwrap();
-    assert_eq!(
-        second.close(&lost()).unwrap_err().kind(),
-        ErrorKind::AlreadyExists
-    );
+    assert_eq!(second.close(&lost()).unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(spool.reopen("a1").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(spool.record("a1").unwrap().state, State::Closed);
 }
@@ -161,14 +116,8 @@ fn a_second_close_is_refused() {
 fn events_stand_where_they_belong() {
     let scratch = Scratch::new();
     let mut record = scratch.spool().open(&opened("a1")).unwrap();
-    assert_eq!(
-        record.append(&close(1)).unwrap_err().kind(),
-        ErrorKind::InvalidInput
-    );
-    assert_eq!(
-        record.close(&Event::Exec { pid: 1 }).unwrap_err().kind(),
-        ErrorKind::InvalidInput
-    );
+    assert_eq!(record.append(&close(1)).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(record.close(&Event::Exec { pid: 1 }).unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 #[test]
@@ -179,11 +128,7 @@ fn a_writer_that_died_before_the_move_is_finished_by_the_sweep() {
     record.write(&close(1)).unwrap();
     drop(record);
     spool.reopen("a1").unwrap().close(&lost()).unwrap();
-    assert_eq!(
-        spool.record("a1").unwrap().state,
-        State::Closed,
-        "the supervisor's word stands"
-    );
+    assert_eq!(spool.record("a1").unwrap().state, State::Closed, "the supervisor's word stands");
 }
 
 #[test]
@@ -201,10 +146,7 @@ fn a_torn_last_line_is_left_out_and_cut_by_the_sweep() {
 
     spool.reopen("a1").unwrap().close(&lost()).unwrap();
     let read = spool.record("a1").unwrap();
-    assert_eq!(
-        (read.state, read.torn, read.estimated),
-        (State::Lost, false, true)
-    );
+    assert_eq!((read.state, read.torn, read.estimated), (State::Lost, false, true));
     assert_eq!(read.usage, Some(usage(10)), "the last checkpoint holds");
 }
 
@@ -260,6 +202,46 @@ fn missing_and_foreign_lines_are_damage() {
 }
 
 #[test]
+fn a_file_without_a_complete_event_is_no_record_and_no_damage() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let _first = spool.open(&opened("a1")).unwrap();
+    let path = scratch.0.join("open/b1.jsonl");
+    for stump in [&b""[..], b"{\"seq\":0,\"writ", &[0; 4096]] {
+        fs::write(&path, stump).unwrap();
+        assert_eq!(spool.record("b1").unwrap_err().error_kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(spool.reopen("b1").unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_reboot_ends_what_ran_before_it_once() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    assert_eq!(spool.close_lost_to_reboot("boot-1").unwrap(), 0, "an empty spool");
+    let of_boot = |id: &str, boot_id: &str| Opened { boot_id: boot_id.to_owned(), ..opened(id) };
+    let mut old = spool.open(&of_boot("a1", "boot-1")).unwrap();
+    old.append(&Event::Usage { usage: usage(10) }).unwrap();
+    drop(old);
+    assert_eq!(spool.close_lost_to_reboot("boot-1").unwrap(), 0, "it may still run");
+
+    let _new = spool.open(&of_boot("a2", "boot-2")).unwrap();
+    assert_eq!(spool.close_lost_to_reboot("boot-2").unwrap(), 1);
+    assert_eq!(spool.close_lost_to_reboot("boot-2").unwrap(), 0);
+    let read = spool.record("a1").unwrap();
+    assert_eq!((read.state, read.estimated), (State::Lost, true));
+    assert_eq!(read.end_unix_ns, Some(5 + 9), "start and the wall time of the last checkpoint");
+    assert_eq!(read.exit.unwrap().lost.as_deref(), Some("reboot"));
+    assert_eq!(spool.open_ids().unwrap(), ["a2"]);
+    let marks = fs::read_dir(&scratch.0)
+        .unwrap()
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().starts_with("swept"));
+    assert_eq!(marks.count(), 1);
+}
+
+#[test]
 fn a_refusal_is_one_line() {
     let scratch = Scratch::new();
     let denied = Denied {
@@ -299,10 +281,7 @@ fn only_a_final_event_may_use_the_reserve() {
     record.file = OpenOptions::new().append(true).open("/dev/full").unwrap();
     assert!(record.append(&Event::Usage { usage: usage(1) }).is_err());
     assert!(reserve.exists(), "checkpoints can be missed");
-    assert_eq!(
-        record.close(&close(1)).unwrap_err().kind(),
-        ErrorKind::StorageFull
-    );
+    assert_eq!(record.close(&close(1)).unwrap_err().kind(), ErrorKind::StorageFull);
     assert!(!reserve.exists());
     let _next = scratch.spool().open(&opened("a2")).unwrap();
     assert!(reserve.exists(), "the next session holds it back again");

@@ -15,17 +15,12 @@ pub fn printable(bytes: &[u8], limit: usize) -> String {
         for c in chunk.valid().chars() {
             if c.is_control() {
                 let mut buffer = [0; 4];
-                c.encode_utf8(&mut buffer)
-                    .bytes()
-                    .for_each(|b| text.push_str(&format!("\\x{b:02X}")));
+                c.encode_utf8(&mut buffer).bytes().for_each(|b| text.push_str(&format!("\\x{b:02X}")));
             } else {
                 text.push(c);
             }
         }
-        chunk
-            .invalid()
-            .iter()
-            .for_each(|b| text.push_str(&format!("\\x{b:02X}")));
+        chunk.invalid().iter().for_each(|b| text.push_str(&format!("\\x{b:02X}")));
     }
     if kept.len() < bytes.len() {
         text.push_str("...");
