@@ -52,18 +52,19 @@ sub glexec {
         my $said = `/usr/sbin/glexec /usr/bin/id -u 2>&1`;
         my $code = $? >> 8;
         $said =~ s/\s+/ /g;
+    $said =~ s/ $//;
         $said = substr($said, 0, 100) . '...' if length $said > 100;
         return $? == 0 ? undef : "$code: $said";
     };
 }
 
 my %e = %ENV;
-my ($alice, $pilot) = @e{qw(ALICE_PID PILOT_PID)};
+my ($alice, $pilot) = @e{qw(ALICE_PID AGENT_PID)};
 my $own = $e{X509_USER_PROXY};
 
 attempt("read Alice's files", listing($e{ALICE_DIR}), reading("$e{ALICE_DIR}/result.txt"));
 attempt("read Alice's proxy", reading($e{ALICE_PROXY}));
-attempt("read the pilot's proxy", reading($e{PILOT_PROXY}));
+attempt("read the pilot's proxy", reading($e{AGENT_PROXY}));
 attempt("signal the pilot", signalling(0, $pilot), signalling('TERM', $pilot));
 attempt("signal Alice's payload", signalling(0, $alice), signalling('KILL', $alice));
 attempt("look into the pilot's memory",

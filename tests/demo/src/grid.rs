@@ -20,18 +20,12 @@ static DNS: OnceLock<BTreeMap<&'static str, String>> = OnceLock::new();
 
 /// The account that this user's payloads run under.
 pub(crate) fn account_of(user: &str) -> &'static str {
-    USERS
-        .iter()
-        .find(|(name, _)| *name == user)
-        .map_or("nobody", |(_, account)| account)
+    USERS.iter().find(|(name, _)| *name == user).map_or("nobody", |(_, account)| account)
 }
 
 /// Subject of this user's certificate.
 pub(crate) fn dn_of(user: &str) -> Result<String> {
-    DNS.get()
-        .and_then(|dns| dns.get(user))
-        .cloned()
-        .with_context(|| format!("{user} has no certificate"))
+    DNS.get().and_then(|dns| dns.get(user)).cloned().with_context(|| format!("{user} has no certificate"))
 }
 
 /// Where this user's proxy lies.
@@ -42,12 +36,8 @@ pub(crate) fn proxy_of(user: &str) -> String {
 /// The machine: a submit host, a queue host, the site's mapping service and a worker node in one.
 pub(crate) fn machine() -> Machine {
     let builder = Machine::builder().pilot("pilot");
-    let builder = ["mapping", "queue", "alice", "bob"]
-        .into_iter()
-        .fold(builder, |b, name| b.service(name));
-    let builder = USERS
-        .into_iter()
-        .fold(builder, |b, (_, account)| b.account(account));
+    let builder = ["mapping", "queue", "alice", "bob"].into_iter().fold(builder, |b, name| b.service(name));
+    let builder = USERS.into_iter().fold(builder, |b, (_, account)| b.account(account));
     builder.mapping(&["gums"]).build()
 }
 
@@ -62,21 +52,18 @@ pub(crate) fn set_up(machine: &Machine, mapping_port: u16) -> Result<String> {
     for (user, title) in [("alice", "Alice Adams"), ("bob", "Bob Brown")] {
         let person = machine.user(title);
         let out = proxy_of(user);
-        pki.voms_proxy(
-            &person,
-            Path::new(&out),
-            "cms",
-            &["/cms/Role=NULL/Capability=NULL"],
-        )?;
+        // By default voms-proxy-fake allows one delegation; the way from user to queue to pilot takes two.
+        let options = ["-rfc", "-path-length", "4"];
+        let fqans = ["/cms/Role=NULL/Capability=NULL"];
+        pki.voms_proxy_with(&person, Path::new(&out), "cms", &fqans, &options)?;
         machine.give(&out, user);
         dns.insert(user, person.dn);
     }
-    let lines = dns
-        .iter()
-        .map(|(user, dn)| format!("{dn:?} = {:?}\n", account_of(user)));
+    let lines = dns.iter().map(|(user, dn)| format!("{dn:?} = {:?}\n", account_of(user)));
     let users: String = lines.collect();
     let _ = DNS.set(dns);
-    let callers = "[callers]\nallow = [\"/C=XX/O=Test Grid/*\"]\n";
+    let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let callers = format!("[callers]\nallow = [\"/C=XX/O=Test Grid/CN={}\"]\n", host.trim());
     machine.write(
         "/home/mapping/mapping-server.toml",
         "mapping",
@@ -85,12 +72,7 @@ pub(crate) fn set_up(machine: &Machine, mapping_port: u16) -> Result<String> {
     );
     for service in ["mapping", "queue"] {
         for (file, from) in [("cert", &pki.host_cert), ("key", &pki.host_key)] {
-            machine.write(
-                &format!("/home/{service}/{file}.pem"),
-                service,
-                0o600,
-                fs::read(from)?,
-            );
+            machine.write(&format!("/home/{service}/{file}.pem"), service, 0o600, fs::read(from)?);
         }
     }
     let service = "gums/services/GUMSXACMLAuthorizationServicePort";

@@ -48,13 +48,7 @@ fn of_others(trace: &str) -> bool {
 /// Runs this program again as the first process of a pid namespace: when it ends, so does everything in there.
 fn play_apart() -> Result<ExitStatus> {
     let mut watched = SigSet::empty();
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGCHLD,
-    ] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGCHLD] {
         watched.add(signal);
     }
     watched.thread_block()?;
@@ -67,20 +61,12 @@ fn play_apart() -> Result<ExitStatus> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
-        mount(
-            Some("proc"),
-            "/proc",
-            Some("proc"),
-            MsFlags::empty(),
-            None::<&str>,
-        )?;
+        mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), None::<&str>)?;
         Ok(())
     };
     // SAFETY: the closure makes system calls with constant arguments only; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(apart) };
-    let mut child = command
-        .spawn()
-        .context("cannot start the play in namespaces of its own")?;
+    let mut child = command.spawn().context("cannot start the play in namespaces of its own")?;
     loop {
         let signal = watched.wait()?;
         if signal != Signal::SIGCHLD {

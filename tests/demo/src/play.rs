@@ -59,26 +59,13 @@ pub(crate) fn run() -> Result<bool> {
     progress("starting the mapping service and the central queue");
     let mapping = services::mapping(&machine, mapping_port)?;
     let queue = services::queue(&machine, queue_port, &robot)?;
-    let stage = Stage {
-        machine: &machine,
-        url: format!("https://localhost:{queue_port}"),
-    };
+    let stage = Stage { machine: &machine, url: format!("https://localhost:{queue_port}") };
     let mut agent = None;
     let played = stage.perform(&mut agent);
     if played.is_err() {
         let services = [Some(&mapping), Some(&queue), agent.as_ref()];
-        services
-            .into_iter()
-            .flatten()
-            .for_each(|s| eprint!("{}", s.said()));
-        eprint!(
-            "{}",
-            machine
-                .log()
-                .lines()
-                .map(|l| format!("    glexec: {l}\n"))
-                .collect::<String>()
-        );
+        services.into_iter().flatten().for_each(|s| eprint!("{}", s.said()));
+        eprint!("{}", machine.log().lines().map(|l| format!("    glexec: {l}\n")).collect::<String>());
     }
     let story = played?;
     let mut checks = Checks::default();
@@ -120,11 +107,7 @@ impl Stage<'_> {
         let alices_port = self.listening(&alice)?;
         callbacks.push(("Alice", alices_port, dial(alices_port)?));
         self.wait(&alice)?;
-        let seven = self.submit(
-            "exits with 7",
-            "alice",
-            &["--input", "seven.sh", "--", "sh", "seven.sh"],
-        )?;
+        let seven = self.submit("exits with 7", "alice", &["--input", "seven.sh", "--", "sh", "seven.sh"])?;
         self.wait(&seven)?;
         progress("the pilot finds no more work and ends");
         if !agent.ends_within(LIMIT)? {
@@ -133,32 +116,21 @@ impl Stage<'_> {
         let attempts = self.pilot(&hostile, &["logs", &hostile.id])?;
         let results = vec![("Alice", self.result(&alice)?), ("Bob", self.result(&bob)?)];
         let shown = |p: Submitted| self.show(&p).map(|value| (p, value));
-        let payloads = [alice, bob, seven, hostile]
-            .map(shown)
-            .into_iter()
-            .collect::<Result<_>>()?;
-        Ok(Story {
-            payloads,
-            callbacks,
-            hostile: attempts,
-            results,
-        })
+        let payloads = [alice, bob, seven, hostile].map(shown).into_iter().collect::<Result<_>>()?;
+        Ok(Story { payloads, callbacks, hostile: attempts, results })
     }
 
     /// Tells the hostile payload exactly whom to attack, so that a refusal cannot be a miss.
     fn attack(&self, alice: &Submitted, pilot: u32) -> Result<Submitted> {
         let facts = self.facts(alice)?;
-        let fact = |name: &str| {
-            facts
-                .get(name)
-                .with_context(|| format!("Alice's payload did not print {name}"))
-        };
+        let fact =
+            |name: &str| facts.get(name).with_context(|| format!("Alice's payload did not print {name}"));
         let env = [
             format!("ALICE_PID={}", fact("pid")?),
             format!("ALICE_DIR={}", fact("directory")?),
             format!("ALICE_PROXY={}", fact("proxy")?),
-            format!("PILOT_PID={pilot}"),
-            format!("PILOT_PROXY={PILOT_PROXY}"),
+            format!("AGENT_PID={pilot}"),
+            format!("AGENT_PROXY={PILOT_PROXY}"),
         ];
         let mut args = vec!["--input", "hostile.pl"];
         args.extend(env.iter().flat_map(|e| ["--env", e.as_str()]));
@@ -169,17 +141,9 @@ impl Stage<'_> {
     }
 
     fn submit(&self, title: &'static str, user: &'static str, args: &[&str]) -> Result<Submitted> {
-        let mut payload = Submitted {
-            title,
-            user,
-            id: String::new(),
-        };
+        let mut payload = Submitted { title, user, id: String::new() };
         let said = self.pilot(&payload, &[&["submit"], args].concat())?;
-        payload.id = said
-            .split_whitespace()
-            .last()
-            .context("pilot submit printed no payload id")?
-            .to_owned();
+        payload.id = said.split_whitespace().last().context("pilot submit printed no payload id")?.to_owned();
         Ok(payload)
     }
 
@@ -199,29 +163,22 @@ impl Stage<'_> {
     }
 
     fn command(&self, payload: &Submitted, args: &[&str]) -> harness::Run {
-        let run = self
-            .machine
-            .command("/usr/bin/pilot")
-            .as_user(payload.user)
-            .limit(LIMIT);
-        let run = run
-            .env("PILOT_QUEUE", &self.url)
-            .env("X509_CERT_DIR", grid::CA_DIR);
-        run.env("X509_USER_PROXY", grid::proxy_of(payload.user))
-            .args(args)
+        let run = self.machine.command("/usr/bin/pilot").as_user(payload.user).limit(LIMIT);
+        let run = run.env("PILOT_QUEUE", &self.url).env("X509_CERT_DIR", grid::CA_DIR);
+        run.env("X509_USER_PROXY", grid::proxy_of(payload.user)).args(args)
     }
 
     fn wait(&self, payload: &Submitted) -> Result<()> {
         let ran = self.command(payload, &["wait", &payload.id]).output();
         // `wait` exits with the payload's code, so only what the queue says later counts.
-        ran.code()
-            .map(|_| ())
-            .with_context(|| format!("pilot wait died: {}", ran.errors()))
+        ran.code().map(|_| ()).with_context(|| format!("pilot wait died: {}", ran.errors()))
     }
 
     fn show(&self, payload: &Submitted) -> Result<Value> {
         let text = self.pilot(payload, &["show", &payload.id, "--json"])?;
-        serde_json::from_str(&text).with_context(|| format!("pilot show --json printed {text:?}"))
+        let shown: Value =
+            serde_json::from_str(&text).with_context(|| format!("pilot show --json printed {text:?}"))?;
+        Ok(shown["payload"].clone())
     }
 
     /// The port that the payload listens on, as soon as its output says so.
@@ -229,14 +186,9 @@ impl Stage<'_> {
         let end = Instant::now() + LIMIT;
         loop {
             if let Some(port) = self.facts(payload)?.get("port") {
-                return port
-                    .parse()
-                    .map_err(|_| anyhow!("{}: port {port:?} is no number", payload.title));
+                return port.parse().map_err(|_| anyhow!("{}: port {port:?} is no number", payload.title));
             }
-            let state = self.show(payload)?["state"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
+            let state = self.show(payload)?["state"].as_str().unwrap_or_default().to_owned();
             if matches!(state.as_str(), "done" | "failed" | "killed" | "held") || Instant::now() > end {
                 let shown = self.pilot(payload, &["show", &payload.id])?;
                 bail!("{} does not listen; it is {state}:\n{shown}", payload.title);
@@ -248,15 +200,9 @@ impl Stage<'_> {
     /// The `name=value` words that a payload has printed so far.
     fn facts(&self, payload: &Submitted) -> Result<BTreeMap<String, String>> {
         let log = self.pilot(payload, &["logs", &payload.id])?;
-        let lines = log
-            .lines()
-            .filter(|l| l.starts_with("facts: ") || l.starts_with("listening: "));
-        let pairs = lines
-            .flat_map(str::split_whitespace)
-            .filter_map(|word| word.split_once('='));
-        Ok(pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect())
+        let lines = log.lines().filter(|l| l.starts_with("facts: ") || l.starts_with("listening: "));
+        let pairs = lines.flat_map(str::split_whitespace).filter_map(|word| word.split_once('='));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     /// The result file, fetched by its owner.

@@ -32,17 +32,9 @@ impl Checks {
 
     /// The result in a few lines.
     pub(crate) fn summary(&self, took: Duration) -> String {
-        let failed: String = self
-            .bad
-            .iter()
-            .map(|what| format!("NOT AS IT SHOULD BE: {what}\n"))
-            .collect();
+        let failed: String = self.bad.iter().map(|what| format!("NOT AS IT SHOULD BE: {what}\n")).collect();
         let all = self.good + self.bad.len();
-        format!(
-            "{failed}{} of {all} expectations met in {:.1} s.",
-            self.good,
-            took.as_secs_f64()
-        )
+        format!("{failed}{} of {all} expectations met in {:.1} s.", self.good, took.as_secs_f64())
     }
 }
 
@@ -68,16 +60,11 @@ struct Row {
 }
 
 fn row(payload: &Submitted, shown: &Value) -> Result<Row> {
-    let report = shown["attempts"]
-        .as_array()
-        .and_then(|a| a.last())
-        .map(|a| &a["report"]);
+    let report = shown["attempts"].as_array().and_then(|a| a.last()).map(|a| &a["report"]);
     let report = report.with_context(|| format!("{}: the queue knows of no attempt", payload.title))?;
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let seconds = |value: &Value| {
-        value.as_u64().map_or("-".to_owned(), |ms| {
-            format!("{}.{:02} s", ms / 1000, ms % 1000 / 10)
-        })
+        value.as_u64().map_or("-".to_owned(), |ms| format!("{}.{:02} s", ms / 1000, ms % 1000 / 10))
     };
     Ok(Row {
         title: payload.title,
@@ -93,75 +80,32 @@ fn row(payload: &Submitted, shown: &Value) -> Result<Row> {
 }
 
 fn payloads(machine: &Machine, story: &Story, checks: &mut Checks) -> Result<()> {
-    let rows = story
-        .payloads
-        .iter()
-        .map(|(p, shown)| row(p, shown))
-        .collect::<Result<Vec<_>>>()?;
+    let rows = story.payloads.iter().map(|(p, shown)| row(p, shown)).collect::<Result<Vec<_>>>()?;
     println!("\nPayloads");
     let cells = rows.iter().map(|r| {
         let code = r.code.map_or("-".to_owned(), |c| c.to_string());
         let account = format!("{} ({})", r.account, r.uid);
-        let cells = [
-            r.title, &r.owner, &account, &r.state, &code, &r.ports, &r.wall, &r.cpu,
-        ];
+        let cells = [r.title, &r.owner, &account, &r.state, &code, &r.ports, &r.wall, &r.cpu];
         cells.map(str::to_owned).to_vec()
     });
-    table(
-        &[
-            "payload",
-            "user",
-            "local account",
-            "state",
-            "exit",
-            "ports",
-            "wall",
-            "cpu",
-        ],
-        cells.collect(),
-    );
+    table(&["payload", "user", "local account", "state", "exit", "ports", "wall", "cpu"], cells.collect());
     for (r, (payload, _)) in rows.iter().zip(&story.payloads) {
-        let (state, code) = if r.title.contains('7') {
-            ("failed", 7)
-        } else {
-            ("done", 0)
-        };
-        checks.expect(
-            r.state == state,
-            format!("{}: state {}, expected {state}", r.title, r.state),
-        );
-        checks.expect(
-            r.code == Some(code),
-            format!("{}: exit code {:?}, expected {code}", r.title, r.code),
-        );
+        let (state, code) = if r.title.contains('7') { ("failed", 7) } else { ("done", 0) };
+        checks.expect(r.state == state, format!("{}: state {}, expected {state}", r.title, r.state));
+        checks.expect(r.code == Some(code), format!("{}: exit code {:?}, expected {code}", r.title, r.code));
         let account = grid::account_of(payload.user);
         let uid = u64::from(machine.uid(account));
         let right = r.account == account && r.uid == uid;
         checks.expect(
             right,
-            format!(
-                "{}: ran as {} ({}), expected {account} ({uid})",
-                r.title, r.account, r.uid
-            ),
+            format!("{}: ran as {} ({}), expected {account} ({uid})", r.title, r.account, r.uid),
         );
-        checks.expect(
-            r.owner == grid::dn_of(payload.user)?,
-            format!("{}: belongs to {}", r.title, r.owner),
-        );
+        checks.expect(r.owner == grid::dn_of(payload.user)?, format!("{}: belongs to {}", r.title, r.owner));
     }
     let pilot = u64::from(machine.uid("pilot"));
-    checks.expect(
-        rows.iter().all(|r| r.uid != pilot && r.uid != 0),
-        "a payload ran as the pilot or as root",
-    );
-    checks.expect(
-        rows[0].uid != rows[1].uid,
-        "Alice's and Bob's payloads ran under one uid",
-    );
-    checks.expect(
-        rows[0].ports != "-" && rows[0].ports != rows[1].ports,
-        "ports were not leased one by one",
-    );
+    checks.expect(rows.iter().all(|r| r.uid != pilot && r.uid != 0), "a payload ran as the pilot or as root");
+    checks.expect(rows[0].uid != rows[1].uid, "Alice's and Bob's payloads ran under one uid");
+    checks.expect(rows[0].ports != "-" && rows[0].ports != rows[1].ports, "ports were not leased one by one");
     for (user, text) in &story.results {
         let account = grid::account_of(&user.to_lowercase());
         checks.expect(
@@ -186,11 +130,7 @@ fn callbacks(story: &Story, checks: &mut Checks) {
 
 fn attacks(story: &Story, checks: &mut Checks) {
     println!("\nThe hostile payload");
-    let attempts: Vec<_> = story
-        .hostile
-        .lines()
-        .filter(|l| l.starts_with("attempt "))
-        .collect();
+    let attempts: Vec<_> = story.hostile.lines().filter(|l| l.starts_with("attempt ")).collect();
     attempts.iter().for_each(|line| println!("  {line}"));
     checks.expect(
         attempts.len() == ATTACKS,
@@ -207,10 +147,7 @@ fn records(machine: &Machine, story: &Story, checks: &mut Checks) -> Result<()> 
     println!("{}", indented(&accounting(&["list"]).ok()));
     let records = machine.records();
     for (payload, shown) in &story.payloads {
-        let attempt = shown["attempts"]
-            .as_array()
-            .and_then(|a| a.last())
-            .context("no attempt")?;
+        let attempt = shown["attempts"].as_array().and_then(|a| a.last()).context("no attempt")?;
         let session = attempt["report"]["session"].as_str().unwrap_or("-");
         let Some(record) = records.iter().find(|r| r["record_id"] == session) else {
             checks.expect(false, format!("{}: there is no record {session}", payload.title));
@@ -231,15 +168,25 @@ fn records(machine: &Machine, story: &Story, checks: &mut Checks) -> Result<()> 
             format!("{}: its record names another user", payload.title),
         );
     }
+    who(machine, story, &records, checks)
+}
+
+/// The question that a site gets when something has happened: who was that account at that moment?
+fn who(machine: &Machine, story: &Story, records: &[Value], checks: &mut Checks) -> Result<()> {
     let (alice, shown) = &story.payloads[0];
+    let session = &shown["attempts"][0]["report"]["session"];
+    let record =
+        records.iter().find(|r| r["record_id"] == *session).context("Alice's session has no record")?;
+    let time = |name: &str| record[name].as_u64().with_context(|| format!("Alice's record has no {name}"));
+    let (start, end) = (time("start_unix_ns")?, time("end_unix_ns")?);
+    let at = utc(start + (end - start) / 2);
     let uid = machine.uid(grid::account_of(alice.user)).to_string();
-    let attempt = &shown["attempts"][0];
-    let host = attempt["report"]["host"].as_str().unwrap_or("-");
-    let ended = attempt["ended"].as_u64().context("Alice's attempt has no end")?;
-    let middle = (attempt["leased"].as_u64().unwrap_or(ended) + ended) / 2;
-    let at = utc(middle);
+    let host = record["host"].as_str().context("Alice's record names no host")?;
     println!("\nWho was uid {uid} on {host} at {at}? accounting who");
-    let who = accounting(&["who", "--uid", &uid, "--host", host, "--at", &at]);
+    let who = machine
+        .command("/usr/bin/accounting")
+        .args(["who", "--uid", &uid, "--host", host, "--at", &at])
+        .output();
     println!("{}", indented(&who.text()));
     let dn = grid::dn_of(alice.user)?;
     checks.expect(
@@ -249,39 +196,25 @@ fn records(machine: &Machine, story: &Story, checks: &mut Checks) -> Result<()> 
     Ok(())
 }
 
-/// Seconds since the epoch as RFC 3339, by date(1): the demo needs no library for one line.
-fn utc(seconds: u64) -> String {
-    let date = std::process::Command::new("date")
-        .args(["-u", "+%FT%TZ", "-d", &format!("@{seconds}")])
-        .output();
-    date.map(|d| String::from_utf8_lossy(&d.stdout).trim_end().to_owned())
-        .unwrap_or_default()
+/// Nanoseconds since the epoch as RFC 3339, by date(1): one line needs no library.
+fn utc(ns: u64) -> String {
+    let time = format!("@{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
+    let date = std::process::Command::new("date").args(["-u", "+%FT%T.%3NZ", "-d", &time]).output();
+    date.map(|d| String::from_utf8_lossy(&d.stdout).trim_end().to_owned()).unwrap_or_default()
 }
 
 fn indented(text: &str) -> String {
-    text.lines()
-        .map(|l| format!("  {l}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    text.lines().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints columns as wide as their widest cell.
 fn table(head: &[&str], rows: Vec<Vec<String>>) {
     let head = head.iter().map(|&h| h.to_owned()).collect();
     let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| {
-        all.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..all[0].len()).map(width).collect();
     for row in &all {
-        let cells: Vec<_> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         println!("  {}", cells.join("  ").trim_end());
     }
 }

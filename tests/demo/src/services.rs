@@ -20,11 +20,7 @@ impl Service {
         let log = format!("/var/log/{name}.log");
         let file = File::create(&log)?;
         run.raw().stdout(file.try_clone()?).stderr(file);
-        Ok(Self {
-            name,
-            child: run.start(),
-            log,
-        })
+        Ok(Self { name, child: run.start(), log })
     }
 
     /// Waits until the service answers on its port.
@@ -65,10 +61,10 @@ impl Service {
     pub(crate) fn said(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
-        let last = lines.len().saturating_sub(25);
+        let last = lines.len().saturating_sub(12);
         lines[last..]
             .iter()
-            .map(|l| format!("    {}: {l}\n", self.name))
+            .map(|l| format!("    {}: {}\n", self.name, l.chars().take(300).collect::<String>()))
             .collect()
     }
 }
@@ -82,18 +78,9 @@ pub(crate) fn free_port() -> Result<u16> {
 /// Starts the site's mapping service, which maps DNs as its configuration says.
 pub(crate) fn mapping(machine: &Machine, port: u16) -> Result<Service> {
     let run = machine.command("/usr/sbin/mapping-server").as_user("mapping");
-    let run = run.args([
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-        "--config",
-        "/home/mapping/mapping-server.toml",
-    ]);
-    let run = run.args([
-        "--cert",
-        "/home/mapping/cert.pem",
-        "--key",
-        "/home/mapping/key.pem",
-    ]);
+    let run =
+        run.args(["--listen", &format!("127.0.0.1:{port}"), "--config", "/home/mapping/mapping-server.toml"]);
+    let run = run.args(["--cert", "/home/mapping/cert.pem", "--key", "/home/mapping/key.pem"]);
     let run = run.args(["--ca-dir", "/etc/grid-security/certificates"]);
     Service::start("mapping-server", run)?.listens(port)
 }
@@ -109,12 +96,7 @@ pub(crate) fn queue(machine: &Machine, port: u16, pilot_dn: &str) -> Result<Serv
         "sqlite:/home/queue/queue.db",
     ]);
     let run = run.args(["--cert", "/home/queue/cert.pem", "--key", "/home/queue/key.pem"]);
-    let run = run.args([
-        "--ca-dir",
-        "/etc/grid-security/certificates",
-        "--pilot-dn",
-        pilot_dn,
-    ]);
+    let run = run.args(["--ca-dir", "/etc/grid-security/certificates", "--pilot-dn", pilot_dn]);
     Service::start("pilot-queue", run)?.listens(port)
 }
 
@@ -124,6 +106,6 @@ pub(crate) fn agent(machine: &Machine, url: &str) -> Result<Service> {
         .command("/usr/bin/pilot")
         .as_user("pilot")
         .env("X509_CERT_DIR", "/etc/grid-security/certificates");
-    let run = run.args(["run", "--queue", url, "--proxy", crate::grid::PILOT_PROXY]);
+    let run = run.env("NO_COLOR", "1").args(["run", "--queue", url, "--proxy", crate::grid::PILOT_PROXY]);
     Service::start("pilot-run", run.args(["--slots", "2", "--max-idle", "5s"]))
 }
