@@ -20,11 +20,7 @@ struct Contender<'a> {
 impl<'a> Contender<'a> {
     fn new(name: &'static str, run: impl Fn() -> Run + 'a) -> Self {
         let run = Box::new(run);
-        Self {
-            name,
-            run,
-            times: Vec::with_capacity(ROUNDS),
-        }
+        Self { name, run, times: Vec::with_capacity(ROUNDS) }
     }
 
     fn once(&self) -> Duration {
@@ -50,23 +46,11 @@ fn main() {
     let proxy = machine.proxy("Alice", "pilot");
     machine.write("/etc/sudoers.d/bench", "root", 0o440, SUDOERS);
     let uid = machine.uid("alice").to_string();
-    let glexec = || {
-        machine
-            .glexec()
-            .env("GLEXEC_CLIENT_CERT", &proxy)
-            .env("GLEXEC_TARGET_PROXY", "/dev/null")
-    };
-    let setpriv = || {
-        machine
-            .command("/usr/bin/setpriv")
-            .args(["--reuid", &uid, "--regid", &uid, "--init-groups"])
-    };
-    let sudo = || {
-        machine
-            .command("/usr/bin/sudo")
-            .as_user("pilot")
-            .args(["-n", "-u", "alice"])
-    };
+    let glexec =
+        || machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).env("GLEXEC_TARGET_PROXY", "/dev/null");
+    let setpriv =
+        || machine.command("/usr/bin/setpriv").args(["--reuid", &uid, "--regid", &uid, "--init-groups"]);
+    let sudo = || machine.command("/usr/bin/sudo").as_user("pilot").args(["-n", "-u", "alice"]);
     let mut contenders = [
         Contender::new("glexec /bin/true", || glexec().arg("/bin/true")),
         Contender::new("sudo -n -u alice /bin/true", || sudo().arg("/bin/true")),
@@ -93,10 +77,7 @@ fn print(contenders: &mut [Contender<'_>]) {
     contenders.iter_mut().for_each(|c| c.times.sort_unstable());
     let ours = millis(contenders[0].times[ROUNDS / 2]);
     println!("{ROUNDS} rounds, taking turns; wall time in ms\n");
-    println!(
-        "{:<34} {:>8} {:>8} {:>14}",
-        "program", "median", "p99", "glexec takes"
-    );
+    println!("{:<34} {:>8} {:>8} {:>14}", "program", "median", "p99", "glexec takes");
     for Contender { name, times, .. } in contenders {
         let (median, p99) = (millis(times[ROUNDS / 2]), millis(times[ROUNDS * 99 / 100]));
         println!("{name:<34} {median:>8.2} {p99:>8.2} {:>12.2} x", ours / median);

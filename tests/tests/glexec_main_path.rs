@@ -4,11 +4,7 @@ use harness::{Machine, Run, need};
 
 /// A machine with two pilots' worth of users; Alice's proxy is the pilot's to use.
 fn site() -> Machine {
-    let m = Machine::builder()
-        .pilot("pilot")
-        .account("alice")
-        .account("bob")
-        .build();
+    let m = Machine::builder().pilot("pilot").account("alice").account("bob").build();
     m.map("Alice", "alice");
     m.map("Bob", "bob");
     m
@@ -31,10 +27,7 @@ fn the_payload_runs_as_the_mapped_account_and_nobody_else() {
     let m = site();
     let uid = m.uid("alice");
     let ran = as_alice(&m).arg("/usr/bin/id").output();
-    assert_eq!(
-        ran.ok(),
-        format!("uid={uid}(alice) gid={uid}(alice) groups={uid}(alice)")
-    );
+    assert_eq!(ran.ok(), format!("uid={uid}(alice) gid={uid}(alice) groups={uid}(alice)"));
     assert_eq!(ran.errors(), "", "success is silent");
     let ids = as_alice(&m).args([
         "/bin/grep",
@@ -43,18 +36,9 @@ fn the_payload_runs_as_the_mapped_account_and_nobody_else() {
         "/proc/self/status",
     ]);
     let ids = ids.output().ok();
-    assert!(
-        ids.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")),
-        "{ids}"
-    );
-    assert!(
-        ids.contains(&format!("Gid:\t{uid}\t{uid}\t{uid}\t{uid}")),
-        "{ids}"
-    );
-    assert!(
-        ids.contains("CapPrm:\t0000000000000000") && ids.contains("CapEff:\t0000000000000000"),
-        "{ids}"
-    );
+    assert!(ids.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")), "{ids}");
+    assert!(ids.contains(&format!("Gid:\t{uid}\t{uid}\t{uid}\t{uid}")), "{ids}");
+    assert!(ids.contains("CapPrm:\t0000000000000000") && ids.contains("CapEff:\t0000000000000000"), "{ids}");
     assert!(ids.contains("NoNewPrivs:\t1"), "{ids}");
 }
 
@@ -70,11 +54,7 @@ fn two_users_get_two_accounts() {
     };
     assert_eq!(uid_of("Alice"), m.uid("alice").to_string());
     assert_eq!(uid_of("Bob"), m.uid("bob").to_string());
-    assert_eq!(
-        uid_of("Alice"),
-        m.uid("alice").to_string(),
-        "a second call gives the same account"
-    );
+    assert_eq!(uid_of("Alice"), m.uid("alice").to_string(), "a second call gives the same account");
 }
 
 #[test]
@@ -104,15 +84,9 @@ fn arguments_streams_and_directory_are_passed_on() {
     let m = site();
     let odd = ["", " ", "two words", "--", "-v", "*", "a\nb", "$HOME", "\u{fc}"];
     let ran = as_alice(&m).args(["/usr/bin/printf", "[%s]"]).args(odd).output();
-    assert_eq!(
-        String::from_utf8_lossy(&ran.stdout),
-        odd.map(|a| format!("[{a}]")).concat()
-    );
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), odd.map(|a| format!("[{a}]")).concat());
     let bytes: Vec<u8> = (0..=255u8).cycle().take(1 << 20).collect();
-    assert_eq!(
-        as_alice(&m).arg("/bin/cat").input(bytes.clone()).output().stdout,
-        bytes
-    );
+    assert_eq!(as_alice(&m).arg("/bin/cat").input(bytes.clone()).output().stdout, bytes);
     assert_eq!(as_alice(&m).cwd("/var").arg("/bin/pwd").output().ok(), "/var");
     assert_eq!(
         as_alice(&m).cwd("/home/pilot").arg("/bin/pwd").output().ok(),
@@ -127,20 +101,10 @@ fn the_payload_finds_its_own_proxy_and_little_else() {
         return;
     }
     let m = site();
-    let run = as_alice(&m)
-        .env("SECRET", "x")
-        .env("LD_PRELOAD", "/x")
-        .env("GLEXEC_TEST", "kept");
-    let env = run
-        .env("X509_USER_PROXY", "/home/pilot/own")
-        .arg("/usr/bin/env")
-        .output()
-        .ok();
+    let run = as_alice(&m).env("SECRET", "x").env("LD_PRELOAD", "/x").env("GLEXEC_TEST", "kept");
+    let env = run.env("X509_USER_PROXY", "/home/pilot/own").arg("/usr/bin/env").output().ok();
     let value = |name: &str| {
-        env.lines()
-            .find_map(|l| l.strip_prefix(&format!("{name}=")))
-            .unwrap_or_default()
-            .to_owned()
+        env.lines().find_map(|l| l.strip_prefix(&format!("{name}="))).unwrap_or_default().to_owned()
     };
     assert_eq!(value("HOME"), "/home/alice");
     assert_eq!([value("USER"), value("LOGNAME")], ["alice", "alice"]);
@@ -148,15 +112,9 @@ fn the_payload_finds_its_own_proxy_and_little_else() {
     assert!(!env.contains("SECRET") && !env.contains("LD_PRELOAD"), "{env}");
     let proxy = value("X509_USER_PROXY");
     assert_ne!(proxy, "/home/pilot/own");
-    assert!(
-        !value("PATH").is_empty() && !value("PILOT_SESSION").is_empty(),
-        "{env}"
-    );
+    assert!(!value("PATH").is_empty() && !value("PILOT_SESSION").is_empty(), "{env}");
     let stat = "stat -c '%U %a' \"$X509_USER_PROXY\"; grep -c 'PRIVATE KEY' \"$X509_USER_PROXY\"";
-    assert_eq!(
-        as_alice(&m).args(["/bin/sh", "-c", stat]).output().ok(),
-        "alice 600\n2"
-    );
+    assert_eq!(as_alice(&m).args(["/bin/sh", "-c", stat]).output().ok(), "alice 600\n2");
 }
 
 #[test]
@@ -165,11 +123,8 @@ fn every_call_leaves_a_closed_record_with_its_facts() {
         return;
     }
     let m = site();
-    let session = as_alice(&m)
-        .args(["/bin/sh", "-c", "echo $PILOT_SESSION; exit 7"])
-        .output()
-        .exits(7)
-        .text();
+    let session =
+        as_alice(&m).args(["/bin/sh", "-c", "echo $PILOT_SESSION; exit 7"]).output().exits(7).text();
     let records = m.records();
     assert_eq!(records.len(), 1, "{records:?}");
     let record = &records[0];

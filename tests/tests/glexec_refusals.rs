@@ -35,10 +35,7 @@ fn nothing_ran(ran: &Ran) {
 
 /// Shows that the machine is good, so that the refusal has the cause that the test thinks it has.
 fn good(m: &Machine) {
-    assert_eq!(
-        with(m, m.proxy("Alice", "pilot")).ok(),
-        m.uid("alice").to_string()
-    );
+    assert_eq!(with(m, m.proxy("Alice", "pilot")).ok(), m.uid("alice").to_string());
 }
 
 #[test]
@@ -48,11 +45,7 @@ fn an_expired_proxy_is_the_callers_to_renew() {
     }
     let m = site();
     good(&m);
-    let expired = Craft {
-        from: -7200,
-        to: -60,
-        ..Craft::default()
-    };
+    let expired = Craft { from: -7200, to: -60, ..Craft::default() };
     let ran = with(&m, m.craft(&expired, "Alice", "pilot"));
     nothing_ran(ran.refused(201, &["expired"]));
 }
@@ -64,9 +57,7 @@ fn a_proxy_that_others_can_read_is_refused() {
     }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
-    for mode in [
-        0o640, 0o604, 0o666, 0o620, 0o602, 0o610, 0o601, 0o4600, 0o2600, 0o1600,
-    ] {
+    for mode in [0o640, 0o604, 0o666, 0o620, 0o602, 0o610, 0o601, 0o4600, 0o2600, 0o1600] {
         std::fs::set_permissions(&proxy, std::fs::Permissions::from_mode(mode)).unwrap();
         nothing_ran(with(&m, &proxy).refused(201, &["mode"]));
     }
@@ -117,9 +108,7 @@ fn an_unknown_authority_is_not_believed() {
     let m = site();
     let stranger = m.pki().stranger("stranger", "Alice").unwrap();
     let path = m.new_path("pilot");
-    Craft::default()
-        .below_user(&stranger, std::path::Path::new(&path))
-        .unwrap();
+    Craft::default().below_user(&stranger, std::path::Path::new(&path)).unwrap();
     let ran = with(&m, m.give(&path, "pilot"));
     nothing_ran(ran.refused(203, &["CA"]));
 }
@@ -157,10 +146,7 @@ fn a_mapping_to_root_or_below_the_floor_is_refused() {
     }
     // Not even when the site lists them.
     m.edit_policy(|p| {
-        p.replace(
-            "[accounts]\nallow = [",
-            "[accounts]\nallow = [\"root\", \"daemon\", \"0-499\", ",
-        )
+        p.replace("[accounts]\nallow = [", "[accounts]\nallow = [\"root\", \"daemon\", \"0-499\", ")
     });
     for account in ["root", "daemon"] {
         m.map("Alice", account);
@@ -179,19 +165,9 @@ fn only_listed_callers_may_call() {
     }
     let m = site();
     let proxy = m.proxy("Alice", "stranger");
-    nothing_ran(
-        call(&m, proxy)
-            .as_user("stranger")
-            .output()
-            .refused(203, &["stranger"]),
-    );
+    nothing_ran(call(&m, proxy).as_user("stranger").output().refused(203, &["stranger"]));
     let proxy = m.proxy("Alice", "alice");
-    nothing_ran(
-        call(&m, proxy)
-            .as_user("alice")
-            .output()
-            .refused(203, &["payload"]),
-    );
+    nothing_ran(call(&m, proxy).as_user("alice").output().refused(203, &["payload"]));
     let proxy = m.proxy("Alice", "root");
     nothing_ran(call(&m, proxy).as_user("root").output().refused(203, &["root"]));
     let proxy = m.proxy("Alice", "other");
@@ -207,11 +183,7 @@ fn a_broken_policy_stops_everything() {
     let policy = std::fs::read("/etc/pilotage/policy.toml").unwrap();
     let proxy = m.proxy("Alice", "pilot");
     let file = "/etc/pilotage/policy.toml";
-    for broken in [
-        "no toml at all [",
-        "[callers]\nallowed = []\n",
-        "[ports]\nrange = \"80-90\"\n",
-    ] {
+    for broken in ["no toml at all [", "[callers]\nallowed = []\n", "[ports]\nrange = \"80-90\"\n"] {
         m.write(file, "root", 0o644, broken);
         nothing_ran(with(&m, &proxy).refused(202, &[file]));
     }
@@ -237,12 +209,7 @@ fn a_command_that_cannot_run_is_named() {
     let proxy = m.proxy("Alice", "pilot");
     m.write("/home/alice/secret.sh", "alice", 0o644, "#!/bin/sh\n");
     m.write("/home/bob/tool.sh", "bob", 0o755, "#!/bin/sh\n");
-    for command in [
-        "/usr/bin/idontexist",
-        "/home/alice/secret.sh",
-        "/home/bob/tool.sh",
-        "/tmp",
-    ] {
+    for command in ["/usr/bin/idontexist", "/home/alice/secret.sh", "/home/bob/tool.sh", "/tmp"] {
         let run = m.glexec().env("GLEXEC_CLIENT_CERT", &proxy);
         nothing_ran(run.arg(command).output().refused(201, &[command]));
     }
@@ -261,9 +228,7 @@ fn a_payload_cannot_call_glexec() {
     let proxy = m.proxy("Alice", "pilot");
     for script in [nested, cleared] {
         let run = m.glexec().env("GLEXEC_CLIENT_CERT", &proxy);
-        let ran = run
-            .args(["/bin/sh", "-c", &format!("{script}; echo $?")])
-            .output();
+        let ran = run.args(["/bin/sh", "-c", &format!("{script}; echo $?")]).output();
         assert_eq!(ran.ok(), "203", "{}", ran.errors());
     }
 }
@@ -275,20 +240,11 @@ fn an_account_that_is_payload_and_caller_cannot_nest() {
     }
     let m = site();
     // The site has made the mistake to list a payload account as a caller.
-    m.write(
-        "/etc/glexec.conf",
-        "root",
-        0o640,
-        "[glexec]\nlinger = yes\nuser_white_list = *\n",
-    );
+    m.write("/etc/glexec.conf", "root", 0o640, "[glexec]\nlinger = yes\nuser_white_list = *\n");
     let script = "GLEXEC_CLIENT_CERT=$X509_USER_PROXY /usr/sbin/glexec /usr/bin/id -u; echo $?";
     let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
     let ran = run.args(["/bin/sh", "-c", script]).output();
-    assert!(
-        !ran.text().contains(&m.uid("alice").to_string()),
-        "{}",
-        ran.text()
-    );
+    assert!(!ran.text().contains(&m.uid("alice").to_string()), "{}", ran.text());
 }
 
 #[test]
@@ -320,12 +276,7 @@ fn a_mapping_service_that_talks_nonsense_is_named() {
 
 fn site_with_service(endpoint: &str) -> Machine {
     let gums = format!("[mapping.gums]\nendpoints = [\"{endpoint}\"]\ntimeout = \"3s\"\n");
-    let m = Machine::builder()
-        .pilot("pilot")
-        .account("alice")
-        .mapping(&["gums"])
-        .policy_add(&gums)
-        .build();
+    let m = Machine::builder().pilot("pilot").account("alice").mapping(&["gums"]).policy_add(&gums).build();
     m.pki();
     m
 }

@@ -21,30 +21,17 @@ pub struct Account {
 /// Looks an account up, also one that the test added by other means such as `useradd`.
 pub(crate) fn find(name: &str) -> Option<Account> {
     let passwd = fs::read_to_string("/etc/passwd").ok()?;
-    let fields: Vec<_> = passwd
-        .lines()
-        .map(|l| l.split(':').collect::<Vec<_>>())
-        .find(|f| f[0] == name)?;
+    let fields: Vec<_> = passwd.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f[0] == name)?;
     let (uid, gid) = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
-    let groups = groups()
-        .into_iter()
-        .filter(|(_, id, members)| *id != gid && members.iter().any(|m| m == name));
+    let groups =
+        groups().into_iter().filter(|(_, id, members)| *id != gid && members.iter().any(|m| m == name));
     let groups = groups.map(|(_, id, _)| id).collect();
-    Some(Account {
-        name: name.to_owned(),
-        uid,
-        gid,
-        groups,
-        home: (*fields.get(5)?).to_owned(),
-    })
+    Some(Account { name: name.to_owned(), uid, gid, groups, home: (*fields.get(5)?).to_owned() })
 }
 
 /// Id of a group.
 pub(crate) fn group(name: &str) -> Option<u32> {
-    groups()
-        .into_iter()
-        .find(|(n, _, _)| n == name)
-        .map(|(_, id, _)| id)
+    groups().into_iter().find(|(n, _, _)| n == name).map(|(_, id, _)| id)
 }
 
 fn groups() -> Vec<(String, u32, Vec<String>)> {
@@ -60,16 +47,8 @@ fn groups() -> Vec<(String, u32, Vec<String>)> {
 /// Adds an account with a group of the same name and number; an account of the host with this name is hidden.
 /// Its home is made, mode 0700, unless it is `/`.
 pub(crate) fn add(name: &str, uid: u32, home: &str) -> Result<(), Failed> {
-    let shell = if home == "/" {
-        "/usr/sbin/nologin"
-    } else {
-        "/bin/sh"
-    };
-    line(
-        "/etc/passwd",
-        name,
-        &format!("{name}:x:{uid}:{uid}::{home}:{shell}"),
-    )?;
+    let shell = if home == "/" { "/usr/sbin/nologin" } else { "/bin/sh" };
+    line("/etc/passwd", name, &format!("{name}:x:{uid}:{uid}::{home}:{shell}"))?;
     line("/etc/group", name, &format!("{name}:x:{uid}:"))?;
     line("/etc/shadow", name, &format!("{name}:*:19000:0:99999:7:::"))?;
     if home != "/" {
@@ -81,11 +60,7 @@ pub(crate) fn add(name: &str, uid: u32, home: &str) -> Result<(), Failed> {
 
 /// Adds a group with members.
 pub(crate) fn add_group(name: &str, gid: u32, members: &[String]) -> Result<(), Failed> {
-    line(
-        "/etc/group",
-        name,
-        &format!("{name}:x:{gid}:{}", members.join(",")),
-    )
+    line("/etc/group", name, &format!("{name}:x:{gid}:{}", members.join(",")))
 }
 
 /// Sets owner, group and mode of a file.
@@ -98,11 +73,7 @@ pub(crate) fn own(path: &str, uid: u32, gid: u32, mode: u32) -> Result<(), Faile
 fn line(file: &str, name: &str, line: &str) -> Result<(), Failed> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let key = format!("{name}:");
-    let mut kept: String = text
-        .lines()
-        .filter(|l| !l.starts_with(&key))
-        .map(|l| format!("{l}\n"))
-        .collect();
+    let mut kept: String = text.lines().filter(|l| !l.starts_with(&key)).map(|l| format!("{l}\n")).collect();
     kept.push_str(line);
     kept.push('\n');
     // Written in place: the mode and group of /etc/shadow stay as they are.

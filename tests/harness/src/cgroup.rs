@@ -26,9 +26,7 @@ impl Cgroup {
 
     /// Removes the cgroup of this name with all that is inside; false when there was none.
     pub(crate) fn sweep(name: &str) -> bool {
-        let left = own_directory()
-            .map(|dir| Self { dir: dir.join(name) })
-            .filter(|c| c.dir.exists());
+        let left = own_directory().map(|dir| Self { dir: dir.join(name) }).filter(|c| c.dir.exists());
         left.inspect(Self::remove).is_some()
     }
 
@@ -69,10 +67,7 @@ fn own_directory() -> Option<PathBuf> {
 
 /// Where the version 2 hierarchy is mounted.
 pub(crate) fn mount_point() -> Option<PathBuf> {
-    mount_points()
-        .into_iter()
-        .find(|(kind, _)| kind == "cgroup2")
-        .map(|(_, dir)| dir)
+    mount_points().into_iter().find(|(kind, _)| kind == "cgroup2").map(|(_, dir)| dir)
 }
 
 /// File system type and mount point of each cgroup hierarchy, both versions.

@@ -35,18 +35,8 @@ impl Machine {
         self.grid.pki.get_or_init(|| {
             let pki = Pki::new(Path::new(DIR)).unwrap_or_else(|e| panic!("cannot make a test grid: {e}"));
             let read = |file: &Path| fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-            self.write(
-                "/etc/grid-security/hostcert.pem",
-                "root",
-                0o644,
-                read(&pki.host_cert),
-            );
-            self.write(
-                "/etc/grid-security/hostkey.pem",
-                "root",
-                0o400,
-                read(&pki.host_key),
-            );
+            self.write("/etc/grid-security/hostcert.pem", "root", 0o644, read(&pki.host_cert));
+            self.write("/etc/grid-security/hostkey.pem", "root", 0o400, read(&pki.host_key));
             pki
         })
     }
@@ -56,16 +46,9 @@ impl Machine {
     /// # Panics
     /// When the certificate cannot be made.
     pub fn user(&self, name: &str) -> User {
-        let mut users = self
-            .grid
-            .users
-            .lock()
-            .expect("no test panics while it holds this");
-        let make = || {
-            self.pki()
-                .user(&name.replace(' ', "-"), name)
-                .unwrap_or_else(|e| panic!("{name}: {e}"))
-        };
+        let mut users = self.grid.users.lock().expect("no test panics while it holds this");
+        let make =
+            || self.pki().user(&name.replace(' ', "-"), name).unwrap_or_else(|e| panic!("{name}: {e}"));
         users.entry(name.to_owned()).or_insert_with(make).clone()
     }
 
@@ -77,16 +60,9 @@ impl Machine {
     /// Adds a line to the grid-mapfile, or replaces the one that this person has.
     pub fn map(&self, name: &str, account: &str) {
         let dn = self.dn(name);
-        let mut mapped = self
-            .grid
-            .mapped
-            .lock()
-            .expect("no test panics while it holds this");
+        let mut mapped = self.grid.mapped.lock().expect("no test panics while it holds this");
         mapped.insert(dn, account.to_owned());
-        let lines: Vec<_> = mapped
-            .iter()
-            .map(|(dn, account)| (dn.as_str(), account.as_str()))
-            .collect();
+        let lines: Vec<_> = mapped.iter().map(|(dn, account)| (dn.as_str(), account.as_str())).collect();
         self.grid_mapfile(&lines);
     }
 

@@ -27,13 +27,7 @@ fn entries() -> impl Iterator<Item = Entry<'static>> {
         let kind = fields.next()?;
         let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
         let (owner, source, place) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Entry {
-            kind,
-            mode,
-            owner,
-            source,
-            place,
-        })
+        Some(Entry { kind, mode, owner, source, place })
     })
 }
 
@@ -44,14 +38,8 @@ pub(crate) fn bin_dir() -> PathBuf {
     }
     let exe = std::env::current_exe().expect("the kernel knows the running program");
     // Tests run from target/PROFILE/deps, programs from target/PROFILE.
-    let dirs = exe
-        .ancestors()
-        .skip(1)
-        .filter(|d| d.file_name().is_some_and(|n| n != "deps"));
-    dirs.take(1)
-        .next()
-        .expect("a program lies in a directory")
-        .to_path_buf()
+    let dirs = exe.ancestors().skip(1).filter(|d| d.file_name().is_some_and(|n| n != "deps"));
+    dirs.take(1).next().expect("a program lies in a directory").to_path_buf()
 }
 
 /// Installs programs, scripts and directories below `root`; what is not built is left out and returned.

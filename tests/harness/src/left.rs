@@ -22,13 +22,8 @@ impl Traces {
     /// programs would make.
     pub fn now() -> Self {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-        let accounts = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/glexec.conf"]
-            .map(read)
-            .to_vec();
-        let mounts = read("/proc/thread-self/mountinfo")
-            .lines()
-            .map(str::to_owned)
-            .collect();
+        let accounts = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/glexec.conf"].map(read).to_vec();
+        let mounts = read("/proc/thread-self/mountinfo").lines().map(str::to_owned).collect();
         let ours = |p: &processes::Process| p.uids.iter().any(|u| slot::of_uid(*u).is_some());
         let processes = processes::all()
             .into_iter()
@@ -43,9 +38,7 @@ impl Traces {
             });
         }
         let mut setuid = BTreeSet::new();
-        for dir in [
-            "/usr", "/etc", "/var", "/run", "/tmp", "/home", "/opt", "/dev/shm",
-        ] {
+        for dir in ["/usr", "/etc", "/var", "/run", "/tmp", "/home", "/opt", "/dev/shm"] {
             let depth = if dir == "/usr" { 2 } else { 4 };
             collect(Path::new(dir), depth, &mut setuid, is_setuid);
         }
@@ -62,23 +55,14 @@ impl Traces {
         ] {
             collect(Path::new(dir), 1, &mut files, |_| true);
         }
-        Self {
-            accounts,
-            mounts,
-            processes,
-            cgroups,
-            setuid,
-            files,
-        }
+        Self { accounts, mounts, processes, cgroups, setuid, files }
     }
 
     /// What there is now that was not there `before`, one line each. Files are compared in the places where our
     /// programs make some; `ignore` picks what others on this host may have made meanwhile.
     pub fn since(&self, before: &Self, ignore: impl Fn(&str) -> bool) -> Vec<String> {
         let new = |what: &str, now: &BTreeSet<String>, then: &BTreeSet<String>| {
-            now.difference(then)
-                .map(|x| format!("{what}: {x}"))
-                .collect::<Vec<_>>()
+            now.difference(then).map(|x| format!("{what}: {x}")).collect::<Vec<_>>()
         };
         let mut left = new("mount", &self.mounts, &before.mounts);
         left.extend(new("process", &self.processes, &before.processes));
@@ -97,10 +81,7 @@ impl Traces {
 pub fn is_of_living_machine(trace: &str) -> bool {
     let number = |text: &str| text.trim_end_matches(']').parse::<u32>().ok();
     let slot = match trace.split_once(": ") {
-        Some(("cgroup", dir)) => dir
-            .split(cgroup::PREFIX)
-            .nth(1)
-            .and_then(|n| number(n.split('/').next()?)),
+        Some(("cgroup", dir)) => dir.split(cgroup::PREFIX).nth(1).and_then(|n| number(n.split('/').next()?)),
         Some(("process", process)) => process.rsplit(' ').next().and_then(number).and_then(slot::of_uid),
         _ => None,
     };
@@ -113,10 +94,8 @@ pub fn clean_up() -> Vec<String> {
     let mut found = Vec::new();
     for slot in (0..slot::SLOTS).filter_map(slot::Slot::take_this) {
         let mine = |p: &processes::Process| p.uids.iter().any(|u| slot.has_uid(*u));
-        let running = processes::all()
-            .into_iter()
-            .filter(mine)
-            .map(|p| format!("process: {} {}", p.pid, p.name));
+        let running =
+            processes::all().into_iter().filter(mine).map(|p| format!("process: {} {}", p.pid, p.name));
         found.extend(running);
         if cgroup::Cgroup::sweep(&slot.cgroup()) {
             found.push(format!("cgroup: {}", slot.cgroup()));

@@ -106,27 +106,13 @@ impl Builder {
             Ok(())
         };
         let view = View::enter(furnish).unwrap_or_else(|e| panic!("cannot build a private view: {e}"));
-        let machine = Machine {
-            view,
-            slot,
-            cgroup,
-            missing,
-            grid: Grid::default(),
-            _here: PhantomData,
-        };
-        self.settle(&machine)
-            .unwrap_or_else(|e| panic!("cannot furnish the machine: {e}"));
+        let machine = Machine { view, slot, cgroup, missing, grid: Grid::default(), _here: PhantomData };
+        self.settle(&machine).unwrap_or_else(|e| panic!("cannot furnish the machine: {e}"));
         machine
     }
 
     fn settle(&self, machine: &Machine) -> Result<(), Failed> {
-        for old in [
-            "/etc/grid-security",
-            "/etc/pilotage",
-            "/etc/sudoers.d",
-            "/var/log/glexec",
-            "/home",
-        ] {
+        for old in ["/etc/grid-security", "/etc/pilotage", "/etc/sudoers.d", "/var/log/glexec", "/home"] {
             let _ = fs::remove_dir_all(old);
         }
         fs::create_dir_all("/etc/grid-security/certificates")?;
@@ -143,12 +129,7 @@ impl Builder {
         install::directories()?;
         fs::create_dir_all("/etc/pilotage")?;
         machine.write("/etc/glexec.conf", "root", 0o640, self.conf_text());
-        machine.write(
-            "/etc/pilotage/policy.toml",
-            "root",
-            0o644,
-            self.policy_text(machine),
-        );
+        machine.write("/etc/pilotage/policy.toml", "root", 0o644, self.policy_text(machine));
         Ok(())
     }
 
@@ -165,11 +146,7 @@ impl Builder {
     fn policy_text(&self, machine: &Machine) -> String {
         let default = "[callers]\nallow = @CALLERS@\n[accounts]\nallow = [\"@UIDS@\"]\ngids = [\"@UIDS@\"]\n\
                        [mapping]\norder = @ORDER@\n[ports]\nrange = \"@PORTS@\"\nper_payload = 5\n";
-        let order = if self.order.is_empty() {
-            &["grid-mapfile".to_owned()][..]
-        } else {
-            &self.order
-        };
+        let order = if self.order.is_empty() { &["grid-mapfile".to_owned()][..] } else { &self.order };
         let uids = machine.uid_range();
         let (low, high) = machine.ports();
         let text = self.policy.as_deref().unwrap_or(default).to_owned() + &self.policy_more;
@@ -193,11 +170,7 @@ impl Machine {
     pub fn command(&self, program: &str) -> Run {
         let needed = install::is_ours(program) && self.missing.contains(&program);
         let dir = install::bin_dir();
-        assert!(
-            !needed,
-            "{program} is not in {}; run `cargo build --workspace --bins` first",
-            dir.display()
-        );
+        assert!(!needed, "{program} is not in {}; run `cargo build --workspace --bins` first", dir.display());
         Run::new(program, self.cgroup.as_ref().map(Cgroup::door))
     }
 
@@ -275,10 +248,7 @@ impl Machine {
 
     /// Writes `/etc/grid-security/grid-mapfile`: DN and account.
     pub fn grid_mapfile(&self, lines: &[(&str, &str)]) {
-        let text: String = lines
-            .iter()
-            .map(|(dn, account)| format!("\"{dn}\" {account}\n"))
-            .collect();
+        let text: String = lines.iter().map(|(dn, account)| format!("\"{dn}\" {account}\n")).collect();
         self.write("/etc/grid-security/grid-mapfile", "root", 0o644, text);
     }
 
@@ -292,32 +262,18 @@ impl Machine {
     /// # Panics
     /// When the command fails or does not print JSON.
     pub fn records(&self) -> Vec<serde_json::Value> {
-        let ran = self
-            .command("/usr/bin/accounting")
-            .args(["list", "--json"])
-            .output();
+        let ran = self.command("/usr/bin/accounting").args(["list", "--json"]).output();
         // 1 says that there are none.
-        assert!(
-            matches!(ran.code(), Some(0 | 1)),
-            "accounting list: {}",
-            ran.errors()
-        );
+        assert!(matches!(ran.code(), Some(0 | 1)), "accounting list: {}", ran.errors());
         let answer: serde_json::Value = serde_json::from_slice(&ran.stdout)
             .unwrap_or_else(|e| panic!("accounting list --json: {e}\n{}", ran.text()));
-        answer["records"]
-            .as_array()
-            .cloned()
-            .expect("the answer has records")
+        answer["records"].as_array().cloned().expect("the answer has records")
     }
 
     /// Processes that run under an account, by id.
     pub fn processes_of(&self, name: &str) -> Vec<i32> {
         let uid = self.uid(name);
-        processes::all()
-            .into_iter()
-            .filter(|p| p.uids.contains(&uid))
-            .map(|p| p.pid)
-            .collect()
+        processes::all().into_iter().filter(|p| p.uids.contains(&uid)).map(|p| p.pid).collect()
     }
 }
 

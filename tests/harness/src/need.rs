@@ -39,10 +39,7 @@ pub fn tool(name: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     let places = path.split(':').chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"]);
     let found = places.into_iter().any(|dir| Path::new(dir).join(name).is_file());
-    found
-        || missing(&format!(
-            "program {name} is not installed; `make packages` installs it"
-        ))
+    found || missing(&format!("program {name} is not installed; `make packages` installs it"))
 }
 
 fn missing(why: &str) -> bool {

@@ -18,11 +18,7 @@ pub(crate) fn all() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse().ok())
-        .filter_map(one)
-        .collect()
+    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).filter_map(one).collect()
 }
 
 fn one(pid: i32) -> Option<Process> {
@@ -31,15 +27,8 @@ fn one(pid: i32) -> Option<Process> {
     if field("State:")?.starts_with(['Z', 'X']) {
         return None;
     }
-    let uids = field("Uid:")?
-        .split_whitespace()
-        .filter_map(|u| u.parse().ok())
-        .collect();
-    Some(Process {
-        pid,
-        uids,
-        name: field("Name:")?.to_owned(),
-    })
+    let uids = field("Uid:")?.split_whitespace().filter_map(|u| u.parse().ok()).collect();
+    Some(Process { pid, uids, name: field("Name:")?.to_owned() })
 }
 
 /// Kills every process that has one of the uids, again and again until none is left.
@@ -49,10 +38,7 @@ fn one(pid: i32) -> Option<Process> {
 pub(crate) fn kill_all_with(uid: impl Fn(u32) -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
-        let left: Vec<_> = all()
-            .into_iter()
-            .filter(|p| p.uids.iter().any(|u| uid(*u)))
-            .collect();
+        let left: Vec<_> = all().into_iter().filter(|p| p.uids.iter().any(|u| uid(*u))).collect();
         if left.is_empty() {
             return;
         }

@@ -29,10 +29,7 @@ impl Run {
     pub(crate) fn new(program: &str, cgroup: Option<PathBuf>) -> Self {
         let root = accounts::find("root").expect("every host has root");
         let mut command = Command::new(program);
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
-            .stdin(Stdio::null());
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").stdin(Stdio::null());
         let limit = Duration::from_secs(60);
         let this = Self {
             command,
@@ -52,13 +49,9 @@ impl Run {
     /// When the machine has no such account.
     pub fn as_user(mut self, name: &str) -> Self {
         self.account = accounts::find(name).unwrap_or_else(|| panic!("this machine has no account {name:?}"));
-        self.command
-            .env("HOME", &self.account.home)
-            .env("USER", name)
-            .env("LOGNAME", name);
+        self.command.env("HOME", &self.account.home).env("USER", name).env("LOGNAME", name);
         let home = Path::new(&self.account.home);
-        self.command
-            .current_dir(if home.is_dir() { home } else { Path::new("/") });
+        self.command.current_dir(if home.is_dir() { home } else { Path::new("/") });
         self
     }
 
@@ -141,12 +134,7 @@ impl Run {
             // A program that does not read all of it closes the pipe; that is its right.
             std::thread::spawn(move || stdin.write_all(&input));
         }
-        Running {
-            child,
-            program: self.program,
-            stdout,
-            stderr,
-        }
+        Running { child, program: self.program, stdout, stderr }
     }
 
     /// Starts it with whatever standard streams were set on [`Run::raw`].
@@ -156,18 +144,9 @@ impl Run {
     pub fn start(&mut self) -> Child {
         let mut groups = self.account.groups.clone();
         groups.push(self.account.gid);
-        let groups: Vec<_> = self
-            .groups
-            .clone()
-            .unwrap_or(groups)
-            .into_iter()
-            .map(Gid::from_raw)
-            .collect();
+        let groups: Vec<_> = self.groups.clone().unwrap_or(groups).into_iter().map(Gid::from_raw).collect();
         let (uid, gid) = (Uid::from_raw(self.account.uid), Gid::from_raw(self.account.gid));
-        let mut door = self
-            .cgroup
-            .as_ref()
-            .and_then(|d| OpenOptions::new().write(true).open(d).ok());
+        let mut door = self.cgroup.as_ref().and_then(|d| OpenOptions::new().write(true).open(d).ok());
         let switch = move || {
             if let Some(door) = &mut door {
                 door.write_all(b"0")?;
@@ -180,9 +159,7 @@ impl Run {
         };
         // SAFETY: the closure makes system calls only; it neither allocates nor takes a lock.
         unsafe { self.command.pre_exec(switch) };
-        self.command
-            .spawn()
-            .unwrap_or_else(|e| panic!("cannot start {}: {e}", self.program))
+        self.command.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", self.program))
     }
 }
 
@@ -232,11 +209,7 @@ impl Running {
         let reading = |s: &Option<JoinHandle<Vec<u8>>>| s.as_ref().is_some_and(|s| !s.is_finished());
         let mut status = None;
         while status.is_none() || reading(&self.stdout) || reading(&self.stderr) {
-            let what = if status.is_none() {
-                "did not end"
-            } else {
-                "ended, but its output is held open"
-            };
+            let what = if status.is_none() { "did not end" } else { "ended, but its output is held open" };
             assert!(Instant::now() < end, "{} {what} within {limit:?}", self.program);
             std::thread::sleep(Duration::from_millis(1));
             status = status.or(self.child.try_wait().expect("nobody else waits for this child"));
@@ -305,14 +278,7 @@ impl Ran {
     #[track_caller]
     pub fn exits(&self, code: i32) -> &Self {
         let got = self.status;
-        assert_eq!(
-            self.code(),
-            Some(code),
-            "{}: {got}\n{}{}",
-            self.program,
-            self.text(),
-            self.errors()
-        );
+        assert_eq!(self.code(), Some(code), "{}: {got}\n{}{}", self.program, self.text(), self.errors());
         self
     }
 

@@ -60,13 +60,7 @@ impl View {
 }
 
 fn build(furnish: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed> {
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     let names = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].map(|f| (f, fs::read(f)));
     memory(Path::new(BASE), "0755")?;
     let base = Path::new(BASE);
@@ -75,14 +69,8 @@ fn build(furnish: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed
         nix::unistd::mkdir(&base.join(dir), Mode::from_bits_truncate(0o755))?;
     }
     let layers = format!("lowerdir=/,upperdir={BASE}/upper,workdir={BASE}/work");
-    mount(
-        Some("overlay"),
-        &root,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(layers.as_str()),
-    )
-    .map_err(|e| format!("cannot mount an overlay of /: {e}; the kernel needs overlayfs"))?;
+    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(layers.as_str()))
+        .map_err(|e| format!("cannot mount an overlay of /: {e}; the kernel needs overlayfs"))?;
     for dir in ["proc", "sys", "dev"] {
         bind(&Path::new("/").join(dir), &root.join(dir))?;
     }
@@ -105,26 +93,14 @@ fn build(furnish: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed
 
 fn memory(dir: &Path, mode: &str) -> Result<(), Failed> {
     let options = format!("mode={mode}");
-    mount(
-        Some("tmpfs"),
-        dir,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .map_err(|e| format!("cannot mount tmpfs on {}: {e}", dir.display()).into())
+    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+        .map_err(|e| format!("cannot mount tmpfs on {}: {e}", dir.display()).into())
 }
 
 /// Makes `from` visible at `to` as well; both have to exist.
 pub(crate) fn bind(from: &Path, to: &Path) -> Result<(), Failed> {
-    mount(
-        Some(from),
-        to,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .map_err(|e| format!("cannot bind {} on {}: {e}", from.display(), to.display()).into())
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(|e| format!("cannot bind {} on {}: {e}", from.display(), to.display()).into())
 }
 
 /// Puts a file in place of whatever has its name, a symbolic link included.
