@@ -165,15 +165,16 @@ fn the_private_key_must_really_be_the_leafs() {
     let (proxy, out) = (site.proxy(), site.path("forged.pem"));
     let blocks = split_pem(&fs::read(&proxy).unwrap()).unwrap();
     let key = openssl::rsa::Rsa::private_key_from_der(&blocks[1].der).unwrap();
-    let copy = |n: &openssl::bn::BigNumRef| n.to_owned().unwrap();
-    // a "private" key that anybody can write from the certificate: right modulus, made-up exponent
-    let builder =
-        openssl::rsa::RsaPrivateKeyBuilder::new(copy(key.n()), copy(key.e()), copy(key.e())).unwrap();
-    let forged = builder.build().private_key_to_der().unwrap();
+    // a "private" key that anybody can write from the certificate: its modulus, everything else made up
+    let other = openssl::rsa::Rsa::generate(2048).unwrap();
+    let (own, foreign) = (key.n().to_vec(), other.n().to_vec());
+    let mut forged = other.private_key_to_der().unwrap();
+    let at = forged.windows(foreign.len()).position(|w| w == foreign).unwrap();
+    forged[at..at + own.len()].copy_from_slice(&own);
     let certs: Vec<String> = ders(&proxy).iter().map(|d| pem::encode("CERTIFICATE", d)).collect();
     let with = |key: String| format!("{}{key}{}", certs[0], certs[1]);
     fs::write(&out, with(pem::encode("RSA PRIVATE KEY", &forged))).unwrap();
-    site.refusal(&out, RefusalKind::Key, "key");
+    site.refusal(&out, RefusalKind::Key, "does not belong to");
     let whole = openssl::pkey::PKey::from_rsa(key).unwrap();
     let cipher = openssl::symm::Cipher::aes_128_cbc();
     let encrypted = whole.private_key_to_pem_pkcs8_passphrase(cipher, b"secret").unwrap();
