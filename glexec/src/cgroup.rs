@@ -3,8 +3,10 @@
 //! Works on the v2 hierarchy, also beside v1 ones (hybrid hosts), without any controller: cgroup v2 counts CPU time and
 //! kills in one stroke everywhere. Hosts without a writable one get along with the subreaper alone, and the record says so.
 
+use crate::sys::process;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,12 @@ impl Leaf {
     /// Moves the calling process in; its children follow.
     pub(crate) fn enter(&self) -> io::Result<()> {
         fs::write(self.0.join("cgroup.procs"), "0")
+    }
+
+    /// Forks a child inside it; `None` where the kernel cannot, and the child must [`Leaf::enter`] by itself.
+    pub(crate) fn fork(&self) -> Option<process::Fork> {
+        let directory = fs::File::open(&self.0).ok()?;
+        process::fork_into(directory.as_fd()).ok()
     }
 
     /// How many processes are in it.

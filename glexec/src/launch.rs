@@ -95,12 +95,16 @@ pub(crate) fn start(plan: &Plan<'_>, leaf: Option<&Leaf>) -> Result<Launched, Fa
     let failed = |e: nix::errno::Errno| Failure::site(format!("cannot start a process: {e}"));
     let (report, reporter) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let parent = getpid();
-    match process::fork().map_err(failed)? {
+    let (forked, to_enter) = match leaf.and_then(Leaf::fork) {
+        Some(forked) => (forked, None),
+        None => (process::fork().map_err(failed)?, leaf),
+    };
+    match forked {
         process::Fork::Parent(pid) => Ok(Launched { pid, report: File::from(report) }),
         process::Fork::Child => {
             drop(report);
             process::exit_now(i32::from(report_failure(
-                become_payload(plan, leaf, Some(parent)),
+                become_payload(plan, to_enter, Some(parent)),
                 reporter,
                 &mut |_| {},
             )))

@@ -9,7 +9,7 @@ use crate::request::{self, Wish};
 use crate::sitting::Sitting;
 use crate::start::{self, Mode, Start};
 use crate::supervise::{Rules, Supervisor};
-use crate::sys::process;
+use crate::sys::{ids, process};
 use crate::{credential, epilogue, information, keeper, mapping, nesting, recording, session, sweep, verify};
 use nix::unistd::Uid;
 use policy::identity::VerifiedIdentity;
@@ -45,7 +45,7 @@ impl Run {
         }
         let config = &*self.config.insert(config::load()?);
         self.log = Log::configured(&config.conf);
-        let sessions = sweep::close_orphans(&self.log);
+        let sessions = sweep::close_orphans(&config.policy.accounting.spool, &self.log);
         let signs = nesting::signs(&start.caller, &sessions);
         judge::admit(&config.policy, &config.conf, &start.caller, &signs)?;
         let request = match wish.map_err(Failure::caller)? {
@@ -98,6 +98,7 @@ impl Run {
         if let (Some(start), Some(config)) =
             (start.filter(|s| denied && s.mode == Mode::Switching), &self.config)
         {
+            ids::leave_caller_group();
             let record = recording::denied(start, self.identity.as_ref(), failure, id);
             if let Err(e) = Spool::new(&config.policy.accounting.spool).deny(&record) {
                 self.log.error(&format!("the refusal cannot be recorded: {e}"));

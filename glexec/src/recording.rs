@@ -127,7 +127,8 @@ fn host() -> String {
     nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |h| h.to_string_lossy().into_owned())
 }
 
-fn boot_id() -> String {
+/// Names this boot of the host.
+pub(crate) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 

@@ -2,6 +2,7 @@
 //!
 //! In log-only mode there is no root to own any of them: the log line is all there is.
 
+use crate::audit::{self, Rule};
 use crate::cgroup::Leaf;
 use crate::config::Config;
 use crate::failure::Failure;
@@ -9,14 +10,15 @@ use crate::launch::Mishap;
 use crate::log::Log;
 use crate::recording;
 use crate::request::Request;
-use crate::session::{self, Session, State};
+use crate::session::{self, RUN_DIR, Session, State};
 use crate::start::{Mode, Start};
 use crate::supervise::Ended;
-use crate::sys::process;
+use crate::sys::{ids, process};
 use nix::unistd::{Pid, Uid};
 use policy::identity::VerifiedIdentity;
 use policy::judge::Permit;
 use record::{Event, Exit, OpenRecord, Opened, Spool, Usage};
+use std::path::Path;
 
 /// A switch under way.
 pub(crate) struct Sitting {
@@ -41,6 +43,8 @@ impl Sitting {
         if start.mode == Mode::LogOnly {
             return Ok(Self { id, leaf: None, session: None, record: None, may_signal: None });
         }
+        check_places(config)?;
+        ids::leave_caller_group();
         let leaf = Leaf::create(&id);
         let state = State {
             id: id.clone(),
@@ -129,6 +133,16 @@ impl Sitting {
             session.remove();
         }
     }
+}
+
+/// What root is about to write into belongs to root, all the way up. What is missing is made below such a place.
+fn check_places(config: &Config) -> Result<(), Failure> {
+    for place in [Path::new(RUN_DIR), &config.policy.accounting.spool] {
+        if audit::exists(place) {
+            audit::open(place, Rule::DIRECTORY)?;
+        }
+    }
+    Ok(())
 }
 
 fn open_record(config: &Config, opened: &Opened) -> Result<Option<OpenRecord>, Failure> {

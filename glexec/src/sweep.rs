@@ -5,13 +5,19 @@
 
 use crate::cgroup::Leaf;
 use crate::log::Log;
+use crate::recording;
 use crate::session::{self, Found, State};
 use crate::supervise;
 use crate::sys::process;
 use record::{Event, Spool};
+use std::path::Path;
 
 /// Closes what is orphaned and returns the sessions that live.
-pub(crate) fn close_orphans(log: &Log) -> Vec<Found> {
+pub(crate) fn close_orphans(spool: &Path, log: &Log) -> Vec<Found> {
+    // Sessions go with the boot, their records do not. Done once per boot; spools that are not ours to write say so later.
+    if let Ok(closed @ 1..) = Spool::new(spool).close_lost_to_reboot(&recording::boot_id()) {
+        log.warning(&format!("{closed} records of an earlier boot closed as lost"));
+    }
     let (orphans, live): (Vec<_>, Vec<_>) = session::all().into_iter().partition(|s| s.orphaned.is_some());
     orphans.iter().for_each(|found| close(&found.state, log));
     live

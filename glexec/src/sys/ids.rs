@@ -29,6 +29,11 @@ impl Drop for AsCaller {
     }
 }
 
+/// Files that root makes from here on belong to group root, not to the caller's. Without privilege nothing changes.
+pub(crate) fn leave_caller_group() {
+    let _ = nix::unistd::setegid(Gid::from_raw(0));
+}
+
 /// Becomes the account for good: groups, gids, uids, capabilities; then proves that there is no way back.
 pub(crate) fn become_for_good(uid: u32, gid: u32, groups: &[u32]) -> Result<(), String> {
     if uid == 0 || gid == 0 || groups.contains(&0) {
