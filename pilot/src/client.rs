@@ -5,6 +5,8 @@
 
 use crate::api::*;
 use bytes::Bytes;
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::x509::X509;
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use std::error::Error;
@@ -27,7 +29,9 @@ pub enum ClientError {
     #[error("the queue refused: {0}")]
     Problem(#[from] Problem),
     /// No answer.
-    #[error("cannot reach the queue {queue}: {reason}; check --queue or PILOT_QUEUE, and that the queue runs")]
+    #[error(
+        "cannot reach the queue {queue}: {reason}; check --queue or PILOT_QUEUE, and that the queue runs"
+    )]
     Unreachable {
         /// Its URL.
         queue: String,
@@ -156,7 +160,10 @@ impl Client {
     /// Reads the credential and prepares the connection; sends nothing yet.
     pub fn new(settings: &Settings) -> Result<Self, ClientError> {
         if !settings.queue.starts_with("https://") {
-            let text = format!("the queue's URL {:?} does not begin with https://; check --queue or PILOT_QUEUE", settings.queue);
+            let text = format!(
+                "the queue's URL {:?} does not begin with https://; check --queue or PILOT_QUEUE",
+                settings.queue
+            );
             return Err(ClientError::Credential(text));
         }
         let http = connection(&settings.proxy, &settings.ca_dir)?;
@@ -168,7 +175,11 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable { queue: self.queue.clone(), reason: innermost(error), unsent: error.is_connect() }
+        ClientError::Unreachable {
+            queue: self.queue.clone(),
+            reason: innermost(error),
+            unsent: error.is_connect(),
+        }
     }
 
     fn strange(&self, reason: String) -> ClientError {
@@ -187,13 +198,21 @@ impl Client {
             // A balancer in front of the queue says this in its own words.
             Err(_) if status.is_server_error() => {
                 let reason = format!("HTTP status {status}");
-                ClientError::Unreachable { queue: self.queue.clone(), reason, unsent: status == StatusCode::SERVICE_UNAVAILABLE }
+                ClientError::Unreachable {
+                    queue: self.queue.clone(),
+                    reason,
+                    unsent: status == StatusCode::SERVICE_UNAVAILABLE,
+                }
             }
             Err(_) => self.strange(format!("HTTP status {status}")),
         })
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder, limit: Duration) -> Result<T, ClientError> {
+    async fn json<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
         let body = self.send(request, limit).await?.bytes().await.map_err(|e| self.unreachable(&e))?;
         serde_json::from_slice(&body).map_err(|e| self.strange(e.to_string()))
     }
@@ -202,7 +221,12 @@ impl Client {
         self.json(self.request(Method::GET, path), CALL + Duration::from_secs(wait)).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, wait: u64) -> Result<T, ClientError> {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        wait: u64,
+    ) -> Result<T, ClientError> {
         self.json(self.request(Method::POST, path).json(body), CALL + Duration::from_secs(wait)).await
     }
 
@@ -230,7 +254,12 @@ impl Client {
         self.repeat(patience, call, ClientError::is_unsent).await
     }
 
-    async fn repeat<T, F>(&self, patience: Duration, call: impl Fn() -> F, again: fn(&ClientError) -> bool) -> Result<T, ClientError>
+    async fn repeat<T, F>(
+        &self,
+        patience: Duration,
+        call: impl Fn() -> F,
+        again: fn(&ClientError) -> bool,
+    ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<T, ClientError>>,
     {
@@ -269,7 +298,11 @@ impl Client {
     }
 
     /// `POST /v1/payloads`; not repeated once the queue may have seen it.
-    pub async fn submit(&self, patience: Duration, submission: &Submission) -> Result<Submitted, ClientError> {
+    pub async fn submit(
+        &self,
+        patience: Duration,
+        submission: &Submission,
+    ) -> Result<Submitted, ClientError> {
         self.once(patience, || self.post("/v1/payloads", submission, 0)).await
     }
 
@@ -300,12 +333,20 @@ impl Client {
     }
 
     /// `GET /v1/payloads/{id}/logs/{stream}`.
-    pub async fn log(&self, id: Uuid, stream: &str, offset: u64, wait: u64, attempt: Option<u32>) -> Result<LogPart, ClientError> {
+    pub async fn log(
+        &self,
+        id: Uuid,
+        stream: &str,
+        offset: u64,
+        wait: u64,
+        attempt: Option<u32>,
+    ) -> Result<LogPart, ClientError> {
         let attempt = attempt.map(|n| format!("&attempt={n}")).unwrap_or_default();
         let path = format!("/v1/payloads/{id}/logs/{stream}?offset={offset}&wait={wait}{attempt}");
         let answer = self.send(self.request(Method::GET, &path), CALL + Duration::from_secs(wait)).await?;
         let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok());
-        let (end, attempt) = (header("x-log-end") == Some("1"), header("x-log-attempt").and_then(|n| n.parse().ok()));
+        let (end, attempt) =
+            (header("x-log-end") == Some("1"), header("x-log-attempt").and_then(|n| n.parse().ok()));
         let bytes = answer.bytes().await.map_err(|e| self.unreachable(&e))?;
         Ok(LogPart { bytes, end, attempt })
     }
@@ -344,7 +385,11 @@ impl Client {
     }
 
     /// `POST /v1/attempts/{a}/delegation`.
-    pub async fn attempt_delegation(&self, attempt: Uuid, request: &CertificateRequest) -> Result<SignedChain, ClientError> {
+    pub async fn attempt_delegation(
+        &self,
+        attempt: Uuid,
+        request: &CertificateRequest,
+    ) -> Result<SignedChain, ClientError> {
         self.post(&format!("/v1/attempts/{attempt}/delegation"), request, 0).await
     }
 
@@ -354,7 +399,14 @@ impl Client {
     }
 
     /// `PUT /v1/attempts/{a}/logs/{stream}`.
-    pub async fn put_log(&self, attempt: Uuid, stream: &str, lease: Uuid, offset: u64, bytes: Bytes) -> Result<(), ClientError> {
+    pub async fn put_log(
+        &self,
+        attempt: Uuid,
+        stream: &str,
+        lease: Uuid,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<(), ClientError> {
         let path = format!("/v1/attempts/{attempt}/logs/{stream}?lease={lease}&offset={offset}");
         self.send(self.request(Method::PUT, &path).body(bytes), CALL).await.map(|_| ())
     }
@@ -388,11 +440,19 @@ pub fn pause(failures: u32, random: f64) -> Duration {
 }
 
 fn connection(proxy: &Path, ca_dir: &Path) -> Result<reqwest::Client, ClientError> {
-    let remedy = || format!("no usable proxy {}: run grid-proxy-init or voms-proxy-init, or set X509_USER_PROXY", proxy.display());
-    if let Err(e) = std::fs::File::open(proxy) {
-        return Err(ClientError::Credential(format!("{} ({e})", remedy())));
+    let remedy = "run grid-proxy-init or voms-proxy-init, or set X509_USER_PROXY";
+    let refuse =
+        |what: String| ClientError::Credential(format!("proxy {}: {what}; {remedy}", proxy.display()));
+    let pem = std::fs::read(proxy).map_err(|e| refuse(e.to_string()))?;
+    let chain = X509::stack_from_pem(&pem).map_err(|_| refuse("holds no certificate".to_owned()))?;
+    if let Some(end) = chain.iter().map(|cert| cert.not_after()).find(|end| is_past(end)) {
+        return Err(refuse(format!("expired on {end}")));
     }
-    transport::client(proxy, None, ca_dir, TRANSFER).map_err(|e| ClientError::Credential(format!("{e} ({})", remedy())))
+    transport::client(proxy, None, ca_dir, TRANSFER).map_err(|e| refuse(e.to_string()))
+}
+
+fn is_past(time: &Asn1TimeRef) -> bool {
+    Asn1Time::days_from_now(0).is_ok_and(|now| *time < now)
 }
 
 /// The last cause in a chain of errors says most.
@@ -420,7 +480,15 @@ mod tests {
 
     #[test]
     fn an_error_says_whether_to_try_again() {
-        let problem = |retryable| ClientError::from(Problem { status: 409, code: "x".into(), title: "t".into(), retryable, offset: None });
+        let problem = |retryable| {
+            ClientError::from(Problem {
+                status: 409,
+                code: "x".into(),
+                title: "t".into(),
+                retryable,
+                offset: None,
+            })
+        };
         assert!(problem(true).is_transient() && !problem(false).is_transient());
         let lost = |unsent| ClientError::Unreachable { queue: "q".into(), reason: "r".into(), unsent };
         assert!(lost(false).is_transient() && !lost(false).is_unsent() && lost(true).is_unsent());

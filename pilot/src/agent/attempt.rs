@@ -3,6 +3,7 @@
 use super::Agent;
 use super::launch::Launch;
 use super::lease::{Effects, Event, Exit, GRACE, Lease, Verdict, Wish};
+use super::ports::Reservation;
 use super::session::{Input, News, Session};
 use super::stage::{Staged, stage};
 use crate::api::{self, AttemptResult, Outcome, PayloadState, Report};
@@ -26,11 +27,11 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 type Wishes = mpsc::UnboundedReceiver<Wish>;
 
 /// Runs the payload of one lease.
-pub async fn run(agent: Arc<Agent>, lease: api::Lease, mut wishes: Wishes) {
+pub async fn run(agent: Arc<Agent>, lease: api::Lease, ports: Option<Reservation>, mut wishes: Wishes) {
     tracing::info!(payload = %lease.payload, attempt = %lease.attempt, number = lease.number, owner = lease.owner, "lease received");
     let hands = Hands { agent: &agent, lease: lease.lease, session: None, force_at: None, verdict: None };
     let mut work = Work { agent: &agent, lease: &lease, machine: Lease::new(&agent.node.host), hands };
-    work.carry_out(&mut wishes).await;
+    work.carry_out(ports, &mut wishes).await;
     agent.registry.remove(lease.lease);
 }
 
@@ -72,9 +73,9 @@ impl Work<'_> {
         self.machine.on(event, &mut self.hands);
     }
 
-    async fn carry_out(&mut self, wishes: &mut Wishes) {
+    async fn carry_out(&mut self, ports: Option<Reservation>, wishes: &mut Wishes) {
         let staged = tokio::select! {
-            staged = stage(self.agent, self.lease) => staged,
+            staged = stage(self.agent, self.lease, ports) => staged,
             Some(wish) = wishes.recv() => {
                 self.on(Event::Wished(wish));
                 Err(anyhow::anyhow!("ended before the start"))
@@ -84,7 +85,11 @@ impl Work<'_> {
         if let Ok(staged) = &staged {
             self.machine.set_ports(staged.ports.as_ref().map(|ports| ports.range().to_string()));
         }
-        match staged.as_ref().map_err(|e| format!("{e:#}")).and_then(|s| self.launch(s).map_err(|e| format!("{e:#}"))) {
+        match staged
+            .as_ref()
+            .map_err(|e| format!("{e:#}"))
+            .and_then(|s| self.launch(s).map_err(|e| format!("{e:#}")))
+        {
             Ok(session) => {
                 for (spool, stream) in session.logs().into_iter().zip(["stdout", "stderr"]) {
                     let client = self.agent.client.clone();
@@ -170,7 +175,13 @@ impl Work<'_> {
         }
     }
 
-    async fn deliver(&self, staged: Option<&Staged>, mut shipping: JoinSet<()>, outcome: Outcome, mut report: Report) {
+    async fn deliver(
+        &self,
+        staged: Option<&Staged>,
+        mut shipping: JoinSet<()>,
+        outcome: Outcome,
+        mut report: Report,
+    ) {
         while shipping.join_next().await.is_some() {}
         if let Err(e) = self.upload(staged).await {
             let text = format!("output files were not stored: {e:#}");
@@ -207,7 +218,13 @@ impl Work<'_> {
 
 fn launcher<'a>(agent: &'a Agent, lease: &api::Lease, proxy: &std::path::Path) -> Launch<'a> {
     let (attempt, payload_proxy) = (lease.attempt, proxy.to_owned());
-    Launch { switch: &agent.switch, attempt, payload_proxy, pilot_proxy: &agent.proxy, account: &agent.node.account }
+    Launch {
+        switch: &agent.switch,
+        attempt,
+        payload_proxy,
+        pilot_proxy: &agent.proxy,
+        account: &agent.node.account,
+    }
 }
 
 async fn lost(wishes: &mut Wishes) {
@@ -257,14 +274,25 @@ mod tests {
     fn lease(array_index: Option<u64>) -> api::Lease {
         let spec: PayloadSpec = serde_json::from_str(r#"{"command":["/bin/true"],"walltime":3}"#).unwrap();
         let owner = "/CN=u".to_owned();
-        api::Lease { lease: Uuid::nil(), attempt: Uuid::nil(), number: 1, payload: Uuid::nil(), owner, spec, array_index }
+        api::Lease {
+            lease: Uuid::nil(),
+            attempt: Uuid::nil(),
+            number: 1,
+            payload: Uuid::nil(),
+            owner,
+            spec,
+            array_index,
+        }
     }
 
     #[test]
     fn ports_and_host_come_together_or_not_at_all() {
         let env = site_env(&lease(Some(4)), Some("40000,40009".into()), "nat.example.org");
         assert_eq!(env["GLOBUS_TCP_PORT_RANGE"], "40000,40009");
-        assert_eq!((env["GLOBUS_HOSTNAME"].as_str(), env["PILOT_ARRAY_INDEX"].as_str()), ("nat.example.org", "4"));
+        assert_eq!(
+            (env["GLOBUS_HOSTNAME"].as_str(), env["PILOT_ARRAY_INDEX"].as_str()),
+            ("nat.example.org", "4")
+        );
         let env = site_env(&lease(None), None, "h");
         assert_eq!(env.keys().collect::<Vec<_>>(), ["PILOT_PAYLOAD_ID"]);
     }

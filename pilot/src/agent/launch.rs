@@ -63,7 +63,9 @@ impl Launch<'_> {
         };
         command.arg("runner").env_clear().envs(self.environment()).current_dir("/");
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().with_context(|| format!("cannot start {}", command.as_std().get_program().display()))?;
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.as_std().get_program().display()))?;
         Ok(Started { child, socket: UnixStream::from_std(ours)? })
     }
 
@@ -107,7 +109,8 @@ fn copy_proxy(from: &Path, to: &Path) -> Result<()> {
 pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
-    file.and_then(|mut file| file.write_all(bytes)).with_context(|| format!("cannot write {}", path.display()))
+    file.and_then(|mut file| file.write_all(bytes))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
@@ -118,10 +121,16 @@ mod tests {
     fn environment(switch: &Switch) -> BTreeMap<String, String> {
         let account = Account { name: "pilot".into(), home: "/home/pilot".into() };
         let (payload, pilot) = (Path::new("/private/p.pem"), Path::new("/tmp/pilot.pem"));
-        Launch { switch, attempt: Uuid::nil(), payload_proxy: payload.to_owned(), pilot_proxy: pilot, account: &account }
-            .environment()
-            .into_iter()
-            .collect()
+        Launch {
+            switch,
+            attempt: Uuid::nil(),
+            payload_proxy: payload.to_owned(),
+            pilot_proxy: pilot,
+            account: &account,
+        }
+        .environment()
+        .into_iter()
+        .collect()
     }
 
     #[test]

@@ -141,7 +141,10 @@ impl Lease {
             (Cause::Stopped | Cause::Setup, Some(_)) => Outcome::Killed,
             (Cause::Setup, None) => Outcome::Infra,
             (Cause::Stopped, None) => {
-                return self.infra(ended.exit_code, "the session was ended by a signal from outside, such as the batch system's");
+                return self.infra(
+                    ended.exit_code,
+                    "the session was ended by a signal from outside, such as the batch system's",
+                );
             }
         };
         Verdict::Report(outcome, report)
@@ -158,15 +161,23 @@ impl Lease {
         match exit {
             Exit::Unprepared(reason) => self.infra(None, reason),
             Exit::Code(code, line) if running && *code > 128 => {
-                let reason = format!("its runner died with code {code}: killed by the payload itself or for lack of memory {line}");
+                let reason = format!(
+                    "its runner died with code {code}: killed by the payload itself or for lack of memory {line}"
+                );
                 Verdict::Report(Outcome::User, self.report(Some(*code), Some(reason.trim().to_owned()), None))
             }
-            Exit::Code(code @ 201..=203, line) => self.infra(None, &format!("glexec refused ({code}): {line}")),
+            Exit::Code(code @ 201..=203, line) => {
+                self.infra(None, &format!("glexec refused ({code}): {line}"))
+            }
             Exit::Code(code @ (126 | 127), line) => {
                 self.infra(None, &format!("glexec could not execute the pilot program ({code}): {line}"))
             }
-            Exit::Code(code, line) => self.infra(None, &format!("the runner failed with code {code}: {line}")),
-            Exit::Signal(signal) => self.infra(None, &format!("glexec or the runner died by signal {signal}")),
+            Exit::Code(code, line) => {
+                self.infra(None, &format!("the runner failed with code {code}: {line}"))
+            }
+            Exit::Signal(signal) => {
+                self.infra(None, &format!("glexec or the runner died by signal {signal}"))
+            }
         }
     }
 
@@ -234,7 +245,13 @@ mod tests {
 
     fn started() -> Event {
         let session = Some("s1".to_owned());
-        Event::Started(Started { account: "alice".into(), uid: 20001, session, pid: 7, workdir: "/tmp/w".into() })
+        Event::Started(Started {
+            account: "alice".into(),
+            uid: 20001,
+            session,
+            pid: 7,
+            workdir: "/tmp/w".into(),
+        })
     }
 
     fn ended(cause: Cause, exit_code: Option<i32>) -> Event {
@@ -249,15 +266,21 @@ mod tests {
     fn a_plain_run_reports_its_facts() {
         let recorder = run(vec![started(), ended(Cause::Exited, Some(0)), gone(0)]);
         assert_eq!(recorder.states, [PayloadState::Running, PayloadState::Completing]);
-        let Some(Verdict::Report(Outcome::Ok, report)) = recorder.verdict else { panic!("{:?}", recorder.verdict) };
+        let Some(Verdict::Report(Outcome::Ok, report)) = recorder.verdict else {
+            panic!("{:?}", recorder.verdict)
+        };
         assert_eq!((report.exit_code, report.uid, report.wall_ms), (Some(0), Some(20001), Some(5)));
-        assert_eq!((report.host.as_str(), report.ports.as_deref(), report.session.as_deref()), ("wn1", Some("40000-40009"), Some("s1")));
+        assert_eq!(
+            (report.host.as_str(), report.ports.as_deref(), report.session.as_deref()),
+            ("wn1", Some("40000-40009"), Some("s1"))
+        );
     }
 
     #[test]
     fn the_users_own_codes_are_never_the_sites_fault() {
         for code in [1, 7, 126, 137, 203] {
-            let (outcome, report) = outcome(vec![started(), ended(Cause::Exited, Some(code)), gone(204)]).unwrap();
+            let (outcome, report) =
+                outcome(vec![started(), ended(Cause::Exited, Some(code)), gone(204)]).unwrap();
             assert_eq!((outcome, report.exit_code), (Outcome::User, Some(code)));
         }
     }
@@ -271,7 +294,10 @@ mod tests {
             assert!(reason.contains("a reason") && reason.contains(&code.to_string()), "{reason}");
         }
         assert_eq!(outcome(vec![Event::Gone(Exit::Signal(9))]).unwrap().0, Outcome::Infra);
-        assert_eq!(outcome(vec![Event::Gone(Exit::Unprepared("port range full".into()))]).unwrap().0, Outcome::Infra);
+        assert_eq!(
+            outcome(vec![Event::Gone(Exit::Unprepared("port range full".into()))]).unwrap().0,
+            Outcome::Infra
+        );
     }
 
     #[test]
@@ -283,7 +309,10 @@ mod tests {
     #[test]
     fn limits_are_told_apart() {
         for cause in [Cause::Walltime, Cause::Memory] {
-            assert_eq!(outcome(vec![started(), ended(cause, Some(143)), gone(143)]).unwrap().0, Outcome::Limit);
+            assert_eq!(
+                outcome(vec![started(), ended(cause, Some(143)), gone(143)]).unwrap().0,
+                Outcome::Limit
+            );
         }
     }
 
@@ -313,20 +342,34 @@ mod tests {
 
     #[test]
     fn a_drained_payload_goes_back_without_a_word() {
-        assert_eq!(outcome(vec![started(), Event::Wished(Wish::Drain), ended(Cause::Stopped, Some(143)), gone(143)]), None);
+        assert_eq!(
+            outcome(vec![started(), Event::Wished(Wish::Drain), ended(Cause::Stopped, Some(143)), gone(143)]),
+            None
+        );
         assert_eq!(outcome(vec![Event::Wished(Wish::Drain), gone(143)]), None);
     }
 
     #[test]
     fn a_lost_lease_is_never_reported_and_beats_other_wishes() {
-        assert_eq!(outcome(vec![started(), Event::Wished(Wish::Lost), ended(Cause::Exited, Some(0)), gone(0)]), None);
-        let recorder = run(vec![started(), Event::Wished(Wish::Cancel), Event::Wished(Wish::Lost), Event::Wished(Wish::Drain)]);
+        assert_eq!(
+            outcome(vec![started(), Event::Wished(Wish::Lost), ended(Cause::Exited, Some(0)), gone(0)]),
+            None
+        );
+        let recorder = run(vec![
+            started(),
+            Event::Wished(Wish::Cancel),
+            Event::Wished(Wish::Lost),
+            Event::Wished(Wish::Drain),
+        ]);
         assert_eq!(recorder.stops, [GRACE, LOST_GRACE]);
     }
 
     #[test]
     fn an_end_from_outside_is_not_the_users_fault() {
-        assert_eq!(outcome(vec![started(), ended(Cause::Stopped, Some(143)), gone(143)]).unwrap().0, Outcome::Infra);
+        assert_eq!(
+            outcome(vec![started(), ended(Cause::Stopped, Some(143)), gone(143)]).unwrap().0,
+            Outcome::Infra
+        );
         assert_eq!(outcome(vec![ended(Cause::Setup, None), gone(1)]).unwrap().0, Outcome::Infra);
     }
 }

@@ -84,7 +84,12 @@ pub fn run(args: Args) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // A second subscriber is refused: then somebody else logs for us.
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init().ok();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init()
+        .ok();
     let agent = match prepare(&args) {
         Ok(agent) => Arc::new(agent),
         Err(e) => {
@@ -117,12 +122,27 @@ fn prepare(args: &Args) -> Result<Agent> {
     };
     let policy = ports_policy(&args.policy)?;
     let share = policy.as_ref().and_then(|ports| Some((ports.share_of(&node.host)?, ports)));
-    let ports = share.map(|(range, p)| PortPool::open(&args.port_dir, range, p.per_payload, p.quarantine)).transpose()?;
-    let dial_name = policy.and_then(|p| p.hostname).filter(|name| !name.is_empty()).unwrap_or_else(|| node.host.clone());
+    let ports = share
+        .map(|(range, p)| PortPool::open(&args.port_dir, range, p.per_payload, p.quarantine))
+        .transpose()?;
+    let dial_name =
+        policy.and_then(|p| p.hostname).filter(|name| !name.is_empty()).unwrap_or_else(|| node.host.clone());
     let settings = args.connection.settings()?;
     let client = Client::new(&settings)?;
-    let private = tempfile::Builder::new().prefix("pilotage-agent-").tempdir().context("cannot make a private directory")?;
-    Ok(Agent { client, node, switch, proxy: settings.proxy, ports, dial_name, private, registry: Registry::default() })
+    let private = tempfile::Builder::new()
+        .prefix("pilotage-agent-")
+        .tempdir()
+        .context("cannot make a private directory")?;
+    Ok(Agent {
+        client,
+        node,
+        switch,
+        proxy: settings.proxy,
+        ports,
+        dial_name,
+        private,
+        registry: Registry::default(),
+    })
 }
 
 /// A site without a policy file has no ports to give; a file that was named must be there.

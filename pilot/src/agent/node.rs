@@ -29,7 +29,8 @@ pub struct Account {
 impl Node {
     /// Looks around.
     pub fn inspect() -> Result<Self> {
-        let host = nix::unistd::gethostname().context("cannot read the host's name")?.to_string_lossy().into_owned();
+        let host =
+            nix::unistd::gethostname().context("cannot read the host's name")?.to_string_lossy().into_owned();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let uid = nix::unistd::geteuid();
         let user = nix::unistd::User::from_uid(uid).context("cannot read the user database")?;
@@ -70,11 +71,17 @@ pub fn check_glexec(glexec: &Path) -> Result<String> {
         bail!("--glexec {name}: give an absolute path");
     }
     let answer = Command::new(glexec).arg("-v").env_clear().output();
-    let answer = answer.with_context(|| format!("cannot start {name}; install it, name it with --glexec, or use --no-switch"))?;
+    let answer = answer.with_context(|| {
+        format!("cannot start {name}; install it, name it with --glexec, or use --no-switch")
+    })?;
     let text = String::from_utf8_lossy(&answer.stdout);
     let version = text.lines().next().unwrap_or_default().trim().to_owned();
     if !answer.status.success() || version.is_empty() {
-        bail!("{name} -v fails ({}): {}; reinstall it", answer.status, String::from_utf8_lossy(&answer.stderr).trim());
+        bail!(
+            "{name} -v fails ({}): {}; reinstall it",
+            answer.status,
+            String::from_utf8_lossy(&answer.stderr).trim()
+        );
     }
     Ok(version)
 }

@@ -1,6 +1,7 @@
 //! The life of a pilot: register, claim while there is room, renew, drain, say good-bye.
 
 use super::lease::{GRACE, Wish};
+use super::ports::{PortPool, Reservation};
 use super::{Agent, attempt};
 use crate::api::{Bye, Claim, PilotState, Registered, Registration, Sync, Synced, WishKind};
 use crate::client::{ClientError, pause};
@@ -100,7 +101,13 @@ struct Ending {
 impl Ending {
     /// Batch systems announce the end of a job with one of these.
     fn on_signals(self: &Arc<Self>) -> std::io::Result<()> {
-        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::hangup()];
+        let kinds = [
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+            SignalKind::hangup(),
+        ];
         for kind in kinds {
             let mut stream = signal(kind)?;
             let ending = Arc::clone(self);
@@ -174,9 +181,15 @@ async fn register(agent: &Agent, limits: Limits) -> Result<Registered, End> {
 }
 
 /// Claims while there is room, until something ends the pilot.
-async fn work(agent: &Arc<Agent>, limits: Limits, terms: &Registered, ending: &Ending) -> Result<End, Forgotten> {
+async fn work(
+    agent: &Arc<Agent>,
+    limits: Limits,
+    terms: &Registered,
+    ending: &Ending,
+) -> Result<End, Forgotten> {
     let mut outage = Outage::default();
     let mut idle_since = Instant::now();
+    let mut reserved: Option<Reservation> = None;
     loop {
         if let Some(end) = ending.wanted() {
             return end;
@@ -189,7 +202,11 @@ async fn work(agent: &Arc<Agent>, limits: Limits, terms: &Registered, ending: &E
         if used.leases == 0 && idle >= limits.max_idle {
             return Ok(End::Idle);
         }
-        let Some(claim) = claim(agent, limits) else {
+        if reserved.is_none() && used.leases < limits.slots {
+            reserved = agent.ports.as_ref().and_then(PortPool::reserve);
+        }
+        let Some(claim) = claim(agent, limits, reserved.is_some()) else {
+            reserved = None;
             let no_ports = used.leases < limits.slots;
             tokio::select! {
                 () = agent.registry.ended.notified() => (),
@@ -208,7 +225,7 @@ async fn work(agent: &Arc<Agent>, limits: Limits, terms: &Registered, ending: &E
                 outage = Outage::default();
                 for lease in claimed.leases {
                     let wishes = agent.registry.add(&lease);
-                    tokio::spawn(attempt::run(Arc::clone(agent), lease, wishes));
+                    tokio::spawn(attempt::run(Arc::clone(agent), lease, reserved.take(), wishes));
                 }
             }
             Err(e) if is_forgotten(&e) => return Err(Forgotten),
@@ -224,11 +241,12 @@ async fn work(agent: &Arc<Agent>, limits: Limits, terms: &Registered, ending: &E
     }
 }
 
-/// What to ask for; `None` when there is no room. Payloads that could get no ports are not asked for.
-fn claim(agent: &Agent, limits: Limits) -> Option<Claim> {
+/// What to ask for; `None` when there is no room. With ports, one payload at a time: the one that ports are set aside
+/// for. So an idle pilot keeps one block from its neighbours, not one for each slot.
+fn claim(agent: &Agent, limits: Limits, has_ports: bool) -> Option<Claim> {
     let used = agent.registry.used();
     let slots = limits.slots.saturating_sub(used.leases);
-    let ports = agent.ports.as_ref().map_or(u32::MAX, |pool| u32::try_from(pool.available()).unwrap_or(u32::MAX));
+    let ports = if agent.ports.is_some() { u32::from(has_ports) } else { u32::MAX };
     let cores = agent.node.cores.max(limits.slots).saturating_sub(used.cores);
     let memory = agent.node.memory.map(|memory| memory.saturating_sub(used.memory));
     let max = slots.min(ports).min(cores);
@@ -299,13 +317,15 @@ async fn farewell(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>) {
 
 /// Renews the leases for as long as the pilot lives, and passes the queue's wishes on.
 async fn beat(agent: Arc<Agent>, terms: Registered, ending: Arc<Ending>) {
-    let (lease, interval) = (Duration::from_millis(terms.lease_ms), Duration::from_millis(terms.heartbeat_ms));
+    let (lease, interval) =
+        (Duration::from_millis(terms.lease_ms), Duration::from_millis(terms.heartbeat_ms));
     let (mut renewed, mut failures) = (Instant::now(), 0);
     let mut acked = Vec::new();
     let mut hurry = true;
     loop {
         let sent = Instant::now();
-        let sync = Sync { leases: agent.registry.updates(), state: state(&agent, &ending), acked: acked.clone() };
+        let sync =
+            Sync { leases: agent.registry.updates(), state: state(&agent, &ending), acked: acked.clone() };
         let wait = if hurry { 0 } else { interval.as_secs() };
         let call = agent.client.sync(terms.pilot, &sync, wait);
         let answer = tokio::select! {

@@ -8,7 +8,9 @@
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind, socket,
+};
 use policy::ports::PortRange;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
@@ -34,14 +36,16 @@ pub struct PortPool {
 #[derive(Debug)]
 pub struct PortLease {
     range: PortRange,
-    blocks: Vec<Held>,
+    _blocks: Vec<Held>,
 }
 
 /// No ports to give.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPorts {
     /// All blocks are held or resting; it will pass.
-    #[error("port range full: no {wanted} adjacent ports of {range} are free; enlarge [ports] range or lower per_payload in policy.toml")]
+    #[error(
+        "port range full: no {wanted} adjacent ports of {range} are free; enlarge [ports] range or lower per_payload in policy.toml"
+    )]
     Full {
         /// Ports asked for.
         wanted: u16,
@@ -61,7 +65,12 @@ pub enum NoPorts {
 impl PortPool {
     /// Prepares the directory. `block` is the number of ports a payload gets unless it asks for more.
     pub fn open(dir: &Path, range: PortRange, block: u16, quarantine: Duration) -> Result<Self> {
-        let remedy = || format!("port directory {}: cannot use it; make it with mode 1777 or name another with --port-dir", dir.display());
+        let remedy = || {
+            format!(
+                "port directory {}: cannot use it; make it with mode 1777 or name another with --port-dir",
+                dir.display()
+            )
+        };
         if !dir.exists() {
             DirBuilder::new().recursive(true).mode(0o755).create(dir).with_context(remedy)?;
             std::fs::set_permissions(dir, Permissions::from_mode(0o1777)).with_context(remedy)?;
@@ -70,13 +79,20 @@ impl PortPool {
         Ok(Self { dir: dir.to_owned(), range, block: block.max(1), quarantine })
     }
 
-    /// How many payloads could get a block now.
-    pub fn available(&self) -> usize {
-        self.range.blocks(self.block).filter(|block| self.hold(*block).is_some_and(|held| held.untouched())).count()
+    /// Sets a block aside before a payload is asked for, so that none comes that could get no ports.
+    pub fn reserve(&self) -> Option<Reservation> {
+        self.range.blocks(self.block).find_map(|block| self.hold(block)).map(Reservation)
+    }
+
+    /// Turns a reservation into the payload's lease; only wishes for more than a block look for another place.
+    pub fn confirm(&self, reserved: Option<Reservation>, wanted: u16) -> Result<PortLease, NoPorts> {
+        let fits = |held: &Held| wanted <= self.block && held.is_bindable();
+        let kept = reserved.map(|r| r.0).filter(fits);
+        kept.and_then(|held| self.take(vec![held])).map_or_else(|| self.lease(wanted), Ok)
     }
 
     /// Takes enough adjacent blocks for `wanted` ports; 0 asks for one block.
-    pub fn lease(&self, wanted: u16) -> Result<PortLease, NoPorts> {
+    fn lease(&self, wanted: u16) -> Result<PortLease, NoPorts> {
         let needed = usize::from(wanted.max(1).div_ceil(self.block));
         let range = self.range.to_string();
         if needed > self.range.blocks(self.block).count() {
@@ -102,7 +118,7 @@ impl PortPool {
             // Without its mark a block is safe too: the lock holds, only the rest after a kill would be missing.
             mark(&held.mark, "held").ok();
         }
-        Some(PortLease { range, blocks })
+        Some(PortLease { range, _blocks: blocks })
     }
 
     /// Locks a block that has rested and whose ports can all be bound.
@@ -120,7 +136,7 @@ impl PortPool {
             Some(Mark { age, .. }) if age < self.quarantine => return None,
             Some(_) => (),
         }
-        (block.low()..=block.high()).all(bindable).then_some(held)
+        held.is_bindable().then_some(held)
     }
 }
 
@@ -129,12 +145,11 @@ impl PortLease {
     pub fn range(&self) -> PortRange {
         self.range
     }
-
-    /// How many blocks they take.
-    pub fn blocks(&self) -> usize {
-        self.blocks.len()
-    }
 }
+
+/// A block set aside; dropping it frees it without a rest.
+#[derive(Debug)]
+pub struct Reservation(Held);
 
 /// One locked block.
 #[derive(Debug)]
@@ -146,8 +161,8 @@ struct Held {
 }
 
 impl Held {
-    fn untouched(&self) -> bool {
-        !self.taken
+    fn is_bindable(&self) -> bool {
+        (self.block.low()..=self.block.high()).all(bindable)
     }
 }
 
@@ -167,8 +182,17 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
         Err(e) if e.kind() == ErrorKind::NotFound => (),
         opened => return opened,
     }
-    match OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).custom_flags(flags).open(path) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => OpenOptions::new().read(true).custom_flags(flags).open(path),
+    match OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .custom_flags(flags)
+        .open(path)
+    {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            OpenOptions::new().read(true).custom_flags(flags).open(path)
+        }
         made => made,
     }
 }
@@ -233,14 +257,17 @@ mod tests {
     #[test]
     fn two_agents_never_hold_the_same_ports_and_a_full_range_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, two) = (pool(dir.path(), "23000-23019", Duration::ZERO), pool(dir.path(), "23000-23019", Duration::ZERO));
+        let (one, two) = (
+            pool(dir.path(), "23000-23019", Duration::ZERO),
+            pool(dir.path(), "23000-23019", Duration::ZERO),
+        );
         let a = one.lease(0).unwrap();
         let b = two.lease(0).unwrap();
         assert_eq!((a.range().low(), b.range().low()), (23000, 23010));
-        assert_eq!(one.available(), 0);
+        assert!(one.reserve().is_none());
         assert!(matches!(two.lease(0), Err(NoPorts::Full { .. })));
         drop(a);
-        assert_eq!(two.available(), 1);
+        assert!(two.reserve().is_some());
         assert_eq!(two.lease(0).unwrap().range().low(), 23000);
     }
 
@@ -250,7 +277,7 @@ mod tests {
         let pool = pool(dir.path(), "23100-23139", Duration::ZERO);
         let first = pool.lease(0).unwrap();
         let wide = pool.lease(25).unwrap();
-        assert_eq!((wide.range().to_string().as_str(), wide.blocks()), ("23110-23139", 3));
+        assert_eq!(wide.range().to_string(), "23110-23139");
         drop(first);
         assert!(matches!(pool.lease(11), Err(NoPorts::Full { .. })));
         assert!(matches!(pool.lease(41), Err(NoPorts::TooMany { .. })));
@@ -261,10 +288,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pool = pool(dir.path(), "23200-23209", Duration::from_millis(300));
         drop(pool.lease(0).unwrap());
-        assert_eq!(pool.available(), 0);
+        assert!(pool.reserve().is_none());
         std::thread::sleep(Duration::from_millis(350));
-        assert_eq!((pool.available(), pool.available()), (1, 1));
+        assert!(pool.reserve().is_some() && pool.reserve().is_some());
         assert!(pool.lease(0).is_ok());
+    }
+
+    #[test]
+    fn a_reservation_becomes_the_lease_or_makes_room_for_a_wider_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path(), "23700-23729", Duration::ZERO);
+        let reserved = pool.reserve();
+        let other = pool.reserve().unwrap();
+        assert_eq!(pool.confirm(reserved, 0).unwrap().range().low(), 23700);
+        drop(pool.confirm(Some(other), 25).unwrap());
+        let (reserved, _other) = (pool.reserve(), pool.reserve());
+        assert!(matches!(pool.confirm(reserved, 30), Err(NoPorts::Full { .. })));
+    }
+
+    #[test]
+    fn a_reserved_block_that_somebody_uses_meanwhile_is_exchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path(), "23800-23819", Duration::ZERO);
+        let reserved = pool.reserve();
+        let _taken = TcpListener::bind(("127.0.0.1", 23805)).unwrap();
+        assert_eq!(pool.confirm(reserved, 0).unwrap().range().low(), 23810);
     }
 
     #[test]

@@ -180,7 +180,12 @@ async fn listen(mut from: OwnedReadHalf, to: mpsc::Sender<Frame>) {
 }
 
 /// Sends the start and the input files, then every stop. Returning hangs up, which ends the payload.
-async fn talk(mut to: OwnedWriteHalf, start: Start, inputs: Vec<Input>, mut stops: mpsc::UnboundedReceiver<Duration>) -> Result<()> {
+async fn talk(
+    mut to: OwnedWriteHalf,
+    start: Start,
+    inputs: Vec<Input>,
+    mut stops: mpsc::UnboundedReceiver<Duration>,
+) -> Result<()> {
     tokio::select! {
         sent = send_all(&mut to, start, inputs) => sent?,
         // Nothing has been started yet, so hanging up is the quickest stop.

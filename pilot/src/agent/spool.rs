@@ -78,14 +78,18 @@ impl Spool {
     pub async fn ship(mut self, client: Client, attempt: Uuid, lease: Uuid, stream: &'static str) {
         let (mut sent, mut failures) = (0, 0);
         loop {
-            let Ok(progress) = self.progress.wait_for(|p| p.written > sent || p.end).await.map(|p| *p) else { return };
+            let Ok(progress) = self.progress.wait_for(|p| p.written > sent || p.end).await.map(|p| *p) else {
+                return;
+            };
             if progress.written <= sent {
                 return;
             }
             let until = progress.written.min(sent + CHUNK);
             let bytes = match self.read(sent, until) {
                 Ok(bytes) => Bytes::from(bytes),
-                Err(e) => return tracing::error!(%attempt, stream, error = %e, "cannot read back a payload's output"),
+                Err(e) => {
+                    return tracing::error!(%attempt, stream, error = %e, "cannot read back a payload's output");
+                }
             };
             match client.put_log(attempt, stream, lease, sent, bytes).await {
                 Ok(()) => (sent, failures) = (until, 0),
@@ -95,7 +99,9 @@ impl Spool {
                         failures += 1;
                         sleep(pause(failures, fastrand::f64())).await;
                     }
-                    _ => return tracing::warn!(%attempt, stream, error = %e, "the queue takes no more of this log"),
+                    _ => {
+                        return tracing::warn!(%attempt, stream, error = %e, "the queue takes no more of this log");
+                    }
                 },
             }
             if !progress.end {
@@ -113,7 +119,11 @@ fn next_offset(error: &ClientError) -> Option<u64> {
     }
 }
 
-async fn copy(mut pipe: impl AsyncRead + Unpin, file: &File, progress: &watch::Sender<Progress>) -> io::Result<()> {
+async fn copy(
+    mut pipe: impl AsyncRead + Unpin,
+    file: &File,
+    progress: &watch::Sender<Progress>,
+) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let mut written = 0;
     loop {
@@ -152,7 +162,13 @@ mod tests {
     fn only_a_wrong_offset_moves_the_place() {
         let problem = |code: &str| {
             let offset = Some(7);
-            ClientError::from(Problem { status: 409, code: code.into(), title: "t".into(), retryable: false, offset })
+            ClientError::from(Problem {
+                status: 409,
+                code: code.into(),
+                title: "t".into(),
+                retryable: false,
+                offset,
+            })
         };
         assert_eq!(next_offset(&problem("wrong_offset")), Some(7));
         assert_eq!(next_offset(&problem("lease_superseded")), None);

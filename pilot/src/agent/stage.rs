@@ -1,7 +1,7 @@
 //! What a payload needs before it can start: its own proxy, its ports, its input files.
 
 use super::launch::write_secret;
-use super::ports::PortLease;
+use super::ports::{PortLease, Reservation};
 use super::{Agent, PATIENCE};
 use crate::api::{CertificateRequest, InputFile, Lease};
 use anyhow::{Context, Result, bail};
@@ -33,12 +33,18 @@ impl Staged {
 }
 
 /// Collects it. The error is the reason for giving the lease back.
-pub async fn stage(agent: &Agent, lease: &Lease) -> Result<Staged> {
+pub async fn stage(agent: &Agent, lease: &Lease, reserved: Option<Reservation>) -> Result<Staged> {
     let name = format!("{}-", lease.attempt);
-    let dir = tempfile::Builder::new().prefix(&name).tempdir_in(agent.private.path()).context("cannot make a directory")?;
-    let ports = agent.ports.as_ref().map(|pool| pool.lease(lease.spec.ports)).transpose()?;
+    let dir = tempfile::Builder::new()
+        .prefix(&name)
+        .tempdir_in(agent.private.path())
+        .context("cannot make a directory")?;
+    let ports = agent.ports.as_ref().map(|pool| pool.confirm(reserved, lease.spec.ports)).transpose()?;
     if ports.is_none() && lease.spec.ports > 0 {
-        bail!("the payload wants {} ports, but this node has none: [ports] range in policy.toml", lease.spec.ports);
+        bail!(
+            "the payload wants {} ports, but this node has none: [ports] range in policy.toml",
+            lease.spec.ports
+        );
     }
     let staged = Staged { dir, ports };
     let proxy = delegate(agent, lease).await.context("cannot get a proxy for the payload")?;
@@ -54,7 +60,8 @@ pub async fn stage(agent: &Agent, lease: &Lease) -> Result<Staged> {
 async fn delegate(agent: &Agent, lease: &Lease) -> Result<String> {
     let (key, csr) = tokio::task::spawn_blocking(delegation::new_request).await??;
     let request = CertificateRequest { lease: lease.lease, csr };
-    let signed = agent.client.patiently(PATIENCE, || agent.client.attempt_delegation(lease.attempt, &request)).await?;
+    let signed =
+        agent.client.patiently(PATIENCE, || agent.client.attempt_delegation(lease.attempt, &request)).await?;
     Ok(delegation::join(&signed.chain, &key)?)
 }
 
@@ -78,4 +85,3 @@ async fn fetch(agent: &Agent, input: &InputFile, to: &Path) -> Result<()> {
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
-

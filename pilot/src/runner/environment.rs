@@ -30,11 +30,15 @@ pub fn build(
     site: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([("TMPDIR".to_owned(), workdir.to_owned())]);
-    env.insert("PATH".to_owned(), own("PATH").filter(|p| !p.is_empty()).unwrap_or_else(|| DEFAULT_PATH.to_owned()));
+    env.insert(
+        "PATH".to_owned(),
+        own("PATH").filter(|p| !p.is_empty()).unwrap_or_else(|| DEFAULT_PATH.to_owned()),
+    );
     for name in ["HOME", "USER", "LOGNAME"] {
         env.extend(own(name).map(|value| (name.to_owned(), value)));
     }
-    let usable = |(name, value): &(&String, &String)| possible(name) && !reserved(name) && !value.contains('\0');
+    let usable =
+        |(name, value): &(&String, &String)| possible(name) && !reserved(name) && !value.contains('\0');
     env.extend(user.iter().filter(usable).map(|(n, v)| (n.clone(), v.clone())));
     env.extend(site.iter().map(|(n, v)| (n.clone(), v.clone())));
     for name in ["PILOT_SESSION", "X509_USER_PROXY"] {
@@ -52,8 +56,14 @@ mod tests {
     }
 
     fn own(name: &str) -> Option<String> {
-        map(&[("HOME", "/home/u"), ("PATH", "/bin"), ("X509_USER_PROXY", "/tmp/p"), ("PILOT_SESSION", "s"), ("SECRET", "x")])
-            .remove(name)
+        map(&[
+            ("HOME", "/home/u"),
+            ("PATH", "/bin"),
+            ("X509_USER_PROXY", "/tmp/p"),
+            ("PILOT_SESSION", "s"),
+            ("SECRET", "x"),
+        ])
+        .remove(name)
     }
 
     #[test]

@@ -107,7 +107,11 @@ async fn serve() -> Result<u8> {
         bail!("the agent does not begin with Start");
     };
     if start.version != protocol::VERSION {
-        bail!("the agent speaks version {}, this runner {}: install both from one build", start.version, protocol::VERSION);
+        bail!(
+            "the agent speaks version {}, this runner {}: install both from one build",
+            start.version,
+            protocol::VERSION
+        );
     }
     let proxy = ProxyCopy::of(&start);
     let ended = carry_out(&start, &mut signals, &mut agent).await?;
@@ -191,7 +195,8 @@ async fn execute(start: &Start, workdir: &Workdir, signals: &mut Signals, agent:
 
 fn started(pid: i32, workdir: &Path, env: &BTreeMap<String, String>) -> Started {
     let uid = nix::unistd::geteuid();
-    let account = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let account =
+        nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
     Started {
         account,
         uid: uid.as_raw(),
@@ -220,7 +225,9 @@ struct ToChannel(mpsc::Sender<Vec<u8>>);
 
 impl Write for ToChannel {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.blocking_send(bytes.to_vec()).map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+        self.0
+            .blocking_send(bytes.to_vec())
+            .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
 

@@ -11,8 +11,11 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-const RULES: MatchOptions =
-    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+const RULES: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
 
 /// The user's patterns.
 pub struct Patterns(Vec<Pattern>);
@@ -49,11 +52,15 @@ pub fn pack(workdir: &Path, patterns: &Patterns, to: impl Write) -> Result<usize
     let mut packed = 0;
     for name in &names {
         if let Some(mut file) = open_inside(&root, name) {
-            tar.append_file(name, &mut file).with_context(|| format!("cannot pack output file {}", name.display()))?;
+            tar.append_file(name, &mut file)
+                .with_context(|| format!("cannot pack output file {}", name.display()))?;
             packed += 1;
         }
     }
-    tar.into_inner().context("cannot send the output files")?.flush().context("cannot send the output files")?;
+    tar.into_inner()
+        .context("cannot send the output files")?
+        .flush()
+        .context("cannot send the output files")?;
     Ok(packed)
 }
 
@@ -72,7 +79,8 @@ fn walk(root: &Path, below: &Path, names: &mut Vec<PathBuf>) {
 /// Opens a regular file that lies below `root` once all links are followed.
 fn open_inside(root: &Path, name: &Path) -> Option<File> {
     let real = root.join(name).canonicalize().ok().filter(|real| real.starts_with(root))?;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(real).ok()?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(real).ok()?;
     file.metadata().ok()?.is_file().then_some(file)
 }
 

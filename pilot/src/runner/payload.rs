@@ -99,7 +99,12 @@ impl Running {
     }
 
     /// Returns once the payload and all its descendants are gone.
-    pub async fn watch(mut self, start: &Start, signals: &mut Signals, agent: &mut mpsc::Receiver<Frame>) -> Ended {
+    pub async fn watch(
+        mut self,
+        start: &Start,
+        signals: &mut Signals,
+        agent: &mut mpsc::Receiver<Frame>,
+    ) -> Ended {
         let grace = Duration::from_millis(start.grace_ms);
         let deadline = start.walltime_ms.map(|ms| self.since + Duration::from_millis(ms));
         let mut look_at_memory = tokio::time::interval(MEMORY_INTERVAL);
@@ -174,7 +179,9 @@ impl Running {
 
     fn report(&self, start: &Start, wall: Duration, left: usize) -> Ended {
         let mut reason = match self.cause {
-            Cause::Walltime => Some(format!("walltime of {} s is over", start.walltime_ms.unwrap_or(0) / 1000)),
+            Cause::Walltime => {
+                Some(format!("walltime of {} s is over", start.walltime_ms.unwrap_or(0) / 1000))
+            }
             Cause::Memory => Some(format!("used more than {} bytes of memory", start.memory.unwrap_or(0))),
             _ => self.code.filter(|c| *c > 128).and_then(signal_name),
         };

@@ -145,7 +145,10 @@ impl Frame {
 }
 
 fn invalid(reason: impl ToString) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("pilot and its runner do not understand each other: {}", reason.to_string()))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("pilot and its runner do not understand each other: {}", reason.to_string()),
+    )
 }
 
 /// Sends a message.

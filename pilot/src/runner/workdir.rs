@@ -89,7 +89,9 @@ impl InputFile {
     /// Sets the permission bits; the owner can always read.
     pub fn finish(self) -> Result<()> {
         let mode = Permissions::from_mode(self.mode | 0o400);
-        self.file.set_permissions(mode).with_context(|| format!("input file {:?}: cannot set its mode", self.name))
+        self.file
+            .set_permissions(mode)
+            .with_context(|| format!("input file {:?}: cannot set its mode", self.name))
     }
 }
 

@@ -79,7 +79,10 @@ fn describe(payload: &Payload, events: &[Event]) -> String {
         writeln!(text, "{name:<10}{}", clean(&value)).ok();
     };
     line("id", payload.id.to_string());
-    line("state", format!("{}{}", payload.state, reason(payload).map(|r| format!(": {r}")).unwrap_or_default()));
+    line(
+        "state",
+        format!("{}{}", payload.state, reason(payload).map(|r| format!(": {r}")).unwrap_or_default()),
+    );
     line("owner", payload.owner.clone());
     line("submitted", time(payload.submitted));
     line("command", command(payload));
@@ -106,7 +109,10 @@ fn wants(payload: &Payload) -> String {
 
 fn attempt_lines(attempt: &Attempt, line: &mut impl FnMut(&str, String)) {
     let outcome = attempt.outcome.map_or("running", |o| o.as_str());
-    line("attempt", format!("{} {} on pilot {}, leased {}", attempt.number, outcome, attempt.pilot, time(attempt.leased)));
+    line(
+        "attempt",
+        format!("{} {} on pilot {}, leased {}", attempt.number, outcome, attempt.pilot, time(attempt.leased)),
+    );
     let Some(report) = &attempt.report else { return };
     let mut facts = vec![format!("host {}", report.host)];
     facts.extend(report.exit_code.map(|c| format!("exit code {c}")));
@@ -196,13 +202,22 @@ pub(super) mod tests {
     pub fn payload(state: PayloadState, exit_code: Option<i32>) -> Payload {
         let report = Report { exit_code, host: "wn1".into(), wall_ms: Some(1500), ..Report::default() };
         let outcome = Some(Outcome::User);
-        let attempt = Attempt { id: Uuid::nil(), number: 1, pilot: Uuid::nil(), leased: 5, outcome, ended: Some(6), report: Some(report) };
+        let attempt = Attempt {
+            id: Uuid::nil(),
+            number: 1,
+            pilot: Uuid::nil(),
+            leased: 5,
+            outcome,
+            ended: Some(6),
+            report: Some(report),
+        };
         Payload {
             id: Uuid::nil(),
             owner: "/CN=u".into(),
             state,
             reason: None,
-            spec: serde_json::from_str(r#"{"command":["/bin/sh","-c","echo \u001b[31m"],"walltime":90}"#).unwrap(),
+            spec: serde_json::from_str(r#"{"command":["/bin/sh","-c","echo \u001b[31m"],"walltime":90}"#)
+                .unwrap(),
             array_index: Some(3),
             submitted: 4,
             attempts: vec![attempt],
@@ -211,9 +226,17 @@ pub(super) mod tests {
 
     #[test]
     fn a_description_has_the_facts_and_no_escapes() {
-        let event = Event { seq: 1, at: 4, actor: "/CN=u".into(), state: PayloadState::Received, cause: "submitted\n".into() };
+        let event = Event {
+            seq: 1,
+            at: 4,
+            actor: "/CN=u".into(),
+            state: PayloadState::Received,
+            cause: "submitted\n".into(),
+        };
         let text = describe(&payload(PayloadState::Failed, Some(7)), &[event]);
-        for fact in ["exit code 7", "host wn1", "wall 1.500 s", "1m30s walltime", "[3] /bin/sh", "received by /CN=u"] {
+        for fact in
+            ["exit code 7", "host wn1", "wall 1.500 s", "1m30s walltime", "[3] /bin/sh", "received by /CN=u"]
+        {
             assert!(text.contains(fact), "{fact} is missing in {text}");
         }
         assert!(!text.contains('\x1b'));

@@ -35,9 +35,19 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<u8> {
     let client = args.common.client()?;
     let wanted = |name: &str| args.stream.as_deref().is_none_or(|only| only == name);
-    let read = |name: &'static str| Reader { client: &client, id: args.id, stream: name, attempt: args.attempt, offset: 0 };
-    let stdout = async { if wanted("stdout") { read("stdout").copy(args.follow, args.attempt).await } else { Ok(()) } };
-    let stderr = async { if wanted("stderr") { read("stderr").copy(args.follow, args.attempt).await } else { Ok(()) } };
+    let read = |name: &'static str| Reader {
+        client: &client,
+        id: args.id,
+        stream: name,
+        attempt: args.attempt,
+        offset: 0,
+    };
+    let stdout = async {
+        if wanted("stdout") { read("stdout").copy(args.follow, args.attempt).await } else { Ok(()) }
+    };
+    let stderr = async {
+        if wanted("stderr") { read("stderr").copy(args.follow, args.attempt).await } else { Ok(()) }
+    };
     tokio::try_join!(stdout, stderr)?;
     Ok(0)
 }

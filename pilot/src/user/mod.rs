@@ -143,6 +143,7 @@ fn print(text: &str) -> Result<u8> {
 }
 
 fn print_json(value: &impl Serialize) -> Result<u8> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::no(format!("cannot write JSON: {e}")))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| Failure::no(format!("cannot write JSON: {e}")))?;
     print(&format!("{text}\n"))
 }

@@ -26,10 +26,14 @@ pub async fn run(args: Args) -> Result<u8> {
     let client = args.common.client()?;
     let to = args.to.unwrap_or_else(|| PathBuf::from(args.id.to_string()));
     let mut answer = client.patiently(RETRY, || client.output(args.id)).await?;
-    let spool = tempfile::tempfile().map_err(|e| Failure::no(format!("cannot make a temporary file: {e}")))?;
+    let spool =
+        tempfile::tempfile().map_err(|e| Failure::no(format!("cannot make a temporary file: {e}")))?;
     let mut writer = tokio::fs::File::from_std(spool);
     loop {
-        let chunk = answer.chunk().await.map_err(|e| Failure::unreachable(format!("the output was cut short: {e}; try again")))?;
+        let chunk = answer
+            .chunk()
+            .await
+            .map_err(|e| Failure::unreachable(format!("the output was cut short: {e}; try again")))?;
         let Some(chunk) = chunk else { break };
         writer.write_all(&chunk).await.map_err(|e| Failure::no(format!("cannot keep the output: {e}")))?;
     }
@@ -56,10 +60,13 @@ fn unpack(archive: impl Read, to: &Path) -> Result<Vec<PathBuf>> {
         let name = entry.path().map_err(damaged)?.into_owned();
         let safe = name.to_str().and_then(|n| crate::runner::workdir::safe_name(n).ok());
         let Some(safe) = safe.filter(|_| entry.header().entry_type().is_file()) else {
-            return Err(Failure::no(format!("the output archive holds {name:?}, which is no plain file below the directory; nothing more is unpacked")));
+            return Err(Failure::no(format!(
+                "the output archive holds {name:?}, which is no plain file below the directory; nothing more is unpacked"
+            )));
         };
         let mode = entry.header().mode().map_err(damaged)? & 0o777;
-        write(&mut entry, &to.join(&safe), mode).map_err(|e| Failure::no(format!("cannot write {}: {e}", to.join(&safe).display())))?;
+        write(&mut entry, &to.join(&safe), mode)
+            .map_err(|e| Failure::no(format!("cannot write {}: {e}", to.join(&safe).display())))?;
         names.push(safe);
     }
     Ok(names)
@@ -70,7 +77,8 @@ fn write(from: &mut impl Read, path: &Path, mode: u32) -> std::io::Result<()> {
         DirBuilder::new().recursive(true).create(parent)?;
     }
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let mut file =
+        options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
     std::io::copy(from, &mut file)?;
     file.set_permissions(Permissions::from_mode(mode & 0o777 | 0o600))
 }
@@ -99,7 +107,10 @@ mod tests {
     fn plain_files_arrive_without_special_bits() {
         let dir = tempfile::tempdir().unwrap();
         let to = dir.path().join("out");
-        assert_eq!(unpack(archive("a/b", tar::EntryType::Regular).as_slice(), &to).unwrap(), [PathBuf::from("a/b")]);
+        assert_eq!(
+            unpack(archive("a/b", tar::EntryType::Regular).as_slice(), &to).unwrap(),
+            [PathBuf::from("a/b")]
+        );
         assert_eq!(std::fs::read(to.join("a/b")).unwrap(), b"hi");
         assert_eq!(std::fs::metadata(to.join("a/b")).unwrap().permissions().mode() & 0o7777, 0o755);
     }

@@ -95,10 +95,15 @@ pub async fn run(args: Args) -> Result<u8> {
 
 /// Gives the queue a proxy of its own; the user's key stays here.
 pub async fn delegate(client: &Client, proxy: &Path) -> Result<Uuid> {
-    let credential = std::fs::read(proxy).map_err(|e| Failure::usage(format!("cannot read the proxy {}: {e}", proxy.display())))?;
+    let credential = std::fs::read(proxy)
+        .map_err(|e| Failure::usage(format!("cannot read the proxy {}: {e}", proxy.display())))?;
     let delegation = client.patiently(RETRY, || client.new_delegation()).await?;
-    let chain = credential::delegation::sign(&delegation.csr, &credential, LIFETIME, false)
-        .map_err(|e| Failure::usage(format!("cannot delegate with {}: {e}; run grid-proxy-init or voms-proxy-init", proxy.display())))?;
+    let chain = credential::delegation::sign(&delegation.csr, &credential, LIFETIME, false).map_err(|e| {
+        Failure::usage(format!(
+            "cannot delegate with {}: {e}; run grid-proxy-init or voms-proxy-init",
+            proxy.display()
+        ))
+    })?;
     let chain = SignedChain { chain };
     client.patiently(RETRY, || client.sign_delegation(delegation.id, &chain)).await?;
     Ok(delegation.id)
@@ -119,7 +124,10 @@ impl Local {
         if !meta.is_file() {
             return Err(fail("is no plain file; pack a directory with tar first".to_owned()));
         }
-        let name = from.file_name().and_then(|n| n.to_str()).ok_or_else(|| fail("its name is not UTF-8".to_owned()))?;
+        let name = from
+            .file_name()
+            .and_then(|n| n.to_str())
+            .ok_or_else(|| fail("its name is not UTF-8".to_owned()))?;
         let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 256 << 10]);
         loop {
             let length = file.read(&mut buffer).map_err(|e| fail(e.to_string()))?;
@@ -140,7 +148,9 @@ async fn upload(client: &Client, file: &Local) -> Result<()> {
     let put = || async {
         bar.set_position(0);
         let content = tokio::fs::File::open(&file.from).await;
-        let content = content.map_err(|e| crate::client::ClientError::Credential(format!("input file {}: {e}", file.from.display())))?;
+        let content = content.map_err(|e| {
+            crate::client::ClientError::Credential(format!("input file {}: {e}", file.from.display()))
+        })?;
         let counted = bar.clone();
         let stream = tokio_util::io::ReaderStream::with_capacity(content, 128 << 10);
         let stream = stream.inspect_ok(move |chunk| counted.inc(chunk.len() as u64));
@@ -181,7 +191,9 @@ fn pattern(text: &str) -> std::result::Result<String, String> {
 
 fn array(text: &str) -> std::result::Result<(u64, u64), String> {
     let bounds = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    bounds.filter(|(a, b)| a <= b).ok_or_else(|| "write the first and the last index, such as 1-100".to_owned())
+    bounds
+        .filter(|(a, b)| a <= b)
+        .ok_or_else(|| "write the first and the last index, such as 1-100".to_owned())
 }
 
 fn size(text: &str) -> std::result::Result<u64, String> {

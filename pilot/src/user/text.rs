@@ -84,7 +84,10 @@ mod tests {
     #[test]
     fn tables_fit_the_width_and_align() {
         let rows = vec![vec!["a".into(), "long command line".into()], vec!["bbb".into(), "x".into()]];
-        assert_eq!(table(&["ID", "COMMAND"], &rows, usize::MAX), "ID   COMMAND\na    long command line\nbbb  x\n");
+        assert_eq!(
+            table(&["ID", "COMMAND"], &rows, usize::MAX),
+            "ID   COMMAND\na    long command line\nbbb  x\n"
+        );
         let narrow = table(&["ID", "COMMAND"], &rows, 10);
         assert!(narrow.lines().all(|line| measure_text_width(line) <= 10), "{narrow}");
         assert!(narrow.contains("a    long…"), "{narrow}");

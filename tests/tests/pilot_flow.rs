@@ -1,0 +1,484 @@
+//! Payloads from submission to output through the real `pilot` program: queue, agent and users' commands over TLS on
+//! the loopback. The agent runs with `--no-switch`, so no root is needed; the switch has its own tests.
+
+use harness::pki::{Pki, User};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A child that does not outlive its test.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+impl Guard {
+    fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        nix_kill(pid, signal);
+    }
+
+    fn code_within(&mut self, limit: Duration) -> Option<i32> {
+        let give_up = Instant::now() + limit;
+        while Instant::now() < give_up {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        None
+    }
+}
+
+fn nix_kill(pid: i32, signal: i32) {
+    let done = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap();
+    assert!(done.success(), "kill -{signal} {pid}");
+}
+
+/// A grid with a queue.
+struct Site {
+    queue: Option<Guard>,
+    address: String,
+    url: String,
+    alice: PathBuf,
+    pilot: PathBuf,
+    pilot_dn: String,
+    host: (PathBuf, PathBuf),
+    pki: Pki,
+    lease: String,
+    dir: tempfile::TempDir,
+}
+
+fn program() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let beside = exe.ancestors().nth(2).expect("tests run from target/PROFILE/deps").to_path_buf();
+    let path = std::env::var_os("PILOTAGE_BIN_DIR").map_or(beside, PathBuf::from).join("pilot");
+    assert!(path.exists(), "{} is missing; run `cargo build -p pilot`", path.display());
+    path
+}
+
+impl Site {
+    fn new(lease: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::new(&dir.path().join("grid")).unwrap();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
+        let alice = proxy(&pki, &pki.user("alice", "Alice").unwrap(), dir.path());
+        let robot = pki.robot("pilot", "Pilot").unwrap();
+        let pilot = proxy(&pki, &robot, dir.path());
+        let credential = (pki.host_cert.clone(), pki.host_key.clone());
+        let mut site = Self {
+            queue: None,
+            address: "127.0.0.1:0".to_owned(),
+            url: String::new(),
+            alice,
+            pilot,
+            pilot_dn: robot.dn,
+            host: credential,
+            pki,
+            lease: lease.to_owned(),
+            dir,
+        };
+        site.start_queue();
+        let port = site.address.rsplit(':').next().unwrap().to_owned();
+        site.url = format!("https://{host}:{port}");
+        site
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(program());
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("X509_CERT_DIR", &self.pki.ca_dir);
+        command.env("X509_VOMS_DIR", &self.pki.voms_dir).env("TMPDIR", self.dir.path());
+        command
+    }
+
+    fn start_queue(&mut self) {
+        let mut command = self.command();
+        let store = format!("sqlite:{}", self.dir.path().join("queue.db").display());
+        command.args([
+            "queue",
+            "--listen",
+            &self.address,
+            "--store",
+            &store,
+            "--lease",
+            &self.lease,
+            "--grace",
+            "1s",
+        ]);
+        command
+            .arg("--cert")
+            .arg(&self.host.0)
+            .arg("--key")
+            .arg(&self.host.1)
+            .args(["--pilot-dn", &self.pilot_dn]);
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("queue.log"))
+            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        self.queue = Some(Guard(child));
+        self.address = line.trim().rsplit("https://").next().unwrap().to_owned();
+        assert!(self.address.contains(':'), "{line} {}", self.log("queue.log"));
+    }
+
+    fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
+    }
+
+    /// Starts a pilot; its log goes to a file of that name.
+    fn agent(&self, name: &str, args: &[&str]) -> Guard {
+        self.agent_of(&self.url, name, args)
+    }
+
+    fn agent_of(&self, queue: &str, name: &str, args: &[&str]) -> Guard {
+        let log = std::fs::File::create(self.dir.path().join(name)).unwrap();
+        let mut command = self.command();
+        command.env("X509_USER_PROXY", &self.pilot).args(["run", "--queue", queue, "--no-switch"]).args(args);
+        Guard(command.stderr(log).stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    /// A command of Alice.
+    fn alice(&self, args: &[&str]) -> Output {
+        let mut command = self.command();
+        command
+            .env("X509_USER_PROXY", &self.alice)
+            .env("PILOT_QUEUE", &self.url)
+            .current_dir(self.dir.path());
+        command.args(args).output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let out = self.alice(args);
+        let errors = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{args:?}: {errors}\n{}\n{}", self.log("agent"), self.log("queue.log"));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    fn submit(&self, args: &[&str]) -> String {
+        self.ok(&[&["submit"], args].concat()).trim().to_owned()
+    }
+
+    fn shell(&self, script: &str) -> String {
+        self.submit(&["--", "/bin/sh", "-c", script])
+    }
+
+    fn wait(&self, id: &str) -> Option<i32> {
+        let out = self.alice(&["wait", id]);
+        out.status.code()
+    }
+
+    fn show(&self, id: &str) -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(&self.ok(&["show", "--json", id])).unwrap()["payload"]
+            .clone()
+    }
+
+    fn await_state(&self, id: &str, state: &str) {
+        let give_up = Instant::now() + LIMIT;
+        while self.show(id)["state"] != state {
+            assert!(
+                Instant::now() < give_up,
+                "{id} is {} and not {state}\n{}",
+                self.show(id),
+                self.log("agent")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn await_file(&self, name: &str) -> String {
+        let give_up = Instant::now() + LIMIT;
+        loop {
+            let text = self.log(name);
+            if text.ends_with('\n') {
+                return text;
+            }
+            assert!(Instant::now() < give_up, "{name} does not come\n{}", self.log("agent"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// What payloads leave below TMPDIR: working directories.
+    fn leftovers(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path()).unwrap().flatten();
+        let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+        names.filter(|n| n.starts_with("pilotage-")).collect()
+    }
+}
+
+fn proxy(pki: &Pki, user: &User, dir: &Path) -> PathBuf {
+    pki.grid_proxy(user, &dir.join(format!("{}.pem", user.name)), &["-rfc"]).unwrap()
+}
+
+fn is_alive(pid: &str) -> bool {
+    Path::new("/proc").join(pid.trim()).exists()
+}
+
+#[test]
+fn a_payload_goes_from_submission_to_output() {
+    let site = Site::new("30s");
+    std::fs::write(site.dir.path().join("in.txt"), "from home\n").unwrap();
+    let _agent = site.agent("agent", &[]);
+    let script = "cat in.txt; echo to-stderr >&2; echo $COLOUR > out.txt; mkdir r; pwd > r/where; echo no > left; stat -c %a $X509_USER_PROXY > r/mode; env > r/env";
+    let input = site.path("in.txt");
+    let args = ["--input", &input, "--output", "out.txt", "--output", "r/*", "--env", "COLOUR=blue"];
+    let id = site.submit(&[&args[..], &["--", "/bin/sh", "-c", script]].concat());
+    assert_eq!(site.wait(&id), Some(0), "{}\n{}", site.show(&id), site.log("agent"));
+    let logs = site.alice(&["logs", "-f", &id]);
+    assert_eq!(String::from_utf8_lossy(&logs.stdout), "from home\n");
+    assert_eq!(String::from_utf8_lossy(&logs.stderr), "to-stderr\n");
+    let listed = site.ok(&["output", &id, "--to", "home"]);
+    assert_eq!(listed, "home/out.txt\nhome/r/env\nhome/r/mode\nhome/r/where\n");
+    let home = site.dir.path().join("home");
+    let read = |name: &str| std::fs::read_to_string(home.join(name)).unwrap();
+    assert_eq!((read("out.txt").as_str(), read("r/mode").as_str()), ("blue\n", "600\n"));
+    let env = read("r/env");
+    assert!(env.contains(&format!("PILOT_PAYLOAD_ID={id}\n")), "{env}");
+    assert!(!env.contains("GLOBUS_TCP_PORT_RANGE") && !env.contains("PILOT_QUEUE"), "{env}");
+    assert!(!Path::new(read("r/where").trim()).exists(), "the working directory is still there");
+    let attempt = site.show(&id)["attempts"][0].clone();
+    assert_eq!((attempt["outcome"].as_str(), attempt["report"]["exit_code"].as_i64()), (Some("ok"), Some(0)));
+    let attempt = attempt["id"].as_str().unwrap();
+    assert!(!Path::new(&format!("/tmp/pilotage-proxy-{attempt}.pem")).exists(), "the proxy is still there");
+}
+
+#[test]
+fn exit_codes_reach_the_user() {
+    let site = Site::new("30s");
+    let _agent = site.agent("agent", &["--slots", "4"]);
+    let cases =
+        [("exit 7", 7, "user"), ("kill -9 $$", 137, "user"), ("exit 203", 203, "user"), ("exit 0", 0, "ok")];
+    let ids = cases.map(|(script, ..)| site.shell(script));
+    for ((script, code, outcome), id) in cases.iter().zip(&ids) {
+        assert_eq!(site.wait(id), Some(*code), "{script}");
+        assert_eq!(site.show(id)["attempts"][0]["outcome"], *outcome, "{script}");
+        assert_eq!(site.show(id)["attempts"].as_array().unwrap().len(), 1, "{script}");
+    }
+    assert_eq!(site.alice(&["wait", &ids[3], &ids[0], &ids[1]]).status.code(), Some(7));
+    let missing = site.submit(&["--", "no-such-program"]);
+    assert_eq!(site.wait(&missing), Some(127));
+    let refused = site.submit(&["--", "/etc/passwd"]);
+    assert_eq!(site.wait(&refused), Some(126));
+    assert_eq!(site.alice(&["submit", "--wait", "--", "/bin/sh", "-c", "exit 9"]).status.code(), Some(9));
+}
+
+#[test]
+fn a_cancelled_payload_leaves_nothing_running() {
+    let site = Site::new("30s");
+    let _agent = site.agent("agent", &[]);
+    let pids = site.path("pids");
+    // The second process leaves the group and the session; both must go.
+    let id =
+        site.shell(&format!("setsid sleep 1000 & echo $$ $! > {pids}.new; mv {pids}.new {pids}; sleep 1000"));
+    let pids = site.await_file("pids");
+    site.ok(&["cancel", &id]);
+    assert_eq!(site.wait(&id), Some(143), "{}", site.log("agent"));
+    assert_eq!(site.show(&id)["attempts"][0]["outcome"], "killed");
+    for pid in pids.split_whitespace() {
+        assert!(!is_alive(pid), "{pid} is alive");
+    }
+    let next = site.shell("echo next");
+    assert_eq!(site.wait(&next), Some(0), "the pilot works on");
+}
+
+#[test]
+fn a_payload_that_ignores_sigterm_is_killed_after_the_grace() {
+    let site = Site::new("30s");
+    let _agent = site.agent("agent", &[]);
+    let pid = site.path("pid");
+    let id = site.shell(&format!("trap '' TERM; echo $$ > {pid}; while :; do sleep 1; done"));
+    let pid = site.await_file("pid");
+    site.ok(&["cancel", &id]);
+    assert_eq!(site.wait(&id), Some(143));
+    assert_eq!(site.show(&id)["attempts"][0]["report"]["exit_code"], 137);
+    assert!(!is_alive(&pid));
+}
+
+#[test]
+fn limits_end_a_payload() {
+    let site = Site::new("30s");
+    let _agent = site.agent("agent", &["--slots", "2"]);
+    let slow = site.submit(&["--walltime", "1s", "--", "/bin/sleep", "1000"]);
+    let hungry = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); sleep 1000";
+    let hungry = site.submit(&["--memory", "20M", "--", "/bin/sh", "-c", hungry]);
+    for (id, word) in [(&slow, "walltime"), (&hungry, "memory")] {
+        assert_eq!(site.wait(id), Some(143), "{}", site.show(id));
+        let attempt = site.show(id)["attempts"][0].clone();
+        assert_eq!(attempt["outcome"], "limit", "{attempt}");
+        assert!(attempt["report"]["reason"].as_str().unwrap().contains(word), "{attempt}");
+    }
+}
+
+#[test]
+fn an_array_runs_once_for_each_index() {
+    let site = Site::new("30s");
+    let _agent = site.agent("agent", &["--slots", "3"]);
+    let ids = site.submit(&["--array", "3-7", "--", "/bin/sh", "-c", "echo index $PILOT_ARRAY_INDEX"]);
+    let ids: Vec<&str> = ids.lines().collect();
+    assert_eq!(ids.len(), 5);
+    assert_eq!(site.alice(&[&["wait"], &ids[..]].concat()).status.code(), Some(0));
+    for (id, index) in ids.iter().zip(3..) {
+        assert_eq!(site.ok(&["logs", id]), format!("index {index}\n"));
+    }
+    let jobs: serde_json::Value =
+        serde_json::from_str(&site.ok(&["jobs", "--json", "--state", "done"])).unwrap();
+    assert_eq!(jobs.as_array().unwrap().len(), 5);
+    assert!(site.ok(&["status"]).contains("5 done"));
+}
+
+#[test]
+fn a_log_is_complete_and_can_be_followed_while_it_grows() {
+    let site = Site::new("30s");
+    let _agent = site.agent("agent", &[]);
+    let id = site.shell(
+        "i=0; while [ $i -lt 20 ]; do echo line $i; i=$((i+1)); sleep 0.1; done; seq 1 200000; echo the tail",
+    );
+    let out = site.ok(&["logs", "-f", &id]);
+    let mut want: String = (0..20).map(|i| format!("line {i}\n")).collect();
+    (1..=200_000).for_each(|i| want.push_str(&format!("{i}\n")));
+    want.push_str("the tail\n");
+    assert_eq!(out.len(), want.len());
+    assert!(out == want, "the log has the right length but not the right content");
+}
+
+#[test]
+fn a_killed_agent_takes_its_payload_along_and_another_one_runs_it_again() {
+    let site = Site::new("3s");
+    let mut first = site.agent("agent", &[]);
+    let (pid, count) = (site.path("pid"), site.path("count"));
+    let script =
+        format!("echo run >> {count}; if [ -e {pid} ]; then exit 0; fi; echo $$ > {pid}; sleep 1000");
+    let id = site.shell(&script);
+    let pid = site.await_file("pid");
+    first.signal(9);
+    assert_eq!(first.code_within(LIMIT), None);
+    let give_up = Instant::now() + Duration::from_secs(15);
+    while is_alive(&pid) {
+        assert!(Instant::now() < give_up, "the payload outlives its agent");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _second = site.agent("second", &[]);
+    assert_eq!(site.wait(&id), Some(0), "{}\n{}", site.show(&id), site.log("second"));
+    assert_eq!(site.log("count"), "run\nrun\n");
+    let attempts = site.show(&id)["attempts"].clone();
+    assert_eq!(
+        (attempts[0]["outcome"].as_str(), attempts[1]["outcome"].as_str()),
+        (Some("lost"), Some("ok"))
+    );
+}
+
+#[test]
+fn a_drained_agent_hands_its_payload_back_at_once() {
+    let site = Site::new("600s");
+    let mut first = site.agent("agent", &[]);
+    let pid = site.path("pid");
+    let id = site.shell(&format!("if [ -e {pid} ]; then exit 0; fi; echo $$ > {pid}; sleep 1000"));
+    let pid = site.await_file("pid");
+    first.signal(15);
+    assert_eq!(first.code_within(LIMIT), Some(0), "{}", site.log("agent"));
+    assert!(!is_alive(&pid));
+    assert_eq!(site.leftovers(), [""; 0]);
+    // Far sooner than the lease would run out.
+    let _second = site.agent("second", &[]);
+    assert_eq!(site.wait(&id), Some(0), "{}", site.log("second"));
+}
+
+#[test]
+fn a_queue_that_restarts_loses_nothing() {
+    let mut site = Site::new("60s");
+    let _agent = site.agent("agent", &[]);
+    let go = site.path("go");
+    let id = site.shell(&format!("echo before; while [ ! -e {go} ]; do sleep 0.1; done; echo after"));
+    site.await_state(&id, "running");
+    site.queue.as_mut().unwrap().signal(9);
+    site.queue = None;
+    std::fs::write(&go, "").unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    site.start_queue();
+    assert_eq!(site.wait(&id), Some(0), "{}", site.log("agent"));
+    assert_eq!(site.ok(&["logs", &id]), "before\nafter\n");
+    assert_eq!(site.show(&id)["attempts"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn payloads_at_the_same_time_get_different_ports_and_no_more_than_there_are() {
+    let site = Site::new("30s");
+    let policy = site.path("policy.toml");
+    let ports = "[ports]\nrange = \"24000-24019\"\nper_payload = 10\nquarantine = \"0s\"\nhostname = \"nat.example.org\"\n";
+    std::fs::write(&policy, ports).unwrap();
+    let dir = site.path("ports");
+    let args = ["--slots", "3", "--policy", &policy, "--port-dir", &dir];
+    let (_one, _two) = (site.agent("agent", &args), site.agent("second", &args));
+    let script = "echo $GLOBUS_TCP_PORT_RANGE $GLOBUS_HOSTNAME; sleep 2";
+    let ids = site.submit(&["--array", "1-4", "--", "/bin/sh", "-c", script]);
+    let ids: Vec<&str> = ids.lines().collect();
+    assert_eq!(site.alice(&[&["wait"], &ids[..]].concat()).status.code(), Some(0), "{}", site.log("agent"));
+    let mut given: Vec<String> = ids.iter().map(|id| site.ok(&["logs", id])).collect();
+    given.sort();
+    let (low, high) = ("24000,24009 nat.example.org\n", "24010,24019 nat.example.org\n");
+    assert_eq!(given, [low, low, high, high]);
+    for id in &ids {
+        assert_eq!(site.show(id)["attempts"].as_array().unwrap().len(), 1, "{}", site.show(id));
+    }
+    let greedy = site.submit(&["--ports", "21", "--", "/bin/true"]);
+    assert_eq!(site.wait(&greedy), Some(1));
+    assert!(site.show(&greedy).to_string().contains("wants 21 ports"), "{}", site.show(&greedy));
+}
+
+#[test]
+fn an_idle_agent_ends_by_itself_and_a_lonely_one_gives_up() {
+    let site = Site::new("30s");
+    let mut idle = site.agent("agent", &["--max-idle", "1s"]);
+    assert_eq!(idle.code_within(LIMIT), Some(0), "{}", site.log("agent"));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nowhere = format!("https://localhost:{port}");
+    let mut lonely = site.agent_of(&nowhere, "lonely", &["--give-up", "1s"]);
+    assert_eq!(lonely.code_within(LIMIT), Some(3), "{}", site.log("lonely"));
+    assert!(site.log("lonely").contains("cannot reach the queue"), "{}", site.log("lonely"));
+}
+
+#[test]
+fn commands_say_what_to_do_when_something_is_missing() {
+    let site = Site::new("30s");
+    let run = |queue: &str, proxy: &Path| {
+        let mut command = site.command();
+        command.env("PILOT_QUEUE", queue).env("X509_USER_PROXY", proxy).arg("jobs");
+        let out = command.output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (code, text) = run("https://localhost:1", &site.alice);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("PILOT_QUEUE"), "{text}");
+    let (code, text) = run(&site.url, Path::new("/nowhere/proxy"));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("grid-proxy-init"), "{text}");
+    let late = site
+        .pki
+        .subject("late", &[("C", "XX"), ("O", "Test Grid"), ("OU", "people"), ("CN", "Late")], -1)
+        .unwrap();
+    let pem = site.dir.path().join("late.pem");
+    let mut text = String::new();
+    for part in [&late.cert, &late.key] {
+        std::fs::File::open(part).unwrap().read_to_string(&mut text).unwrap();
+    }
+    std::fs::write(&pem, text).unwrap();
+    let (code, text) = run(&site.url, &pem);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("expired") && text.contains("grid-proxy-init"), "{text}");
+    let stranger = site.alice(&["show", "01890000-0000-7000-8000-000000000000"]);
+    assert_eq!(stranger.status.code(), Some(1));
+}
