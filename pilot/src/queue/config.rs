@@ -133,9 +133,7 @@ impl Settings {
         let need =
             |option: &str| format!("--{option} is missing; give it on the command line or in --config");
         let store = sqlite_file(&a.store.ok_or_else(|| need("store"))?)?;
-        let ca_dir = a
-            .ca_dir
-            .unwrap_or_else(|| "/etc/grid-security/certificates".into());
+        let ca_dir = a.ca_dir.unwrap_or_else(|| "/etc/grid-security/certificates".into());
         let mut trust = credential::Trust::in_dir(ca_dir);
         trust.voms_dir = a.voms_dir.unwrap_or(trust.voms_dir);
         trust.require_crl = a.require_crl;
@@ -146,11 +144,8 @@ impl Settings {
         if lease < Duration::from_secs(1) {
             return Err("--lease must be at least 1s: pilots renew it five times per lease".into());
         }
-        let dn = |text: String| {
-            policy::identity::Dn::parse(&text)
-                .map(String::from)
-                .map_err(|e| e.to_string())
-        };
+        let dn =
+            |text: String| policy::identity::Dn::parse(&text).map(String::from).map_err(|e| e.to_string());
         Ok(Self {
             listen: a.listen.ok_or_else(|| need("listen"))?,
             files: a.blob_dir.unwrap_or_else(|| beside(&store)),
@@ -214,10 +209,7 @@ fn sqlite_file(url: &str) -> Result<PathBuf, String> {
     if url.starts_with("postgres:") || url.starts_with("postgresql:") {
         return Err("--store: PostgreSQL is not supported by this version; use sqlite:FILE".into());
     }
-    match url
-        .strip_prefix("sqlite:")
-        .map(|rest| rest.strip_prefix("//").unwrap_or(rest))
-    {
+    match url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest)) {
         Some(path) if !path.is_empty() => Ok(path.into()),
         _ => Err(format!("--store {url:?} is not understood; use sqlite:FILE")),
     }
@@ -250,10 +242,7 @@ mod tests {
     #[test]
     fn defaults_are_the_documented_ones() {
         let s = Settings::from_args(complete()).unwrap();
-        assert_eq!(
-            (s.lease.as_secs(), s.grace.as_secs(), s.max_attempts),
-            (150, 30, 3)
-        );
+        assert_eq!((s.lease.as_secs(), s.grace.as_secs(), s.max_attempts), (150, 30, 3));
         assert_eq!(s.heartbeat().as_secs(), 30);
         assert_eq!(s.files, Path::new("/x/queue.db.d"));
         assert!(s.limited && s.trust.allow_limited);
@@ -279,11 +268,7 @@ mod tests {
     #[test]
     fn the_file_completes_the_command_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(
-            file.path(),
-            "lease = \"20s\"\ngrace = \"2s\"\npilot_dn = [\"/CN=b\"]\n",
-        )
-        .unwrap();
+        std::fs::write(file.path(), "lease = \"20s\"\ngrace = \"2s\"\npilot_dn = [\"/CN=b\"]\n").unwrap();
         let mut args = complete();
         args.config = Some(file.path().into());
         args.lease = Some("10s".into());

@@ -74,21 +74,13 @@ enum Append {
 
 fn decide(length: u64, limit: u64, offset: u64, chunk: usize) -> Append {
     if length > limit {
-        return if offset >= limit {
-            Append::Drop
-        } else {
-            Append::Wrong(limit)
-        };
+        return if offset >= limit { Append::Drop } else { Append::Wrong(limit) };
     }
     if offset != length {
         return Append::Wrong(length);
     }
     let room = usize::try_from(limit - length).unwrap_or(usize::MAX);
-    if chunk > room {
-        Append::Write(room, true)
-    } else {
-        Append::Write(chunk, false)
-    }
+    if chunk > room { Append::Write(room, true) } else { Append::Write(chunk, false) }
 }
 
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> Problem {
@@ -101,20 +93,13 @@ impl Files {
         use anyhow::Context;
         for name in ["blobs", "logs", "outputs", "tmp"] {
             let path = dir.join(name);
-            let made = std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path);
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.with_context(|| format!("directory {}", path.display()))?;
         }
         for stale in std::fs::read_dir(dir.join("tmp"))? {
             std::fs::remove_file(stale?.path())?;
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            log_limit,
-            appending: Default::default(),
-        })
+        Ok(Self { dir: dir.to_owned(), log_limit, appending: Default::default() })
     }
 
     /// Path of a blob; the name has been checked to be 64 hex digits.
@@ -128,9 +113,7 @@ impl Files {
     }
 
     fn log(&self, attempt: Uuid, channel: Channel) -> PathBuf {
-        self.dir
-            .join("logs")
-            .join(format!("{attempt}.{}", channel.word()))
+        self.dir.join("logs").join(format!("{attempt}.{}", channel.word()))
     }
 
     /// Writes a body of at most `limit` bytes into a temporary file, computing its hash on the way.
@@ -154,11 +137,7 @@ impl Files {
         }
         file.sync_all().await.map_err(failed("writing an upload"))?;
         let file = NamedTempFile::from_parts(file.into_std().await, path);
-        Ok(Received {
-            file,
-            size,
-            sha256: hex(&hash.finish()),
-        })
+        Ok(Received { file, size, sha256: hex(&hash.finish()) })
     }
 
     /// Gives an upload its name; whatever had it before is replaced in one step.
@@ -169,23 +148,16 @@ impl Files {
             .mode(0o700)
             .create(parent)
             .map_err(failed("making a directory"))?;
-        received
-            .file
-            .persist(name)
-            .map_err(|e| problem::internal("keeping an upload", &e))?;
+        received.file.persist(name).map_err(|e| problem::internal("keeping an upload", &e))?;
         // The rename is durable only once its directory is.
         let sync = |dir: &Path| std::fs::File::open(dir).and_then(|d| d.sync_all());
-        sync(parent)
-            .and_then(|()| sync(&self.dir.join("blobs")))
-            .map_err(failed("keeping an upload"))
+        sync(parent).and_then(|()| sync(&self.dir.join("blobs"))).map_err(failed("keeping an upload"))
     }
 
     /// Appends a chunk; 409 with the right offset when it does not follow on.
     pub fn append(&self, attempt: Uuid, channel: Channel, offset: u64, chunk: &[u8]) -> Result<(), Problem> {
         let stripe = usize::from(attempt.as_bytes()[15]) % self.appending.len();
-        let _one_at_a_time = self.appending[stripe]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.appending[stripe].lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.log(attempt, channel);
         let error = failed("appending to a log");
         let open = std::fs::OpenOptions::new().append(true).create(true).open(path);
@@ -196,11 +168,7 @@ impl Files {
             Append::Drop => Ok(()),
             Append::Write(n, cut) => {
                 file.write_all(&chunk[..n]).map_err(&error)?;
-                if cut {
-                    file.write_all(MARKER).map_err(&error)
-                } else {
-                    Ok(())
-                }
+                if cut { file.write_all(MARKER).map_err(&error) } else { Ok(()) }
             }
         }
     }
@@ -229,10 +197,7 @@ impl Files {
     /// A file as a body; `None` when there is none.
     pub async fn stream(&self, path: &Path) -> Result<Option<Body>, Problem> {
         match tokio::fs::File::open(path).await {
-            Ok(file) => Ok(Some(Body::from_stream(ReaderStream::with_capacity(
-                file,
-                64 << 10,
-            )))),
+            Ok(file) => Ok(Some(Body::from_stream(ReaderStream::with_capacity(file, 64 << 10)))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(problem::internal("opening a file", &e)),
         }
@@ -270,9 +235,6 @@ mod tests {
         let (text, end) = files.read_log(id, Channel::Stdout, 0, 1000).unwrap();
         assert_eq!(text, [b"12345678", MARKER].concat());
         assert!(end);
-        assert_eq!(
-            files.read_log(id, Channel::Stderr, 0, 1000).unwrap(),
-            (vec![], true)
-        );
+        assert_eq!(files.read_log(id, Channel::Stderr, 0, 1000).unwrap(), (vec![], true));
     }
 }

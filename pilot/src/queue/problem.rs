@@ -12,9 +12,7 @@ impl IntoResponse for Problem {
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if self.retryable {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }
@@ -43,11 +41,7 @@ pub fn forbidden(code: &str, title: impl Into<String>) -> Problem {
 /// 404: there is none, or none that the asker may know of.
 pub fn unknown(what: &str) -> Problem {
     let title = format!("there is no such {what}, or it is not yours; check the id");
-    problem(
-        StatusCode::NOT_FOUND,
-        &format!("unknown_{}", what.replace(' ', "_")),
-        title,
-    )
+    problem(StatusCode::NOT_FOUND, &format!("unknown_{}", what.replace(' ', "_")), title)
 }
 
 /// 409 with a code of its own.
@@ -65,10 +59,7 @@ pub fn superseded() -> Problem {
 /// 409 with the offset at which the log goes on.
 pub fn wrong_offset(right: u64) -> Problem {
     let title = format!("the log goes on at offset {right}; send the bytes from there");
-    Problem {
-        offset: Some(right),
-        ..conflict("wrong_offset", title)
-    }
+    Problem { offset: Some(right), ..conflict("wrong_offset", title) }
 }
 
 /// 413: over a size limit, in bytes.
@@ -85,10 +76,7 @@ pub fn unsatisfiable(code: &str, title: impl Into<String>) -> Problem {
 /// 503: another process or request keeps the store; nothing was changed.
 pub fn busy() -> Problem {
     let title = "the queue's store is busy; nothing was changed, try again";
-    Problem {
-        retryable: true,
-        ..problem(StatusCode::SERVICE_UNAVAILABLE, "store_busy", title)
-    }
+    Problem { retryable: true, ..problem(StatusCode::SERVICE_UNAVAILABLE, "store_busy", title) }
 }
 
 /// 500: logged in full here, without details for the client.

@@ -28,10 +28,7 @@ pub fn accept(
     trust: &Trust,
 ) -> Result<(String, u64), Problem> {
     let refuse = |why: &dyn std::fmt::Display| {
-        let title = format!(
-            "the signed chain is refused: {}",
-            policy::wire::one_line(&why.to_string())
-        );
+        let title = format!("the signed chain is refused: {}", policy::wire::one_line(&why.to_string()));
         problem::unsatisfiable("bad_delegation", title)
     };
     let blocks = split_pem(chain.as_bytes()).map_err(|e| refuse(&e.reason))?;
@@ -39,14 +36,9 @@ pub fn accept(
     delegation::join(chain, key).map_err(|e| refuse(&e))?;
     let identity = verify_chain(&certificates, trust, now()).map_err(|e| refuse(&e.reason))?;
     if (&identity.subject, &identity.issuer) != (&peer.subject, &peer.issuer) {
-        return Err(refuse(
-            &"it is another person's; delegate with the proxy that you connect with",
-        ));
+        return Err(refuse(&"it is another person's; delegate with the proxy that you connect with"));
     }
-    Ok((
-        String::from_utf8_lossy(&identity.chain_pem).into_owned(),
-        identity.not_after,
-    ))
+    Ok((String::from_utf8_lossy(&identity.chain_pem).into_owned(), identity.not_after))
 }
 
 /// How long a proxy for a worker node shall live; `None` when the delegated one has expired.
@@ -63,18 +55,12 @@ pub fn sign(
     lifetime: Duration,
     limited: bool,
 ) -> Result<String, Problem> {
-    let chain = delegated
-        .chain
-        .as_deref()
-        .ok_or_else(|| problem::unknown("delegation"))?;
+    let chain = delegated.chain.as_deref().ok_or_else(|| problem::unknown("delegation"))?;
     let issuer =
         delegation::join(chain, &delegated.key).map_err(|e| problem::internal("the delegation", &e))?;
     delegation::sign(csr, &issuer, lifetime, limited).map_err(|e| {
         let why = policy::wire::one_line(&e.to_string());
-        problem::unsatisfiable(
-            "bad_request",
-            format!("the certificate request is refused: {why}"),
-        )
+        problem::unsatisfiable("bad_request", format!("the certificate request is refused: {why}"))
     })
 }
 

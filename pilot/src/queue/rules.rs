@@ -105,11 +105,7 @@ impl fmt::Display for PayloadEvent {
 pub fn payload(facts: &PayloadFacts, event: PayloadEvent, max_attempts: u32) -> Result<Step, Illegal> {
     use PayloadState as S;
     let to = |state, effects: &[Effect]| {
-        Ok(Step {
-            state,
-            cancel_wanted: facts.cancel_wanted,
-            effects: effects.to_vec(),
-        })
+        Ok(Step { state, cancel_wanted: facts.cancel_wanted, effects: effects.to_vec() })
     };
     match (facts.state, event) {
         (S::Received, PayloadEvent::Accept) => to(S::Waiting, &[Effect::OfferWork]),
@@ -117,10 +113,9 @@ pub fn payload(facts: &PayloadFacts, event: PayloadEvent, max_attempts: u32) -> 
         (S::Held, PayloadEvent::Hold) => to(S::Held, &[]),
         (S::Held, PayloadEvent::Release) => to(S::Waiting, &[Effect::OfferWork]),
         (S::Waiting, PayloadEvent::Release) => to(S::Waiting, &[]),
-        (S::Waiting, PayloadEvent::Lease) => to(
-            S::Matched,
-            &[Effect::StartAttempt(facts.attempts.saturating_add(1))],
-        ),
+        (S::Waiting, PayloadEvent::Lease) => {
+            to(S::Matched, &[Effect::StartAttempt(facts.attempts.saturating_add(1))])
+        }
         (from, PayloadEvent::Progress(said)) if is_leased(from) && is_leased(said) => {
             to(further(from, said), &[])
         }
@@ -133,19 +128,12 @@ pub fn payload(facts: &PayloadFacts, event: PayloadEvent, max_attempts: u32) -> 
 }
 
 fn illegal(facts: &PayloadFacts, event: PayloadEvent) -> Illegal {
-    Illegal {
-        what: "payload",
-        from: facts.state.as_str(),
-        event: event.to_string(),
-    }
+    Illegal { what: "payload", from: facts.state.as_str(), event: event.to_string() }
 }
 
 /// Whether a pilot holds a lease for a payload in this state.
 pub fn is_leased(state: PayloadState) -> bool {
-    matches!(
-        state,
-        PayloadState::Matched | PayloadState::Running | PayloadState::Completing
-    )
+    matches!(state, PayloadState::Matched | PayloadState::Running | PayloadState::Completing)
 }
 
 /// Heartbeats may overtake each other on the way: an older word never takes a payload back.
@@ -161,11 +149,8 @@ fn further(from: PayloadState, said: PayloadState) -> PayloadState {
 /// The outcome class decides, never the exit code: what was not the user's doing is tried again.
 fn ended(facts: &PayloadFacts, outcome: Outcome, max_attempts: u32) -> Step {
     let end = Effect::EndAttempt(outcome);
-    let last = |state| Step {
-        state,
-        cancel_wanted: facts.cancel_wanted,
-        effects: vec![end, Effect::Announce],
-    };
+    let last =
+        |state| Step { state, cancel_wanted: facts.cancel_wanted, effects: vec![end, Effect::Announce] };
     match outcome {
         Outcome::Ok => last(PayloadState::Done),
         Outcome::User | Outcome::Limit | Outcome::Superseded => last(PayloadState::Failed),
@@ -173,34 +158,24 @@ fn ended(facts: &PayloadFacts, outcome: Outcome, max_attempts: u32) -> Step {
         // The wish was to have it ended, and it has ended: no retry.
         Outcome::Infra | Outcome::Lost if facts.cancel_wanted => last(PayloadState::Killed),
         Outcome::Infra | Outcome::Lost if facts.attempts >= max_attempts => last(PayloadState::Failed),
-        Outcome::Infra | Outcome::Lost => Step {
-            state: PayloadState::Waiting,
-            cancel_wanted: false,
-            effects: vec![end, Effect::OfferWork],
-        },
+        Outcome::Infra | Outcome::Lost => {
+            Step { state: PayloadState::Waiting, cancel_wanted: false, effects: vec![end, Effect::OfferWork] }
+        }
     }
 }
 
 /// Cancelling is a wish while a pilot holds the lease, and a fact otherwise; `None` when it comes too late.
 fn cancelled(facts: &PayloadFacts) -> Option<Step> {
-    let step = |state, effects| {
-        Some(Step {
-            state,
-            cancel_wanted: true,
-            effects,
-        })
-    };
+    let step = |state, effects| Some(Step { state, cancel_wanted: true, effects });
     match facts.state {
         PayloadState::Received | PayloadState::Waiting | PayloadState::Held => {
             step(PayloadState::Killed, vec![Effect::Announce])
         }
         state if is_leased(state) && facts.cancel_wanted => step(state, vec![]),
         state if is_leased(state) => step(state, vec![Effect::AskCancel]),
-        PayloadState::Killed => Some(Step {
-            state: PayloadState::Killed,
-            cancel_wanted: facts.cancel_wanted,
-            effects: vec![],
-        }),
+        PayloadState::Killed => {
+            Some(Step { state: PayloadState::Killed, cancel_wanted: facts.cancel_wanted, effects: vec![] })
+        }
         _ => None,
     }
 }
@@ -222,13 +197,7 @@ pub enum PilotEvent {
 pub fn pilot(from: PilotState, event: PilotEvent) -> Result<PilotState, Illegal> {
     use PilotState as P;
     let live = !matches!(from, P::Done | P::Failed);
-    let illegal = |event: String| {
-        Err(Illegal {
-            what: "pilot",
-            from: from.as_str(),
-            event,
-        })
-    };
+    let illegal = |event: String| Err(Illegal { what: "pilot", from: from.as_str(), event });
     match event {
         PilotEvent::Reported(P::Submitted | P::Lost | P::Done) => {
             illegal("report a state that is not its own".into())

@@ -7,11 +7,7 @@ use PilotState as P;
 const MAX: u32 = 3;
 
 fn facts(state: S) -> PayloadFacts {
-    PayloadFacts {
-        state,
-        attempts: 1,
-        cancel_wanted: false,
-    }
+    PayloadFacts { state, attempts: 1, cancel_wanted: false }
 }
 
 fn all_events() -> Vec<PayloadEvent> {
@@ -81,11 +77,7 @@ fn final_states_never_change() {
 fn only_lost_and_infra_are_tried_again_and_only_so_often() {
     for outcome in Outcome::ALL.iter().filter(|o| **o != Outcome::Superseded) {
         for attempts in 1..=MAX {
-            let now = PayloadFacts {
-                state: S::Running,
-                attempts,
-                cancel_wanted: false,
-            };
+            let now = PayloadFacts { state: S::Running, attempts, cancel_wanted: false };
             let step = payload(&now, PayloadEvent::End(*outcome), MAX).unwrap();
             let again = matches!(outcome, Outcome::Lost | Outcome::Infra) && attempts < MAX;
             assert_eq!(step.state == S::Waiting, again, "{outcome} after {attempts}");
@@ -98,16 +90,9 @@ fn only_lost_and_infra_are_tried_again_and_only_so_often() {
 
 #[test]
 fn a_cancelled_payload_is_killed_when_its_pilot_is_lost_but_done_when_it_was_faster() {
-    let now = PayloadFacts {
-        state: S::Running,
-        attempts: 1,
-        cancel_wanted: true,
-    };
+    let now = PayloadFacts { state: S::Running, attempts: 1, cancel_wanted: true };
     let end = |o| payload(&now, PayloadEvent::End(o), MAX).unwrap().state;
-    assert_eq!(
-        [end(Outcome::Lost), end(Outcome::Infra), end(Outcome::Killed)],
-        [S::Killed; 3]
-    );
+    assert_eq!([end(Outcome::Lost), end(Outcome::Infra), end(Outcome::Killed)], [S::Killed; 3]);
     assert_eq!(end(Outcome::Ok), S::Done);
     assert_eq!(end(Outcome::User), S::Failed);
 }
@@ -117,36 +102,20 @@ fn cancelling_twice_asks_once() {
     for state in [S::Matched, S::Running, S::Completing] {
         let first = payload(&facts(state), PayloadEvent::Cancel, MAX).unwrap();
         assert_eq!(first.effects, [Effect::AskCancel]);
-        let wanted = PayloadFacts {
-            cancel_wanted: true,
-            ..facts(state)
-        };
-        assert!(
-            !payload(&wanted, PayloadEvent::Cancel, MAX)
-                .unwrap()
-                .changes(&wanted)
-        );
+        let wanted = PayloadFacts { cancel_wanted: true, ..facts(state) };
+        assert!(!payload(&wanted, PayloadEvent::Cancel, MAX).unwrap().changes(&wanted));
     }
 }
 
 #[test]
 fn the_number_of_attempts_is_the_fence() {
-    let waiting = PayloadFacts {
-        state: S::Waiting,
-        attempts: 2,
-        cancel_wanted: false,
-    };
-    assert_eq!(
-        payload(&waiting, PayloadEvent::Lease, MAX).unwrap().effects,
-        [Effect::StartAttempt(3)]
-    );
+    let waiting = PayloadFacts { state: S::Waiting, attempts: 2, cancel_wanted: false };
+    assert_eq!(payload(&waiting, PayloadEvent::Lease, MAX).unwrap().effects, [Effect::StartAttempt(3)]);
 }
 
 #[test]
 fn refusals_say_what_and_why() {
-    let text = payload(&facts(S::Done), PayloadEvent::Cancel, MAX)
-        .unwrap_err()
-        .to_string();
+    let text = payload(&facts(S::Done), PayloadEvent::Cancel, MAX).unwrap_err().to_string();
     assert_eq!(text, "a payload that is done cannot be cancelled");
 }
 
@@ -174,21 +143,9 @@ fn pilots_claim_leave_and_fall_silent() {
         let live = !matches!(from, P::Done | P::Failed);
         let draining = *from == P::Draining;
         let claimed = |holds| pilot(*from, PilotEvent::Claimed(holds)).ok();
-        assert_eq!(
-            claimed(true),
-            live.then_some(if draining { P::Draining } else { P::Busy })
-        );
-        assert_eq!(
-            claimed(false),
-            live.then_some(if draining { P::Draining } else { P::Ready })
-        );
-        assert_eq!(
-            pilot(*from, PilotEvent::Left),
-            Ok(if live { P::Done } else { *from })
-        );
-        assert_eq!(
-            pilot(*from, PilotEvent::Silent),
-            Ok(if live { P::Lost } else { *from })
-        );
+        assert_eq!(claimed(true), live.then_some(if draining { P::Draining } else { P::Busy }));
+        assert_eq!(claimed(false), live.then_some(if draining { P::Draining } else { P::Ready }));
+        assert_eq!(pilot(*from, PilotEvent::Left), Ok(if live { P::Done } else { *from }));
+        assert_eq!(pilot(*from, PilotEvent::Silent), Ok(if live { P::Lost } else { *from }));
     }
 }

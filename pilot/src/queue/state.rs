@@ -52,9 +52,7 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Problem>> + Send + 'static,
 {
-    tokio::spawn(change)
-        .await
-        .map_err(|e| problem::internal("a task", &e))?
+    tokio::spawn(change).await.map_err(|e| problem::internal("a task", &e))?
 }
 
 /// Runs something that computes or waits for a disk.
@@ -63,9 +61,7 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T, Problem> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| problem::internal("a task", &e))?
+    tokio::task::spawn_blocking(work).await.map_err(|e| problem::internal("a task", &e))?
 }
 
 impl Queue {
@@ -123,14 +119,8 @@ impl Queue {
             let (payload, state) = (line.payload, line.state);
             tracing::info!(%payload, attempt, actor = line.actor, %state, cause = line.cause, "payload");
         }
-        outbox
-            .opened
-            .iter()
-            .for_each(|lease| self.lease_clock.set(*lease, self.term()));
-        outbox
-            .closed
-            .iter()
-            .for_each(|lease| self.lease_clock.remove(*lease));
+        outbox.opened.iter().for_each(|lease| self.lease_clock.set(*lease, self.term()));
+        outbox.closed.iter().for_each(|lease| self.lease_clock.remove(*lease));
         outbox.payloads.iter().for_each(|id| self.payload_bells.ring(*id));
         outbox.pilots.iter().for_each(|id| self.pilot_bells.ring(*id));
         if outbox.work {
@@ -162,18 +152,7 @@ impl Queue {
             PayloadEvent::Hold => ("held by its owner", Some("held by its owner")),
             _ => ("released by its owner", None),
         };
-        payloads::apply(
-            &mut tx,
-            &known,
-            &step,
-            reason,
-            Cause {
-                actor: owner,
-                text,
-                attempt: None,
-            },
-        )
-        .await?;
+        payloads::apply(&mut tx, &known, &step, reason, Cause { actor: owner, text, attempt: None }).await?;
         if step.effects.contains(&Effect::AskCancel) {
             leases::ask_cancel(&mut tx, id).await?;
         }
@@ -221,33 +200,16 @@ impl Queue {
         let wishes = leases::wishes(tx.conn(), id).await?;
         self.publish(tx.commit().await?);
         self.pilot_clock.set(id, self.term());
-        Ok(Synced {
-            lost,
-            wishes,
-            drain: pilot.drain,
-        })
+        Ok(Synced { lost, wishes, drain: pilot.drain })
     }
 
     /// What a held sync would answer now, without renewing anything.
     pub async fn peek(&self, id: Uuid, dn: &str, body: &Sync) -> Result<Synced, Problem> {
         let mut conn = self.store.read().await?;
         let pilot = pilots::find(&mut conn, id, dn).await?;
-        let open: HashSet<_> = leases::open(&mut conn, Some(id))
-            .await?
-            .iter()
-            .map(|l| l.lease)
-            .collect();
-        let lost = body
-            .leases
-            .iter()
-            .map(|u| u.lease)
-            .filter(|l| !open.contains(l))
-            .collect();
-        Ok(Synced {
-            lost,
-            wishes: leases::wishes(&mut conn, id).await?,
-            drain: pilot.drain,
-        })
+        let open: HashSet<_> = leases::open(&mut conn, Some(id)).await?.iter().map(|l| l.lease).collect();
+        let lost = body.leases.iter().map(|u| u.lease).filter(|l| !open.contains(l)).collect();
+        Ok(Synced { lost, wishes: leases::wishes(&mut conn, id).await?, drain: pilot.drain })
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, HashSet<Uuid>> {
@@ -277,15 +239,7 @@ impl Queue {
         match leases::find(tx.conn(), result.lease).await? {
             Some(open) => {
                 let end = self.ending(result.outcome, dn, "");
-                leases::end(
-                    &mut tx,
-                    &open,
-                    End {
-                        report: Some(&result.report),
-                        ..end
-                    },
-                )
-                .await?;
+                leases::end(&mut tx, &open, End { report: Some(&result.report), ..end }).await?;
                 self.publish(tx.commit().await?);
                 Ok(())
             }
@@ -298,13 +252,7 @@ impl Queue {
     }
 
     fn ending<'a>(&self, outcome: Outcome, actor: &'a str, why: &'a str) -> End<'a> {
-        End {
-            outcome,
-            report: None,
-            actor,
-            why,
-            max_attempts: self.settings.max_attempts,
-        }
+        End { outcome, report: None, actor, why, max_attempts: self.settings.max_attempts }
     }
 
     /// A pilot leaves: what it still holds goes back at once.
@@ -342,11 +290,7 @@ impl Queue {
         if !self.pilot_clock.is_due(pilot, Instant::now()) {
             return Ok(());
         }
-        let dn = pilots::live(tx.conn())
-            .await?
-            .into_iter()
-            .find(|p| p.0 == pilot)
-            .map(|p| p.1);
+        let dn = pilots::live(tx.conn()).await?.into_iter().find(|p| p.0 == pilot).map(|p| p.1);
         if let Some(dn) = dn {
             let found = pilots::find(tx.conn(), pilot, &dn).await?;
             pilots::step(&mut tx, &found, PilotEvent::Silent, "not heard of").await?;
@@ -362,7 +306,6 @@ impl Queue {
         let row = leases::attempt(&mut conn, attempt).await?.filter(|a| a.dn == dn);
         let row = row.ok_or_else(|| problem::unknown("attempt"))?;
         let open = leases::find(&mut conn, lease).await?;
-        open.filter(|_| row.lease == lease)
-            .ok_or_else(problem::superseded)
+        open.filter(|_| row.lease == lease).ok_or_else(problem::superseded)
     }
 }

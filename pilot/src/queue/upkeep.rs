@@ -97,19 +97,16 @@ async fn send(queue: &Queue, notice: &Notice) -> Result<(), String> {
     let host = url.host_str().ok_or("no host")?.to_owned();
     let port = url.port_or_known_default().ok_or("no port")?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let found: Vec<SocketAddr> = tokio::net::lookup_host((bare, port))
-        .await
-        .map_err(|e| e.to_string())?
-        .collect();
+    let found: Vec<SocketAddr> =
+        tokio::net::lookup_host((bare, port)).await.map_err(|e| e.to_string())?.collect();
     let allowed = |a: &&SocketAddr| queue.settings.notify_private || is_public(a.ip());
     let to: Vec<SocketAddr> = found.iter().filter(allowed).copied().collect();
     if to.is_empty() {
         return Err("the address is private; the queue's operator can allow it with --notify-private".into());
     }
     let mut conn = queue.store.read().await.map_err(|e| e.to_string())?;
-    let payload = payloads::show(&mut conn, notice.payload, &notice.owner)
-        .await
-        .map_err(|e| e.to_string())?;
+    let payload =
+        payloads::show(&mut conn, notice.payload, &notice.owner).await.map_err(|e| e.to_string())?;
     drop(conn);
     let client = reqwest::Client::builder()
         .timeout(NOTICE_TIMEOUT)
@@ -118,12 +115,7 @@ async fn send(queue: &Queue, notice: &Notice) -> Result<(), String> {
         .resolve_to_addrs(&host, &to)
         .build()
         .map_err(|e| e.to_string())?;
-    let answer = client
-        .post(url)
-        .json(&payload)
-        .send()
-        .await
-        .map_err(|e| e.to_string())?;
+    let answer = client.post(url).json(&payload).send().await.map_err(|e| e.to_string())?;
     answer.error_for_status().map(|_| ()).map_err(|e| e.to_string())
 }
 
@@ -179,26 +171,13 @@ mod tests {
     #[test]
     fn private_addresses_are_known() {
         let public = |ip: &str| is_public(ip.parse().unwrap());
-        for ip in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-        ] {
+        for ip in
+            ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"]
+        {
             assert!(!public(ip), "{ip}");
         }
-        for ip in [
-            "::1",
-            "fe80::1",
-            "fd00::1",
-            "::ffff:127.0.0.1",
-            "ff02::1",
-            "224.0.0.1",
-            "255.255.255.255",
-        ] {
+        for ip in ["::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "ff02::1", "224.0.0.1", "255.255.255.255"]
+        {
             assert!(!public(ip), "{ip}");
         }
         assert!(public("8.8.8.8") && public("2001:4860:4860::8888") && public("100.128.0.1"));

@@ -37,10 +37,7 @@ fn spec(spec: &PayloadSpec) -> Result<(), Problem> {
         return refuse("command", "name a program");
     }
     if spec.command.len() + spec.env.len() > MAX_WORDS {
-        return refuse(
-            "command",
-            "too many arguments and variables; pass them in an input file",
-        );
+        return refuse("command", "too many arguments and variables; pass them in an input file");
     }
     let values = spec.env.iter().flat_map(|(k, v)| [k, v]);
     if spec.command.iter().chain(values).any(|s| s.contains('\0')) {
@@ -140,20 +137,11 @@ pub fn result(mut result: AttemptResult) -> Result<AttemptResult, Problem> {
     }
     let report = &mut result.report;
     clean(&mut report.host);
-    for text in [
-        &mut report.reason,
-        &mut report.account,
-        &mut report.session,
-        &mut report.ports,
-    ] {
+    for text in [&mut report.reason, &mut report.account, &mut report.session, &mut report.ports] {
         text.iter_mut().for_each(clean);
     }
     let Report { wall_ms, cpu_ms, .. } = report;
-    if [*wall_ms, *cpu_ms]
-        .into_iter()
-        .flatten()
-        .any(|ms| i64::try_from(ms).is_err())
-    {
+    if [*wall_ms, *cpu_ms].into_iter().flatten().any(|ms| i64::try_from(ms).is_err()) {
         return refuse("report", "times are out of range");
     }
     Ok(result)
@@ -196,45 +184,22 @@ mod tests {
             ("inputs", "/spec/inputs/0/path", serde_json::json!("a/../../b")),
             ("inputs", "/spec/inputs/0/path", serde_json::json!("")),
             ("inputs", "/spec/inputs/0/mode", serde_json::json!(0o4755)),
-            (
-                "sha256",
-                "/spec/inputs/0/sha256",
-                serde_json::json!("F".repeat(64)),
-            ),
+            ("sha256", "/spec/inputs/0/sha256", serde_json::json!("F".repeat(64))),
             ("outputs", "/spec/outputs", serde_json::json!(["../*"])),
             ("cores", "/spec/cores", serde_json::json!(0)),
             ("memory", "/spec/memory", serde_json::json!(0)),
             ("walltime", "/spec/walltime", serde_json::json!(u64::MAX)),
             ("notify", "/spec/notify", serde_json::json!("file:///etc/passwd")),
-            (
-                "notify",
-                "/spec/notify",
-                serde_json::json!("https://me:secret@example.org/"),
-            ),
+            ("notify", "/spec/notify", serde_json::json!("https://me:secret@example.org/")),
             ("array", "/array", serde_json::json!([3, 2])),
             ("array", "/array", serde_json::json!([0, 10])),
         ];
         for (field, pointer, value) in cases {
             let refused = with(|j| {
-                j["spec"]
-                    .as_object_mut()
-                    .unwrap()
-                    .entry("cores")
-                    .or_insert(1.into());
-                j["spec"]
-                    .as_object_mut()
-                    .unwrap()
-                    .entry("memory")
-                    .or_insert(1.into());
-                j["spec"]
-                    .as_object_mut()
-                    .unwrap()
-                    .entry("walltime")
-                    .or_insert(1.into());
-                j.as_object_mut()
-                    .unwrap()
-                    .entry("array")
-                    .or_insert(serde_json::Value::Null);
+                j["spec"].as_object_mut().unwrap().entry("cores").or_insert(1.into());
+                j["spec"].as_object_mut().unwrap().entry("memory").or_insert(1.into());
+                j["spec"].as_object_mut().unwrap().entry("walltime").or_insert(1.into());
+                j.as_object_mut().unwrap().entry("array").or_insert(serde_json::Value::Null);
                 *j.pointer_mut(pointer).unwrap() = value.clone();
             });
             assert!(refused.unwrap_err().title.starts_with(field), "{pointer} {value}");
@@ -252,11 +217,7 @@ mod tests {
 
     #[test]
     fn a_pilot_cannot_declare_itself_lost() {
-        let said = |outcome| AttemptResult {
-            lease: uuid::Uuid::nil(),
-            outcome,
-            report: Report::default(),
-        };
+        let said = |outcome| AttemptResult { lease: uuid::Uuid::nil(), outcome, report: Report::default() };
         for outcome in Outcome::ALL {
             let refused = matches!(outcome, Outcome::Lost | Outcome::Superseded);
             assert_eq!(result(said(*outcome)).is_err(), refused, "{outcome}");

@@ -62,11 +62,7 @@ impl Deadlines {
 
     /// Ids whose deadline has passed.
     pub fn due(&self, now: Instant) -> Vec<Uuid> {
-        lock(&self.0)
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(id, _)| *id)
-            .collect()
+        lock(&self.0).iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect()
     }
 }
 

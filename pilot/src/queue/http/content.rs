@@ -34,10 +34,7 @@ pub async fn upload(
     check_length(&headers, "blob", limit)?;
     let received = queue.files.receive(body, limit, "blob").await?;
     if received.sha256 != sha256 {
-        let title = format!(
-            "the content's SHA-256 is {}, not {sha256}; send it again",
-            received.sha256
-        );
+        let title = format!("the content's SHA-256 is {}, not {sha256}; send it again", received.sha256);
         return Err(problem::unsatisfiable("hash_mismatch", title));
     }
     detached(async move {
@@ -55,9 +52,7 @@ pub async fn upload(
 
 /// What is announced to be too large need not be sent.
 fn check_length(headers: &HeaderMap, what: &str, limit: u64) -> Result<(), Problem> {
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|l| l > limit) {
         return Err(problem::too_large(what, limit));
     }
@@ -72,9 +67,7 @@ pub async fn download(
 ) -> Result<Response, Problem> {
     validate::sha256(&sha256)?;
     let mut conn = queue.store.read().await?;
-    let own = delegations::blob_of(&mut conn, &sha256, user.dn())
-        .await?
-        .is_some();
+    let own = delegations::blob_of(&mut conn, &sha256, user.dn()).await?.is_some();
     let leased = queue.settings.pilots.contains(user.dn())
         && delegations::blob_leased(&mut conn, &sha256, user.dn()).await?;
     drop(conn);
@@ -124,8 +117,7 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Named {
 
     async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<ChannelPath>::from_request_parts(parts, state).await;
-        path.map(|Path(p)| Self(p.channel))
-            .map_err(|_| problem::invalid("a log is stdout or stderr"))
+        path.map(|Path(p)| Self(p.channel)).map_err(|_| problem::invalid("a log is stdout or stderr"))
     }
 }
 
@@ -164,10 +156,7 @@ pub async fn output(State(queue): Shared, user: User, Id(id): Id) -> Result<Resp
             return Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response());
         }
     }
-    Err(Problem {
-        title: "no attempt has delivered output".into(),
-        ..problem::unknown("output")
-    })
+    Err(Problem { title: "no attempt has delivered output".into(), ..problem::unknown("output") })
 }
 
 /// Which part of which log.
@@ -228,9 +217,7 @@ pub async fn follow(
 fn part_of_log(bytes: Vec<u8>, end: bool, attempt: Option<u32>) -> Response {
     let mut response = ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response();
     if end {
-        response
-            .headers_mut()
-            .insert("x-log-end", HeaderValue::from_static("1"));
+        response.headers_mut().insert("x-log-end", HeaderValue::from_static("1"));
     }
     if let Some(number) = attempt {
         response.headers_mut().insert("x-log-attempt", number.into());

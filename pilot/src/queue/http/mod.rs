@@ -79,15 +79,8 @@ async fn no_such_call(uri: Uri) -> Problem {
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Problem {
-    let title = format!(
-        "{method} does not exist for {}",
-        policy::wire::one_line(uri.path())
-    );
-    Problem {
-        status: 405,
-        code: "no_such_method".into(),
-        ..problem::invalid(title)
-    }
+    let title = format!("{method} does not exist for {}", policy::wire::one_line(uri.path()));
+    Problem { status: 405, code: "no_such_method".into(), ..problem::invalid(title) }
 }
 
 /// Anybody whom the TLS server has verified.
@@ -134,10 +127,8 @@ impl FromRequestParts<Arc<Queue>> for PilotDn {
     async fn from_request_parts(parts: &mut Parts, queue: &Arc<Queue>) -> Result<Self, Problem> {
         let user = User::from_request_parts(parts, queue).await?;
         if !queue.settings.pilots.contains(user.dn()) {
-            let title = format!(
-                "{} may not act as a pilot here; the operator adds it with --pilot-dn",
-                user.dn()
-            );
+            let title =
+                format!("{} may not act as a pilot here; the operator adds it with --pilot-dn", user.dn());
             return Err(problem::forbidden("not_a_pilot", title));
         }
         Ok(Self(user.dn().to_owned()))
@@ -156,9 +147,7 @@ impl<S: Send + std::marker::Sync, T: DeserializeOwned> FromRequest<S> for Input<
         // A call whose body may be left out has only optional fields.
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let value = serde_json::from_slice(text);
-        value
-            .map(Self)
-            .map_err(|e| problem::invalid(format!("the body is not as described: {e}")))
+        value.map(Self).map_err(|e| problem::invalid(format!("the body is not as described: {e}")))
     }
 }
 
@@ -167,12 +156,10 @@ async fn bytes<S>(request: Request, state: &S, limit: usize) -> Result<Bytes, Pr
 where
     S: Send + std::marker::Sync,
 {
-    Bytes::from_request(request, state)
-        .await
-        .map_err(|e| match e.into_response_status() {
-            413 => problem::too_large("body", limit as u64),
-            _ => problem::invalid("the body broke off"),
-        })
+    Bytes::from_request(request, state).await.map_err(|e| match e.into_response_status() {
+        413 => problem::too_large("body", limit as u64),
+        _ => problem::invalid("the body broke off"),
+    })
 }
 
 /// Status of axum's own rejections.

@@ -31,20 +31,11 @@ pub async fn register(
         let mut tx = queue.store.begin().await?;
         let pilot = store::pilots::register(&mut tx, &dn, &registration).await?;
         queue.publish(tx.commit().await?);
-        queue
-            .pilot_clock
-            .set(pilot, Instant::now() + queue.settings.silence());
+        queue.pilot_clock.set(pilot, Instant::now() + queue.settings.silence());
         Ok(pilot)
     })
     .await?;
-    Ok((
-        StatusCode::CREATED,
-        Json(Registered {
-            pilot,
-            lease_ms,
-            heartbeat_ms,
-        }),
-    ))
+    Ok((StatusCode::CREATED, Json(Registered { pilot, lease_ms, heartbeat_ms })))
 }
 
 /// `GET /v1/pilots`
@@ -64,10 +55,7 @@ pub async fn claim(
     let mut promising = true;
     loop {
         let own = queue.pilot_bells.of(id);
-        let (mut work, mut news) = (
-            std::pin::pin!(queue.work.notified()),
-            std::pin::pin!(own.notified()),
-        );
+        let (mut work, mut news) = (std::pin::pin!(queue.work.notified()), std::pin::pin!(own.notified()));
         work.as_mut().enable();
         news.as_mut().enable();
         if promising {
@@ -181,11 +169,5 @@ pub async fn result(
     Input(result): Input<AttemptResult>,
 ) -> Result<StatusCode, Problem> {
     let result = validate::result(result)?;
-    detached(async move {
-        queue
-            .result(attempt, &dn, &result)
-            .await
-            .map(|()| StatusCode::NO_CONTENT)
-    })
-    .await
+    detached(async move { queue.result(attempt, &dn, &result).await.map(|()| StatusCode::NO_CONTENT) }).await
 }

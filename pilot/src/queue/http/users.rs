@@ -58,10 +58,7 @@ pub async fn sign(
     detached(async move {
         let mut tx = queue.store.begin().await?;
         if !delegations::complete(&mut tx, id, &chain, not_after).await? {
-            return Err(problem::conflict(
-                "already_signed",
-                "this delegation has been signed meanwhile",
-            ));
+            return Err(problem::conflict("already_signed", "this delegation has been signed meanwhile"));
         }
         queue.publish(tx.commit().await?);
         tracing::info!(delegation = %id, actor = user.dn(), not_after, "delegation signed");
@@ -85,10 +82,8 @@ pub async fn submit(
             let size = delegations::blob_of(tx.conn(), &input.sha256, user.dn()).await?;
             if size != Some(input.size) {
                 let path = policy::wire::one_line(&input.path);
-                let title = format!(
-                    "input {path:?}: upload {} with {} bytes first",
-                    input.sha256, input.size
-                );
+                let title =
+                    format!("input {path:?}: upload {} with {} bytes first", input.sha256, input.size);
                 return Err(problem::unsatisfiable("blob_missing", title));
             }
         }
@@ -118,9 +113,7 @@ pub async fn list(
     Asked(asked): Asked<Limit>,
 ) -> Result<Json<Vec<Payload>>, Problem> {
     let mut conn = queue.store.read().await?;
-    Ok(Json(
-        payloads::list(&mut conn, user.dn(), asked.limit.min(100_000)).await?,
-    ))
+    Ok(Json(payloads::list(&mut conn, user.dn(), asked.limit.min(100_000)).await?))
 }
 
 /// Whether to wait, and for what.
@@ -202,9 +195,7 @@ async fn change(
     user.full()?;
     detached(async move {
         queue.user_event(id, user.dn(), event, delegation).await?;
-        Ok(Json(
-            payloads::show(&mut *queue.store.read().await?, id, user.dn()).await?,
-        ))
+        Ok(Json(payloads::show(&mut *queue.store.read().await?, id, user.dn()).await?))
     })
     .await
 }

@@ -19,9 +19,7 @@ pub struct DelegationRow {
 
 impl std::fmt::Debug for DelegationRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DelegationRow")
-            .field("not_after", &self.not_after)
-            .finish_non_exhaustive()
+        f.debug_struct("DelegationRow").field("not_after", &self.not_after).finish_non_exhaustive()
     }
 }
 
@@ -40,11 +38,7 @@ pub async fn create(tx: &mut Tx, id: Uuid, owner: &str, key: &str) -> Result<(),
 type Row = (String, Option<String>, Option<i64>);
 
 fn to_delegation((key, chain, not_after): Row) -> DelegationRow {
-    DelegationRow {
-        key,
-        chain,
-        not_after: nat(not_after.unwrap_or(0)),
-    }
+    DelegationRow { key, chain, not_after: nat(not_after.unwrap_or(0)) }
 }
 
 /// The delegation, if it is this user's.

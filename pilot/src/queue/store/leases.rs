@@ -85,11 +85,7 @@ impl Room {
 
     /// What is left after taking a payload; `None` when it does not fit.
     pub fn take(self, cores: u32, memory: Option<u64>, walltime: Option<u64>) -> Option<Self> {
-        if self
-            .time_left
-            .zip(walltime)
-            .is_some_and(|(left, wanted)| wanted > left)
-        {
+        if self.time_left.zip(walltime).is_some_and(|(left, wanted)| wanted > left) {
             return None;
         }
         let memory = match (self.memory, memory) {
@@ -97,27 +93,11 @@ impl Room {
             (free, _) => free,
         };
         let (payloads, cores) = (self.payloads.checked_sub(1)?, self.cores.checked_sub(cores)?);
-        Some(Self {
-            payloads,
-            cores,
-            memory,
-            ..self
-        })
+        Some(Self { payloads, cores, memory, ..self })
     }
 }
 
-type WaitingRow = (
-    i64,
-    String,
-    String,
-    Option<i64>,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    i64,
-    i64,
-    i64,
-);
+type WaitingRow = (i64, String, String, Option<i64>, i64, Option<i64>, Option<i64>, i64, i64, i64);
 const WAITING: &str = "
     SELECT p.seq, p.id, p.owner, p.array_index, p.cores, p.memory, p.walltime, p.attempts, p.spec, d.not_after
     FROM payloads p JOIN delegations d ON d.id = p.delegation
@@ -174,11 +154,8 @@ pub async fn claim(tx: &mut Tx, pilot: &PilotRow, mut room: Room) -> Result<Vec<
 async fn give(tx: &mut Tx, pilot: &PilotRow, row: WaitingRow) -> Result<Option<Lease>, Problem> {
     let (_, id, owner, index, _, _, _, attempts, spec, not_after) = row;
     let payload = parse(&id)?;
-    let facts = PayloadFacts {
-        state: PayloadState::Waiting,
-        attempts: count(attempts),
-        cancel_wanted: false,
-    };
+    let facts =
+        PayloadFacts { state: PayloadState::Waiting, attempts: count(attempts), cancel_wanted: false };
     let known = Known { id: payload, facts };
     if nat(not_after) <= now() {
         hold_expired(tx, &known).await?;
@@ -200,11 +177,7 @@ async fn give(tx: &mut Tx, pilot: &PilotRow, row: WaitingRow) -> Result<Option<L
     };
     insert(tx, &open).await?;
     let text = format!("attempt {number} leased to pilot {}", pilot.id);
-    let cause = Cause {
-        actor: &pilot.dn,
-        text: &text,
-        attempt: Some(open.attempt),
-    };
+    let cause = Cause { actor: &pilot.dn, text: &text, attempt: Some(open.attempt) };
     payloads::apply(tx, &known, &step, None, cause).await?;
     tx.outbox.opened.push(open.lease);
     let json = sqlx::query_scalar::<_, String>("SELECT json FROM specs WHERE id = ?")
@@ -232,11 +205,7 @@ fn secret_id() -> Result<Uuid, Problem> {
 async fn hold_expired(tx: &mut Tx, known: &Known) -> Result<(), Problem> {
     let step = rules::payload(&known.facts, PayloadEvent::Hold, 0)?;
     let text = "its delegated proxy has expired; delegate a new one and release the payload";
-    let cause = Cause {
-        actor: "queue",
-        text,
-        attempt: None,
-    };
+    let cause = Cause { actor: "queue", text, attempt: None };
     payloads::apply(tx, known, &step, Some(text), cause).await
 }
 
@@ -275,11 +244,7 @@ pub async fn renew(tx: &mut Tx, open: &OpenLease, said: PayloadState, actor: &st
         .await?;
     let known = payloads::known(tx.conn(), open.payload).await?;
     let step = rules::payload(&known.facts, PayloadEvent::Progress(said), 0)?;
-    let cause = Cause {
-        actor,
-        text: "reported by the pilot",
-        attempt: Some(open.attempt),
-    };
+    let cause = Cause { actor, text: "reported by the pilot", attempt: Some(open.attempt) };
     payloads::apply(tx, &known, &step, None, cause).await
 }
 
@@ -309,18 +274,11 @@ pub async fn end(tx: &mut Tx, open: &OpenLease, end: End<'_>) -> Result<(), Prob
         .bind(open.attempt.to_string())
         .execute(tx.conn())
         .await?;
-    sqlx::query("DELETE FROM leases WHERE id = ?")
-        .bind(open.lease.to_string())
-        .execute(tx.conn())
-        .await?;
+    sqlx::query("DELETE FROM leases WHERE id = ?").bind(open.lease.to_string()).execute(tx.conn()).await?;
     let why = end.report.and_then(|r| r.reason.as_deref()).unwrap_or(end.why);
     let text = explain(end.outcome, open.number, end.max_attempts, why);
     let reason = (end.outcome != Outcome::Ok).then_some(text.as_str());
-    let cause = Cause {
-        actor: end.actor,
-        text: &text,
-        attempt: Some(open.attempt),
-    };
+    let cause = Cause { actor: end.actor, text: &text, attempt: Some(open.attempt) };
     payloads::apply(tx, &known, &step, reason, cause).await?;
     tx.outbox.closed.push(open.lease);
     tx.outbox.pilots.push(open.pilot);
@@ -352,14 +310,7 @@ pub async fn attempt(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Att
     .bind(id.to_string())
     .fetch_optional(conn)
     .await?;
-    row.map(|(lease, dn, reported)| {
-        Ok(AttemptRow {
-            lease: parse(&lease)?,
-            dn,
-            reported,
-        })
-    })
-    .transpose()
+    row.map(|(lease, dn, reported)| Ok(AttemptRow { lease: parse(&lease)?, dn, reported })).transpose()
 }
 
 /// Wishes for the leases of a pilot, oldest first.
@@ -372,11 +323,7 @@ pub async fn wishes(conn: &mut SqliteConnection, pilot: Uuid) -> Result<Vec<Wish
     .fetch_all(conn)
     .await?;
     let wish = |(id, lease, kind): (String, String, String)| {
-        Ok(Wish {
-            id: parse(&id)?,
-            lease: parse(&lease)?,
-            kind: parse(&kind)?,
-        })
+        Ok(Wish { id: parse(&id)?, lease: parse(&lease)?, kind: parse(&kind)? })
     };
     rows.into_iter().map(wish).collect()
 }

@@ -58,27 +58,18 @@ impl Store {
         // A request waits as long for the writer as the writer may wait for the file, and a little more.
         let pool = |n| {
             let wait = patience + Duration::from_millis(200);
-            SqlitePoolOptions::new()
-                .max_connections(n)
-                .acquire_timeout(wait)
-                .test_before_acquire(false)
+            SqlitePoolOptions::new().max_connections(n).acquire_timeout(wait).test_before_acquire(false)
         };
         let writer = pool(1).connect_with(options.clone()).await.with_context(place)?;
         migrate(&writer).await.with_context(place)?;
-        let readers = pool(4)
-            .connect_with(options.pragma("query_only", "ON"))
-            .await
-            .with_context(place)?;
+        let readers = pool(4).connect_with(options.pragma("query_only", "ON")).await.with_context(place)?;
         Ok(Self { writer, readers })
     }
 
     /// Starts a change. Only one is under way at any time.
     pub async fn begin(&self) -> Result<Tx, Problem> {
         let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Tx {
-            inner,
-            outbox: Outbox::default(),
-        })
+        Ok(Tx { inner, outbox: Outbox::default() })
     }
 
     /// A connection that cannot write.
@@ -94,9 +85,7 @@ impl Store {
 }
 
 async fn migrate(writer: &SqlitePool) -> anyhow::Result<()> {
-    let version = sqlx::query_scalar::<_, i64>("PRAGMA user_version")
-        .fetch_one(writer)
-        .await?;
+    let version = sqlx::query_scalar::<_, i64>("PRAGMA user_version").fetch_one(writer).await?;
     let done = usize::try_from(version)?;
     if done > MIGRATIONS.len() {
         let known = MIGRATIONS.len();
@@ -105,9 +94,7 @@ async fn migrate(writer: &SqlitePool) -> anyhow::Result<()> {
     for (number, script) in MIGRATIONS.iter().enumerate().skip(done) {
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::raw_sql(script).execute(&mut *tx).await?;
-        sqlx::raw_sql(&format!("PRAGMA user_version = {}", number + 1))
-            .execute(&mut *tx)
-            .await?;
+        sqlx::raw_sql(&format!("PRAGMA user_version = {}", number + 1)).execute(&mut *tx).await?;
         tx.commit().await?;
     }
     Ok(())
@@ -182,8 +169,7 @@ pub(crate) fn count(n: i64) -> u32 {
 
 /// Reads a word or an id that the queue itself has written.
 pub(crate) fn parse<T: FromStr>(text: &str) -> Result<T, Problem> {
-    text.parse()
-        .map_err(|_| problem::internal("the store", &format!("damaged value {text:?}")))
+    text.parse().map_err(|_| problem::internal("the store", &format!("damaged value {text:?}")))
 }
 
 /// Reads JSON that the queue itself has written.
@@ -198,7 +184,5 @@ pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, Problem>
 
 /// Seconds since the epoch.
 pub(crate) fn now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

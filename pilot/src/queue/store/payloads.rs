@@ -62,11 +62,7 @@ async fn insert(
     submission: &Submission,
     (id, spec_id, index): (Uuid, i64, Option<u64>),
 ) -> Result<(), Problem> {
-    let facts = PayloadFacts {
-        state: PayloadState::Received,
-        attempts: 0,
-        cancel_wanted: false,
-    };
+    let facts = PayloadFacts { state: PayloadState::Received, attempts: 0, cancel_wanted: false };
     sqlx::query(
         "INSERT INTO payloads (id, owner, delegation, spec, array_index, cores, memory, walltime, submitted, state)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -84,24 +80,10 @@ async fn insert(
     .execute(tx.conn())
     .await?;
     let known = Known { id, facts };
-    let cause = Cause {
-        actor: owner,
-        text: "submitted",
-        attempt: None,
-    };
+    let cause = Cause { actor: owner, text: "submitted", attempt: None };
     record(tx, known.id, facts.state, cause).await?;
     let step = rules::payload(&facts, PayloadEvent::Accept, 1)?;
-    apply(
-        tx,
-        &known,
-        &step,
-        None,
-        Cause {
-            text: "accepted",
-            ..cause
-        },
-    )
-    .await
+    apply(tx, &known, &step, None, Cause { text: "accepted", ..cause }).await
 }
 
 /// What the rules need to know of a payload, whoever owns it.
@@ -113,11 +95,7 @@ pub async fn known(conn: &mut SqliteConnection, id: Uuid) -> Result<Known, Probl
     .fetch_optional(conn)
     .await?;
     let (state, attempts, cancel_wanted) = row.ok_or_else(|| problem::unknown("payload"))?;
-    let facts = PayloadFacts {
-        state: parse(&state)?,
-        attempts: count(attempts),
-        cancel_wanted,
-    };
+    let facts = PayloadFacts { state: parse(&state)?, attempts: count(attempts), cancel_wanted };
     Ok(Known { id, facts })
 }
 
@@ -178,13 +156,7 @@ async fn record(tx: &mut Tx, id: Uuid, state: PayloadState, cause: Cause<'_>) ->
         .await?;
     tx.outbox.payloads.push(id);
     let actor = cause.actor.to_owned();
-    tx.outbox.lines.push(Line {
-        payload: id,
-        attempt: cause.attempt,
-        actor,
-        state,
-        cause: text,
-    });
+    tx.outbox.lines.push(Line { payload: id, attempt: cause.attempt, actor, state, cause: text });
     Ok(())
 }
 
@@ -231,30 +203,21 @@ pub async fn show(conn: &mut SqliteConnection, id: Uuid, owner: &str) -> Result<
         .await?
         .ok_or_else(|| problem::unknown("payload"))?;
     let sql = format!("{ATTEMPTS} WHERE payload = ? ORDER BY number");
-    let rows = sqlx::query_as::<_, AttemptRow>(&sql)
-        .bind(id.to_string())
-        .fetch_all(conn)
-        .await?;
+    let rows = sqlx::query_as::<_, AttemptRow>(&sql).bind(id.to_string()).fetch_all(conn).await?;
     to_payload(row, rows.into_iter().map(to_attempt).collect::<Result<_, _>>()?)
 }
 
 /// The newest `limit` payloads of a user, oldest first.
 pub async fn list(conn: &mut SqliteConnection, owner: &str, limit: u32) -> Result<Vec<Payload>, Problem> {
     let sql = format!("{COLUMNS} WHERE p.owner = ? ORDER BY p.seq DESC LIMIT ?");
-    let rows = sqlx::query_as::<_, Row>(&sql)
-        .bind(owner)
-        .bind(i64::from(limit))
-        .fetch_all(&mut *conn)
-        .await?;
+    let rows =
+        sqlx::query_as::<_, Row>(&sql).bind(owner).bind(i64::from(limit)).fetch_all(&mut *conn).await?;
     let sql = format!(
         "{ATTEMPTS} WHERE payload IN (SELECT id FROM payloads WHERE owner = ? ORDER BY seq DESC LIMIT ?)
          ORDER BY payload, number"
     );
-    let attempts = sqlx::query_as::<_, AttemptRow>(&sql)
-        .bind(owner)
-        .bind(i64::from(limit))
-        .fetch_all(conn)
-        .await?;
+    let attempts =
+        sqlx::query_as::<_, AttemptRow>(&sql).bind(owner).bind(i64::from(limit)).fetch_all(conn).await?;
     let mut of: HashMap<String, Vec<Attempt>> = HashMap::new();
     for row in attempts {
         of.entry(row.7.clone()).or_default().push(to_attempt(row)?);
@@ -282,16 +245,7 @@ fn to_payload(row: Row, attempts: Vec<Attempt>) -> Result<Payload, Problem> {
     })
 }
 
-type AttemptRow = (
-    String,
-    i64,
-    String,
-    i64,
-    Option<String>,
-    Option<i64>,
-    Option<String>,
-    String,
-);
+type AttemptRow = (String, i64, String, i64, Option<String>, Option<i64>, Option<String>, String);
 const ATTEMPTS: &str = "SELECT id, number, pilot, leased, outcome, ended, report, payload FROM attempts";
 
 fn to_attempt(row: AttemptRow) -> Result<Attempt, Problem> {
@@ -316,13 +270,7 @@ pub async fn events(conn: &mut SqliteConnection, id: Uuid) -> Result<Vec<Event>,
     .fetch_all(conn)
     .await?;
     let event = |(seq, at, actor, state, cause): (i64, i64, String, String, String)| {
-        Ok(Event {
-            seq,
-            at: nat(at),
-            actor,
-            state: parse(&state)?,
-            cause,
-        })
+        Ok(Event { seq, at: nat(at), actor, state: parse(&state)?, cause })
     };
     rows.into_iter().map(event).collect()
 }
@@ -348,12 +296,7 @@ pub async fn notices(conn: &mut SqliteConnection) -> Result<Vec<Notice>, Problem
     .fetch_all(conn)
     .await?;
     let notice = |(payload, owner, url, tries): (String, String, String, i64)| {
-        Ok(Notice {
-            payload: parse(&payload)?,
-            owner,
-            url,
-            tries: count(tries),
-        })
+        Ok(Notice { payload: parse(&payload)?, owner, url, tries: count(tries) })
     };
     rows.into_iter().map(notice).collect()
 }
@@ -364,9 +307,6 @@ pub async fn notice_tried(tx: &mut Tx, payload: Uuid, settled: bool) -> Result<(
         true => "DELETE FROM notices WHERE payload = ?",
         false => "UPDATE notices SET tries = tries + 1 WHERE payload = ?",
     };
-    sqlx::query(sql)
-        .bind(payload.to_string())
-        .execute(tx.conn())
-        .await?;
+    sqlx::query(sql).bind(payload.to_string()).execute(tx.conn()).await?;
     Ok(())
 }

@@ -105,10 +105,7 @@ pub async fn step(
 
 /// Tells a pilot to take no more work.
 pub async fn drain(tx: &mut Tx, id: Uuid) -> Result<(), Problem> {
-    sqlx::query("UPDATE pilots SET drain = 1 WHERE id = ?")
-        .bind(id.to_string())
-        .execute(tx.conn())
-        .await?;
+    sqlx::query("UPDATE pilots SET drain = 1 WHERE id = ?").bind(id.to_string()).execute(tx.conn()).await?;
     tx.outbox.pilots.push(id);
     Ok(())
 }
@@ -120,9 +117,7 @@ pub async fn live(conn: &mut SqliteConnection) -> Result<Vec<(Uuid, String, u64)
     )
     .fetch_all(conn)
     .await?;
-    rows.into_iter()
-        .map(|(id, dn, seen)| Ok((parse(&id)?, dn, nat(seen))))
-        .collect()
+    rows.into_iter().map(|(id, dn, seen)| Ok((parse(&id)?, dn, nat(seen)))).collect()
 }
 
 /// Pilots of the last day, newest sign of life first, 1000 at most.

@@ -18,30 +18,18 @@ async fn only_the_right_chain_completes_a_delegation() {
     let put = async |chain: &str| w.put(&w.alice, &path, json!({"chain": chain}).to_string()).await;
     put("nonsense").await.refused(422, "bad_delegation");
     let (_, other_csr) = credential::delegation::new_request().unwrap();
-    put(&sign(&other_csr, &w.alice.credential))
-        .await
-        .refused(422, "bad_delegation");
-    put(&sign(&d.csr, &w.bob.credential))
-        .await
-        .refused(422, "bad_delegation");
+    put(&sign(&other_csr, &w.alice.credential)).await.refused(422, "bad_delegation");
+    put(&sign(&d.csr, &w.bob.credential)).await.refused(422, "bad_delegation");
     let stranger = super::support::Pki::new(&w.dir.path().join("other-ca")).person("Alice");
-    put(&sign(&d.csr, &stranger.credential))
-        .await
-        .refused(422, "bad_delegation");
-    w.put(&w.bob, &path, json!({"chain": "x"}).to_string())
-        .await
-        .refused(404, "unknown_delegation");
+    put(&sign(&d.csr, &stranger.credential)).await.refused(422, "bad_delegation");
+    w.put(&w.bob, &path, json!({"chain": "x"}).to_string()).await.refused(404, "unknown_delegation");
     let submit = w.submit(&w.alice, d.id, json!({"command": ["true"]})).await;
     submit.refused(422, "delegation_incomplete");
     let good = sign(&d.csr, &w.alice.credential);
     put(&good).await.ok();
     put(&good).await.ok();
-    put(&sign(&d.csr, &w.alice.credential))
-        .await
-        .refused(409, "already_signed");
-    w.submit(&w.bob, d.id, json!({"command": ["true"]}))
-        .await
-        .refused(404, "unknown_delegation");
+    put(&sign(&d.csr, &w.alice.credential)).await.refused(409, "already_signed");
+    w.submit(&w.bob, d.id, json!({"command": ["true"]})).await.refused(404, "unknown_delegation");
     w.submit_true(&w.alice, d.id).await;
 }
 
@@ -49,13 +37,7 @@ async fn only_the_right_chain_completes_a_delegation() {
 async fn a_pilot_gets_a_limited_proxy_for_what_it_has_leased() {
     let w = World::new().await;
     let delegation = w.delegate_for(&w.alice, 7 * 3600).await;
-    w.submit(
-        &w.alice,
-        delegation,
-        json!({"command": ["true"], "walltime": 600}),
-    )
-    .await
-    .json::<Submitted>();
+    w.submit(&w.alice, delegation, json!({"command": ["true"], "walltime": 600})).await.json::<Submitted>();
     let pilot = w.register().await;
     let lease = w.claim(pilot, 1).await.remove(0);
     let (key, csr) = credential::delegation::new_request().unwrap();
@@ -71,29 +53,15 @@ async fn a_pilot_gets_a_limited_proxy_for_what_it_has_leased() {
     assert_eq!(identity.subject, w.alice.identity.subject);
     assert!(identity.limited);
     let leaf = X509::from_pem(signed.chain.as_bytes()).unwrap();
-    let left = openssl::asn1::Asn1Time::days_from_now(0)
-        .unwrap()
-        .diff(leaf.not_after())
-        .unwrap();
+    let left = openssl::asn1::Asn1Time::days_from_now(0).unwrap().diff(leaf.not_after()).unwrap();
     let seconds = left.days * 86_400 + left.secs;
-    assert!(
-        (4100..=4200).contains(&seconds),
-        "walltime and an hour, not {seconds}"
-    );
-    w.post(&w.pilot, &path, json!({"lease": lease.lease, "csr": "x"}))
-        .await
-        .refused(422, "bad_request");
-    w.post(&w.alice, &path, body.clone())
-        .await
-        .refused(403, "not_a_pilot");
+    assert!((4100..=4200).contains(&seconds), "walltime and an hour, not {seconds}");
+    w.post(&w.pilot, &path, json!({"lease": lease.lease, "csr": "x"})).await.refused(422, "bad_request");
+    w.post(&w.alice, &path, body.clone()).await.refused(403, "not_a_pilot");
     let wrong = json!({"lease": uuid::Uuid::now_v7(), "csr": csr});
-    w.post(&w.pilot, &path, wrong)
-        .await
-        .refused(409, "lease_superseded");
+    w.post(&w.pilot, &path, wrong).await.refused(409, "lease_superseded");
     w.result(&lease, Outcome::Ok).await.ok();
-    w.post(&w.pilot, &path, body)
-        .await
-        .refused(409, "lease_superseded");
+    w.post(&w.pilot, &path, body).await.refused(409, "lease_superseded");
 }
 
 #[tokio::test]
@@ -102,9 +70,7 @@ async fn a_payload_with_an_expired_proxy_is_held_until_it_gets_a_new_one() {
     let delegation = w.delegate_for(&w.alice, 2).await;
     let id = w.submit_true(&w.alice, delegation).await;
     tokio::time::sleep(Duration::from_millis(3100)).await;
-    w.submit(&w.alice, delegation, json!({"command": ["x"]}))
-        .await
-        .refused(422, "delegation_expired");
+    w.submit(&w.alice, delegation, json!({"command": ["x"]})).await.refused(422, "delegation_expired");
     let pilot = w.register().await;
     assert!(w.claim(pilot, 1).await.is_empty());
     let payload = w.show(&w.alice, id).await;
@@ -113,13 +79,8 @@ async fn a_payload_with_an_expired_proxy_is_held_until_it_gets_a_new_one() {
     let fresh = w.delegate(&w.alice).await;
     let release = format!("/v1/payloads/{id}/release");
     let foreign = w.delegate(&w.bob).await;
-    w.post(&w.alice, &release, json!({"delegation": foreign}))
-        .await
-        .refused(404, "unknown_delegation");
-    let payload: Payload = w
-        .post(&w.alice, &release, json!({"delegation": fresh}))
-        .await
-        .json();
+    w.post(&w.alice, &release, json!({"delegation": foreign})).await.refused(404, "unknown_delegation");
+    let payload: Payload = w.post(&w.alice, &release, json!({"delegation": fresh})).await.json();
     assert_eq!(payload.state, PayloadState::Waiting);
     assert_eq!(w.claim(pilot, 1).await[0].payload, id);
 }

@@ -10,9 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 async fn second_connection(w: &World) -> SqliteConnection {
-    SqliteConnection::connect(&format!("sqlite:{}", w.queue.settings.store.display()))
-        .await
-        .unwrap()
+    SqliteConnection::connect(&format!("sqlite:{}", w.queue.settings.store.display())).await.unwrap()
 }
 
 #[tokio::test]
@@ -34,10 +32,7 @@ async fn a_locked_store_asks_for_patience_and_loses_nothing() {
     sweep(&w.queue).await;
     assert_eq!(w.state(id).await, PayloadState::Waiting);
     w.submit_true(&w.alice, delegation).await;
-    assert_eq!(
-        w.get(&w.alice, "/v1/payloads").await.json::<Vec<Payload>>().len(),
-        2
-    );
+    assert_eq!(w.get(&w.alice, "/v1/payloads").await.json::<Vec<Payload>>().len(), 2);
 }
 
 #[tokio::test]
@@ -67,25 +62,14 @@ async fn a_store_that_is_none_or_too_new_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("x.db");
     let open = async || Store::open(&file, Duration::from_millis(100)).await;
-    std::fs::write(
-        &file,
-        "this is not a database, but long enough to be looked at as one".repeat(100),
-    )
-    .unwrap();
+    std::fs::write(&file, "this is not a database, but long enough to be looked at as one".repeat(100))
+        .unwrap();
     let error = format!("{:#}", open().await.unwrap_err());
-    assert!(
-        error.contains("x.db") && error.contains("not a database"),
-        "{error}"
-    );
+    assert!(error.contains("x.db") && error.contains("not a database"), "{error}");
     std::fs::remove_file(&file).unwrap();
     open().await.unwrap().close().await;
-    let mut other = SqliteConnection::connect(&format!("sqlite:{}", file.display()))
-        .await
-        .unwrap();
-    sqlx::query("PRAGMA user_version = 99")
-        .execute(&mut other)
-        .await
-        .unwrap();
+    let mut other = SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+    sqlx::query("PRAGMA user_version = 99").execute(&mut other).await.unwrap();
     assert!(format!("{:#}", open().await.unwrap_err()).contains("newer"));
 }
 
@@ -101,16 +85,10 @@ async fn keys_of_finished_payloads_are_deleted_in_time() {
         n
     };
     assert_eq!(purge().await, 0, "still fresh");
-    sqlx::query("UPDATE delegations SET created = created - 90000")
-        .execute(&mut other)
-        .await
-        .unwrap();
+    sqlx::query("UPDATE delegations SET created = created - 90000").execute(&mut other).await.unwrap();
     assert_eq!(purge().await, 0, "still needed");
     w.result(&lease, Outcome::Ok).await.ok();
     assert_eq!(purge().await, 1);
-    let keys: String = sqlx::query_scalar("SELECT key FROM delegations")
-        .fetch_one(&mut other)
-        .await
-        .unwrap();
+    let keys: String = sqlx::query_scalar("SELECT key FROM delegations").fetch_one(&mut other).await.unwrap();
     assert_eq!(keys, "");
 }

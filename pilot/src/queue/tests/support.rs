@@ -37,33 +37,20 @@ fn certificate(cn: &str, key: &PKey<Private>, issuer: Option<(&X509, &PKey<Priva
     let mut serial = BigNum::new().unwrap();
     serial.rand(63, openssl::bn::MsbOption::ONE, false).unwrap();
     cert.set_version(2).unwrap();
-    cert.set_serial_number(&serial.to_asn1_integer().unwrap())
-        .unwrap();
+    cert.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
     cert.set_subject_name(&name).unwrap();
-    cert.set_issuer_name(issuer.map_or(&*name, |i| i.0.subject_name()))
-        .unwrap();
-    cert.set_not_before(&Asn1Time::from_unix(1_700_000_000).unwrap())
-        .unwrap();
+    cert.set_issuer_name(issuer.map_or(&*name, |i| i.0.subject_name())).unwrap();
+    cert.set_not_before(&Asn1Time::from_unix(1_700_000_000).unwrap()).unwrap();
     cert.set_not_after(&Asn1Time::days_from_now(30).unwrap()).unwrap();
     cert.set_pubkey(key).unwrap();
     if issuer.is_none() {
-        cert.append_extension(BasicConstraints::new().critical().ca().build().unwrap())
+        cert.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
+        cert.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build().unwrap())
             .unwrap();
-        cert.append_extension(
-            KeyUsage::new()
-                .critical()
-                .key_cert_sign()
-                .crl_sign()
-                .build()
-                .unwrap(),
-        )
-        .unwrap();
     } else {
-        cert.append_extension(KeyUsage::new().critical().digital_signature().build().unwrap())
-            .unwrap();
+        cert.append_extension(KeyUsage::new().critical().digital_signature().build().unwrap()).unwrap();
     }
-    cert.sign(issuer.map_or(key, |i| i.1), MessageDigest::sha256())
-        .unwrap();
+    cert.sign(issuer.map_or(key, |i| i.1), MessageDigest::sha256()).unwrap();
     cert.build()
 }
 
@@ -81,14 +68,8 @@ impl Person {
 
     /// The same person with a limited proxy.
     pub fn limited(&self) -> Self {
-        let identity = VerifiedIdentity {
-            limited: true,
-            ..(*self.identity).clone()
-        };
-        Self {
-            identity: Arc::new(identity),
-            credential: self.credential.clone(),
-        }
+        let identity = VerifiedIdentity { limited: true, ..(*self.identity).clone() };
+        Self { identity: Arc::new(identity), credential: self.credential.clone() }
     }
 }
 
@@ -126,10 +107,7 @@ impl Pki {
             chain_pem: chain.clone(),
         };
         let credential = pem(chain) + &pem(key.private_key_to_pem_pkcs8().unwrap());
-        Person {
-            identity: Arc::new(identity),
-            credential,
-        }
+        Person { identity: Arc::new(identity), credential }
     }
 }
 
@@ -141,12 +119,7 @@ pub struct Reply {
 
 impl Reply {
     pub fn json<T: DeserializeOwned>(&self) -> T {
-        assert!(
-            self.status < 300,
-            "{} {}",
-            self.status,
-            String::from_utf8_lossy(&self.body)
-        );
+        assert!(self.status < 300, "{} {}", self.status, String::from_utf8_lossy(&self.body));
         serde_json::from_slice(&self.body).unwrap()
     }
 
@@ -192,10 +165,7 @@ pub fn settings(dir: &Path) -> Settings {
         max_array: Some(50),
         ..Args::default()
     };
-    Settings {
-        patience: Duration::from_millis(300),
-        ..Settings::from_args(args).unwrap()
-    }
+    Settings { patience: Duration::from_millis(300), ..Settings::from_args(args).unwrap() }
 }
 
 impl World {
@@ -210,13 +180,7 @@ impl World {
         let pki = Pki::new(&settings.trust.ca_dir);
         let queue = Queue::open(settings).await.unwrap();
         let (alice, bob, pilot) = (pki.person("Alice"), pki.person("Bob"), pki.person("Pilot"));
-        Self {
-            dir,
-            queue,
-            alice,
-            bob,
-            pilot,
-        }
+        Self { dir, queue, alice, bob, pilot }
     }
 
     /// Stops the queue as if it had been killed, and starts it again.
@@ -231,22 +195,12 @@ impl World {
         let response = router(self.queue.clone()).call(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
-        Reply {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body,
-        }
+        Reply { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
     pub async fn call(&self, who: &Person, method: &str, path: &str, body: impl Into<Body>) -> Reply {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(body.into())
-            .unwrap();
-        request.extensions_mut().insert(transport::Peer {
-            identity: who.identity.clone(),
-        });
+        let mut request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
+        request.extensions_mut().insert(transport::Peer { identity: who.identity.clone() });
         self.raw(request).await
     }
 
@@ -271,31 +225,17 @@ impl World {
         let d: Delegation = self.post(who, "/v1/delegations", Value::Null).await.json();
         let life = Duration::from_secs(seconds);
         let chain = credential::delegation::sign(&d.csr, &who.credential, life, false).unwrap();
-        self.put(
-            who,
-            &format!("/v1/delegations/{}", d.id),
-            json!({"chain": chain}).to_string(),
-        )
-        .await
-        .ok();
+        self.put(who, &format!("/v1/delegations/{}", d.id), json!({"chain": chain}).to_string()).await.ok();
         d.id
     }
 
     pub async fn submit(&self, who: &Person, delegation: Uuid, spec: Value) -> Reply {
-        self.post(
-            who,
-            "/v1/payloads",
-            json!({"delegation": delegation, "spec": spec}),
-        )
-        .await
+        self.post(who, "/v1/payloads", json!({"delegation": delegation, "spec": spec})).await
     }
 
     /// Submits `true` and returns the payload's id.
     pub async fn submit_true(&self, who: &Person, delegation: Uuid) -> Uuid {
-        let submitted: Submitted = self
-            .submit(who, delegation, json!({"command": ["true"]}))
-            .await
-            .json();
+        let submitted: Submitted = self.submit(who, delegation, json!({"command": ["true"]})).await.json();
         submitted.ids[0]
     }
 
@@ -308,32 +248,21 @@ impl World {
 
     pub async fn claim(&self, pilot: Uuid, max: u32) -> Vec<Lease> {
         let body = json!({"max": max, "cores": 4, "memory": null, "time_left": null});
-        let claimed: Claimed = self
-            .post(&self.pilot, &format!("/v1/pilots/{pilot}/claim"), body)
-            .await
-            .json();
+        let claimed: Claimed =
+            self.post(&self.pilot, &format!("/v1/pilots/{pilot}/claim"), body).await.json();
         claimed.leases
     }
 
     pub async fn sync(&self, pilot: Uuid, leases: &[&Lease], state: &str) -> Reply {
-        let leases: Vec<_> = leases
-            .iter()
-            .map(|l| json!({"lease": l.lease, "state": state}))
-            .collect();
+        let leases: Vec<_> = leases.iter().map(|l| json!({"lease": l.lease, "state": state})).collect();
         let body = json!({"leases": leases, "state": "busy"});
-        self.post(&self.pilot, &format!("/v1/pilots/{pilot}/sync"), body)
-            .await
+        self.post(&self.pilot, &format!("/v1/pilots/{pilot}/sync"), body).await
     }
 
     pub async fn result(&self, lease: &Lease, outcome: Outcome) -> Reply {
         let body =
             json!({"lease": lease.lease, "outcome": outcome, "report": {"exit_code": 0, "host": "wn1"}});
-        self.post(
-            &self.pilot,
-            &format!("/v1/attempts/{}/result", lease.attempt),
-            body,
-        )
-        .await
+        self.post(&self.pilot, &format!("/v1/attempts/{}/result", lease.attempt), body).await
     }
 
     pub async fn show(&self, who: &Person, id: Uuid) -> Payload {

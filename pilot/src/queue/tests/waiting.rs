@@ -13,10 +13,7 @@ async fn woken<T>(held: impl Future<Output = T>, act: impl Future<Output = ()>) 
         act.await;
     };
     let (answer, ()) = tokio::join!(held, later);
-    assert!(
-        begin.elapsed() >= Duration::from_millis(200),
-        "answered too early"
-    );
+    assert!(begin.elapsed() >= Duration::from_millis(200), "answered too early");
     assert!(begin.elapsed() < Duration::from_secs(10), "not woken");
     answer
 }
@@ -41,14 +38,7 @@ async fn a_claim_is_answered_empty_after_the_wait() {
     let w = World::new().await;
     let pilot = w.register().await;
     let begin = Instant::now();
-    let reply = w
-        .call(
-            &w.pilot,
-            "POST",
-            &format!("/v1/pilots/{pilot}/claim?wait=1"),
-            CLAIM,
-        )
-        .await;
+    let reply = w.call(&w.pilot, "POST", &format!("/v1/pilots/{pilot}/claim?wait=1"), CLAIM).await;
     assert!(reply.json::<Claimed>().leases.is_empty());
     assert!(begin.elapsed() >= Duration::from_secs(1));
 }
@@ -61,26 +51,16 @@ async fn a_sync_is_answered_when_the_user_cancels_and_not_again_for_the_same_wis
     let body = json!({"leases": [{"lease": lease.lease, "state": "running"}], "state": "busy"});
     // A heartbeat is one second here: a held sync is answered after it at the latest.
     let cancel = async {
-        w.post(&w.alice, &format!("/v1/payloads/{id}/cancel"), Value::Null)
-            .await
-            .json::<Payload>();
+        w.post(&w.alice, &format!("/v1/payloads/{id}/cancel"), Value::Null).await.json::<Payload>();
     };
     let begin = Instant::now();
-    let answer = woken(w.post(&w.pilot, &path, body.clone()), cancel)
-        .await
-        .json::<Synced>();
-    assert!(
-        begin.elapsed() < Duration::from_millis(900),
-        "the wish was not what woke it"
-    );
+    let answer = woken(w.post(&w.pilot, &path, body.clone()), cancel).await.json::<Synced>();
+    assert!(begin.elapsed() < Duration::from_millis(900), "the wish was not what woke it");
     assert_eq!(answer.wishes[0].lease, lease.lease);
     let begin = Instant::now();
     let again = w.post(&w.pilot, &path, body).await.json::<Synced>();
     assert_eq!(again.wishes.len(), 1, "repeated until acknowledged");
-    assert!(
-        begin.elapsed() >= Duration::from_millis(900),
-        "but no reason to answer at once"
-    );
+    assert!(begin.elapsed() >= Duration::from_millis(900), "but no reason to answer at once");
 }
 
 #[tokio::test]
@@ -89,17 +69,8 @@ async fn a_sync_is_answered_when_the_lease_is_lost_and_when_the_pilot_shall_drai
     let (_, pilot, lease) = w.leased().await;
     let path = format!("/v1/pilots/{pilot}/sync?wait=20");
     let body = json!({"leases": [{"lease": lease.lease, "state": "running"}], "state": "busy"});
-    let drain = async {
-        w.post(&w.pilot, &format!("/v1/pilots/{pilot}/drain"), Value::Null)
-            .await
-            .ok()
-    };
-    assert!(
-        woken(w.post(&w.pilot, &path, body), drain)
-            .await
-            .json::<Synced>()
-            .drain
-    );
+    let drain = async { w.post(&w.pilot, &format!("/v1/pilots/{pilot}/drain"), Value::Null).await.ok() };
+    assert!(woken(w.post(&w.pilot, &path, body), drain).await.json::<Synced>().drain);
     let body = json!({"leases": [{"lease": lease.lease, "state": "running"}], "state": "draining"});
     let lose = async { w.result(&lease, Outcome::Infra).await.ok() };
     let answer = woken(w.post(&w.pilot, &path, body), lose).await.json::<Synced>();
@@ -116,10 +87,7 @@ async fn waiting_for_the_end_ends_with_it() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         w.result(&lease, Outcome::User).await.ok();
     };
-    assert_eq!(
-        woken(w.get(&w.alice, &path), act).await.json::<Payload>().state,
-        PayloadState::Failed
-    );
+    assert_eq!(woken(w.get(&w.alice, &path), act).await.json::<Payload>().state, PayloadState::Failed);
 }
 
 #[tokio::test]
@@ -128,10 +96,7 @@ async fn waiting_for_a_change_ends_with_the_first() {
     let (id, pilot, lease) = w.leased().await;
     let path = format!("/v1/payloads/{id}?wait=30&final=0");
     let act = async { drop(w.sync(pilot, &[&lease], "running").await.json::<Synced>()) };
-    assert_eq!(
-        woken(w.get(&w.alice, &path), act).await.json::<Payload>().state,
-        PayloadState::Running
-    );
+    assert_eq!(woken(w.get(&w.alice, &path), act).await.json::<Payload>().state, PayloadState::Running);
 }
 
 #[tokio::test]
@@ -140,24 +105,15 @@ async fn a_log_is_followed_to_its_end() {
     let (id, _, lease) = w.leased().await;
     let path = |offset: u64| format!("/v1/payloads/{id}/logs/stdout?wait=30&offset={offset}");
     let put = |offset: u64| {
-        format!(
-            "/v1/attempts/{}/logs/stdout?lease={}&offset={offset}",
-            lease.attempt, lease.lease
-        )
+        format!("/v1/attempts/{}/logs/stdout?lease={}&offset={offset}", lease.attempt, lease.lease)
     };
     let (from, to) = (path(0), put(0));
-    let reply = woken(w.get(&w.alice, &from), async {
-        w.put(&w.pilot, &to, "one\n").await.ok()
-    })
-    .await;
+    let reply = woken(w.get(&w.alice, &from), async { w.put(&w.pilot, &to, "one\n").await.ok() }).await;
     assert_eq!(reply.body, "one\n");
     assert!(!reply.headers.contains_key("x-log-end"));
     assert_eq!(reply.headers["x-log-attempt"], "1");
     let from = path(4);
-    let reply = woken(w.get(&w.alice, &from), async {
-        w.result(&lease, Outcome::Ok).await.ok()
-    })
-    .await;
+    let reply = woken(w.get(&w.alice, &from), async { w.result(&lease, Outcome::Ok).await.ok() }).await;
     assert!(reply.body.is_empty());
     assert_eq!(reply.headers["x-log-end"], "1");
 }
@@ -166,29 +122,16 @@ async fn a_log_is_followed_to_its_end() {
 async fn each_attempt_has_its_own_log() {
     let w = World::new().await;
     let (id, pilot, first) = w.leased().await;
-    let put = |l: &Lease| {
-        format!(
-            "/v1/attempts/{}/logs/stdout?lease={}&offset=0",
-            l.attempt, l.lease
-        )
-    };
+    let put = |l: &Lease| format!("/v1/attempts/{}/logs/stdout?lease={}&offset=0", l.attempt, l.lease);
     w.put(&w.pilot, &put(&first), "first").await.ok();
     w.result(&first, Outcome::Infra).await.ok();
     let second = w.claim(pilot, 1).await.remove(0);
     w.put(&w.pilot, &put(&second), "second").await.ok();
     let newest = w.get(&w.alice, &format!("/v1/payloads/{id}/logs/stdout")).await;
-    assert_eq!(
-        (&newest.body[..], &newest.headers["x-log-attempt"]),
-        (&b"second"[..], &2.into())
-    );
+    assert_eq!((&newest.body[..], &newest.headers["x-log-attempt"]), (&b"second"[..], &2.into()));
     assert!(!newest.headers.contains_key("x-log-end"));
-    let oldest = w
-        .get(&w.alice, &format!("/v1/payloads/{id}/logs/stdout?attempt=1"))
-        .await;
-    assert_eq!(
-        (&oldest.body[..], &oldest.headers["x-log-end"]),
-        (&b"first"[..], &1.into())
-    );
+    let oldest = w.get(&w.alice, &format!("/v1/payloads/{id}/logs/stdout?attempt=1")).await;
+    assert_eq!((&oldest.body[..], &oldest.headers["x-log-end"]), (&b"first"[..], &1.into()));
 }
 
 #[tokio::test]
@@ -196,14 +139,10 @@ async fn held_requests_are_answered_when_the_queue_ends() {
     let w = World::new().await;
     let (id, pilot, lease) = w.leased().await;
     let sync = json!({"leases": [{"lease": lease.lease, "state": "running"}], "state": "busy"});
-    let (claim, sync_path) = (
-        format!("/v1/pilots/{pilot}/claim?wait=30"),
-        format!("/v1/pilots/{pilot}/sync?wait=30"),
-    );
-    let (show, log) = (
-        format!("/v1/payloads/{id}?wait=30"),
-        format!("/v1/payloads/{id}/logs/stdout?wait=30"),
-    );
+    let (claim, sync_path) =
+        (format!("/v1/pilots/{pilot}/claim?wait=30"), format!("/v1/pilots/{pilot}/sync?wait=30"));
+    let (show, log) =
+        (format!("/v1/payloads/{id}?wait=30"), format!("/v1/payloads/{id}/logs/stdout?wait=30"));
     let held = async {
         tokio::join!(
             w.call(&w.pilot, "POST", &claim, CLAIM),
