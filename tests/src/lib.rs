@@ -1,2 +1,4 @@
 //! End-to-end tests: the real programs, run against each other. The tests are in `tests/`, one file per topic; what
-//! they share is the crate `harness`.
+//! they share is the crate `harness`, and for the contract of gLExec [`contract`].
+
+pub mod contract;
