@@ -246,37 +246,3 @@ fn an_account_that_is_payload_and_caller_cannot_nest() {
     let ran = run.args(["/bin/sh", "-c", script]).output();
     assert!(!ran.text().contains(&m.uid("alice").to_string()), "{}", ran.text());
 }
-
-#[test]
-fn a_mapping_service_that_is_down_is_named() {
-    if !need::root() {
-        return;
-    }
-    let m = site_with_service("https://127.0.0.1:1/gums/services/GUMSXACMLAuthorizationServicePort");
-    let ran = with(&m, m.proxy("Alice", "pilot"));
-    nothing_ran(ran.refused(203, &["127.0.0.1"]));
-}
-
-#[test]
-fn a_mapping_service_that_talks_nonsense_is_named() {
-    if !need::root() {
-        return;
-    }
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let _ = std::io::Write::write_all(&mut { stream }, b"I am no service at all\r\n");
-        }
-    });
-    let m = site_with_service(&format!("https://127.0.0.1:{port}/gums"));
-    let ran = with(&m, m.proxy("Alice", "pilot"));
-    nothing_ran(ran.refused(203, &["127.0.0.1"]));
-}
-
-fn site_with_service(endpoint: &str) -> Machine {
-    let gums = format!("[mapping.gums]\nendpoints = [\"{endpoint}\"]\ntimeout = \"3s\"\n");
-    let m = Machine::builder().pilot("pilot").account("alice").mapping(&["gums"]).policy_add(&gums).build();
-    m.pki();
-    m
-}

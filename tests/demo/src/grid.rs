@@ -41,9 +41,8 @@ pub(crate) fn machine() -> Machine {
     builder.mapping(&["gums"]).build()
 }
 
-/// Sets up certificates and proxies with the real tools of the grid, and the configuration of all services. Returns
-/// the subject of the pilot's certificate.
-pub(crate) fn set_up(machine: &Machine, mapping_port: u16) -> Result<String> {
+/// Sets up certificates and proxies with the real tools of the grid. Returns the subject of the pilot's certificate.
+pub(crate) fn set_up(machine: &Machine) -> Result<String> {
     let pki = machine.pki();
     let robot = pki.robot("robot", "Pilot Robot")?;
     pki.grid_proxy(&robot, Path::new(PILOT_PROXY), &["-rfc", "-valid", "12:00"])?;
@@ -59,24 +58,16 @@ pub(crate) fn set_up(machine: &Machine, mapping_port: u16) -> Result<String> {
         machine.give(&out, user);
         dns.insert(user, person.dn);
     }
-    let lines = dns.iter().map(|(user, dn)| format!("{dn:?} = {:?}\n", account_of(user)));
-    let users: String = lines.collect();
     let _ = DNS.set(dns);
-    let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
-    let callers = format!("[callers]\nallow = [\"/C=XX/O=Test Grid/CN={}\"]\n", host.trim());
-    machine.write(
-        "/home/mapping/mapping-server.toml",
-        "mapping",
-        0o600,
-        format!("{callers}[users]\n{users}"),
-    );
-    for service in ["mapping", "queue"] {
-        for (file, from) in [("cert", &pki.host_cert), ("key", &pki.host_key)] {
-            machine.write(&format!("/home/{service}/{file}.pem"), service, 0o600, fs::read(from)?);
-        }
+    for (file, from) in [("cert", &pki.host_cert), ("key", &pki.host_key)] {
+        machine.write(&format!("/home/queue/{file}.pem"), "queue", 0o600, fs::read(from)?);
     }
-    let service = "gums/services/GUMSXACMLAuthorizationServicePort";
-    let endpoint = format!("https://localhost:{mapping_port}/{service}");
-    machine.edit_policy(|policy| format!("{policy}[mapping.gums]\nendpoints = [{endpoint:?}]\n"));
     Ok(robot.dn)
+}
+
+/// What the mapping service is told: which account each user gets.
+pub(crate) fn mapping_config() -> Result<String> {
+    let line = |user| Ok(format!("{:?} = {:?}\n", dn_of(user)?, account_of(user)));
+    let lines: Result<String> = USERS.into_iter().map(|(user, _)| line(user)).collect();
+    Ok(format!("[users]\n{}", lines?))
 }

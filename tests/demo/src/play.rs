@@ -2,10 +2,10 @@
 
 use crate::grid::{self, PILOT_PROXY};
 use crate::report::Checks;
-use crate::services::{self, Service};
+use crate::services;
 use crate::{progress, report};
 use anyhow::{Context, Result, anyhow, bail};
-use harness::Machine;
+use harness::{Machine, Service};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -49,15 +49,16 @@ pub(crate) fn run() -> Result<bool> {
     let began = Instant::now();
     progress("building a private view of this host, accounts, certificates and proxies");
     let machine = grid::machine();
-    let (mapping_port, queue_port) = (services::free_port()?, services::free_port()?);
-    let robot = grid::set_up(&machine, mapping_port)?;
+    let robot = grid::set_up(&machine)?;
     for (name, content) in SCRIPTS {
         for user in ["alice", "bob"] {
             machine.write(&format!("/home/{user}/{name}"), user, 0o755, content);
         }
     }
     progress("starting the mapping service and the central queue");
-    let mapping = services::mapping(&machine, mapping_port)?;
+    let (mapping_port, queue_port) = (harness::free_port(), harness::free_port());
+    let mapping = machine.mapping_server(mapping_port, &grid::mapping_config()?).map_err(|e| anyhow!(e))?;
+    machine.edit_policy(|policy| format!("{policy}{}", Machine::gums_table(mapping_port)));
     let queue = services::queue(&machine, queue_port, &robot)?;
     let stage = Stage { machine: &machine, url: format!("https://localhost:{queue_port}") };
     let mut agent = None;
@@ -110,7 +111,7 @@ impl Stage<'_> {
         let seven = self.submit("exits with 7", "alice", &["--input", "seven.sh", "--", "sh", "seven.sh"])?;
         self.wait(&seven)?;
         progress("the pilot finds no more work and ends");
-        if !agent.ends_within(LIMIT)? {
+        if !agent.ends_within(LIMIT).map_err(|e| anyhow!(e))? {
             bail!("the pilot failed:\n{}", agent.said());
         }
         let attempts = self.pilot(&hostile, &["logs", &hostile.id])?;

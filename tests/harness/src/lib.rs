@@ -5,6 +5,7 @@
 //! | the real programs at their real paths, private accounts and files | [`Machine`] |
 //! | starting a program as an account, and what became of it | [`Run`], [`Running`], [`Ran`] |
 //! | the machine's own grid: authority, users, proxies | [`Machine::pki`], [`Machine::proxy`] |
+//! | long-running programs, the mapping service | [`Service`], [`Machine::mapping_server`] |
 //! | skipping what cannot run here | [`need`] |
 //! | a throw-away grid: CA, people, proxies, VOMS | [`pki`] |
 //! | proving that nothing is left behind | [`left`] |
@@ -19,9 +20,11 @@ pub mod need;
 pub mod pki;
 mod processes;
 mod run;
+mod service;
 mod slot;
 mod view;
 
 pub use accounts::Account;
 pub use machine::{Builder, GLEXEC_LOG, Machine};
 pub use run::{Ran, Run, Running};
+pub use service::{Service, free_port};

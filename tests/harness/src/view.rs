@@ -24,7 +24,7 @@ pub(crate) struct View {
 }
 
 /// Something that went wrong while the view was built.
-pub(crate) type Failed = Box<dyn std::error::Error>;
+pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl View {
     /// Moves the calling thread, and whatever it starts from now on, into a new view. `furnish` is called with the
