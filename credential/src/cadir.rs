@@ -30,10 +30,7 @@ fn site(path: &Path, what: impl std::fmt::Display) -> Refusal {
 
 fn refuse_world_writable(path: &Path, meta: &std::fs::Metadata) -> Result<(), Refusal> {
     if meta.mode() & 0o002 != 0 {
-        return Err(site(
-            path,
-            "everybody may write it, so it cannot be trusted; chmod o-w it",
-        ));
+        return Err(site(path, "everybody may write it, so it cannot be trusted; chmod o-w it"));
     }
     Ok(())
 }
@@ -47,10 +44,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Refusal> 
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => {
-            return Err(site(
-                path,
-                format_args!("cannot be opened ({e}); make it readable"),
-            ));
+            return Err(site(path, format_args!("cannot be opened ({e}); make it readable")));
         }
     };
     let meta = file.metadata().map_err(|e| site(path, e))?;
@@ -59,14 +53,9 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Refusal> 
         return Err(site(path, "is not a file; remove it"));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(limit)).unwrap_or_default());
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| site(path, e))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| site(path, e))?;
     if bytes.len() as u64 > limit {
-        return Err(site(
-            path,
-            format_args!("is larger than {limit} bytes; replace it"),
-        ));
+        return Err(site(path, format_args!("is larger than {limit} bytes; replace it")));
     }
     Ok(Some(bytes))
 }
@@ -79,9 +68,7 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Option<Vec<Cert>>, Refusa
     let ders = if bytes.first() == Some(&0x30) {
         vec![bytes]
     } else {
-        pem::split_pem(&bytes)
-            .and_then(|b| pem::certificates(&b))
-            .map_err(|e| site(path, e.reason))?
+        pem::split_pem(&bytes).and_then(|b| pem::certificates(&b)).map_err(|e| site(path, e.reason))?
     };
     let certs = ders.iter().map(|der| Cert::parse(der)).collect::<Result<_, _>>();
     certs.map(Some).map_err(|e| site(path, e.reason))
@@ -104,16 +91,10 @@ impl<'a> CaDir<'a> {
     pub fn open(path: &'a Path) -> Result<Self, Refusal> {
         let meta = std::fs::metadata(path);
         let meta = meta.map_err(|e| {
-            site(
-                path,
-                format_args!("CA directory cannot be read ({e}); check [trust] ca_dir"),
-            )
+            site(path, format_args!("CA directory cannot be read ({e}); check [trust] ca_dir"))
         })?;
         if !meta.is_dir() {
-            return Err(site(
-                path,
-                "CA directory is not a directory; check [trust] ca_dir",
-            ));
+            return Err(site(path, "CA directory is not a directory; check [trust] ca_dir"));
         }
         refuse_world_writable(path, &meta)?;
         Ok(Self { path })
@@ -127,7 +108,7 @@ impl<'a> CaDir<'a> {
     /// The installed certificates that have the name of this certificate's issuer.
     pub fn issuers_of(&self, cert: &Cert) -> Result<Vec<Cert>, Refusal> {
         let mut found: Vec<Cert> = Vec::new();
-        for path in self.numbered(&cert.issuer, cert.x509.issuer_name_hash(), "") {
+        for path in self.numbered(&cert.issuer, "") {
             let certs = read_certificates(&path)?.unwrap_or_default();
             let mine = certs.into_iter().filter(|c| cert.names_issuer(c));
             for candidate in mine {
@@ -142,18 +123,11 @@ impl<'a> CaDir<'a> {
     /// Every installed certificate as DER, each once; files that cannot be read are left out.
     pub fn all(&self) -> Result<Vec<Vec<u8>>, Refusal> {
         let entries = std::fs::read_dir(self.path).map_err(|e| site(self.path, e))?;
-        let mut paths: Vec<PathBuf> = entries
-            .flatten()
-            .map(|e| e.path())
-            .filter(|p| is_certificate(p))
-            .collect();
+        let mut paths: Vec<PathBuf> =
+            entries.flatten().map(|e| e.path()).filter(|p| is_certificate(p)).collect();
         paths.sort();
         let mut found: Vec<Vec<u8>> = Vec::new();
-        for cert in paths
-            .iter()
-            .filter_map(|p| read_certificates(p).ok().flatten())
-            .flatten()
-        {
+        for cert in paths.iter().filter_map(|p| read_certificates(p).ok().flatten()).flatten() {
             if !found.contains(&cert.der) {
                 found.push(cert.der);
             }
@@ -163,12 +137,12 @@ impl<'a> CaDir<'a> {
 
     /// Where the issuer of this certificate is looked for first, for messages.
     pub fn expected_file(&self, cert: &Cert) -> PathBuf {
-        self.path.join(format!("{:08x}.0", cert.x509.issuer_name_hash()))
+        self.path.join(format!("{:08x}.0", cert.issuer.hash()))
     }
 
     /// The signing policy of a CA and where it stands; `None` when there is none.
     pub fn signing_policy(&self, ca: &Cert) -> Result<Option<(PathBuf, SigningPolicy)>, Refusal> {
-        for hash in file_hashes(&ca.subject, ca.x509.subject_name_hash()) {
+        for hash in file_hashes(&ca.subject) {
             let path = self.path.join(format!("{hash}.signing_policy"));
             if let Some(bytes) = read(&path, MAX_FILE)? {
                 let text = String::from_utf8_lossy(&bytes);
@@ -182,7 +156,7 @@ impl<'a> CaDir<'a> {
     /// The revocation lists of a CA as DER, each with its path.
     pub fn crls(&self, ca: &Cert) -> Result<Vec<(PathBuf, Vec<u8>)>, Refusal> {
         let mut found = Vec::new();
-        for path in self.numbered(&ca.subject, ca.x509.subject_name_hash(), "r") {
+        for path in self.numbered(&ca.subject, "r") {
             let Some(bytes) = read(&path, MAX_CRL)? else {
                 continue;
             };
@@ -198,19 +172,12 @@ impl<'a> CaDir<'a> {
     }
 
     /// The files `<hash>.<kind>N` that exist; those under the old hash only if there are none under the new one.
-    fn numbered(&self, name: &Name, canonical: u32, kind: &str) -> Vec<PathBuf> {
-        let hashes = file_hashes(name, canonical);
+    fn numbered(&self, name: &Name, kind: &str) -> Vec<PathBuf> {
+        let hashes = file_hashes(name);
         let of = |hash: &String| -> Vec<PathBuf> {
             let path = |n: usize| self.path.join(format!("{hash}.{kind}{n}"));
-            (0..MAX_SIBLINGS)
-                .map(path)
-                .take_while(|p| p.symlink_metadata().is_ok())
-                .collect()
+            (0..MAX_SIBLINGS).map(path).take_while(|p| p.symlink_metadata().is_ok()).collect()
         };
-        hashes
-            .iter()
-            .map(of)
-            .find(|paths| !paths.is_empty())
-            .unwrap_or_default()
+        hashes.iter().map(of).find(|paths| !paths.is_empty()).unwrap_or_default()
     }
 }

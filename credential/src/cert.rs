@@ -2,9 +2,10 @@
 
 use crate::der::{self, Der, DerError};
 use crate::name::Name;
+use crate::signature;
 use crate::{Refusal, RefusalKind, refuse};
 use openssl::pkey::{Id, PKey, Public};
-use openssl::x509::X509;
+use std::ops::Range;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -77,7 +78,7 @@ pub struct Proxy {
 /// The signature algorithms that are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strength {
-    /// SHA-2 with RSA, RSA-PSS or ECDSA; Ed25519, Ed448.
+    /// SHA-2 with RSA (PKCS#1) or ECDSA; Ed25519.
     Strong,
     /// SHA-1.
     Sha1,
@@ -103,13 +104,42 @@ pub struct NameConstraints {
     pub excluded: Vec<Subtree>,
 }
 
+/// Where the parts of the signature stand in the DER.
+#[derive(Clone)]
+struct Signed {
+    contents: Range<usize>,
+    /// Contents octets of the algorithm's OID.
+    algorithm: Range<usize>,
+    signature: Range<usize>,
+}
+
+impl Signed {
+    fn parse(bytes: &[u8]) -> Result<Self, DerError> {
+        let at = |part: &[u8]| {
+            let start = part.as_ptr().addr() - bytes.as_ptr().addr();
+            start..start + part.len()
+        };
+        let mut outer = der::only(bytes, der::SEQUENCE, "certificate")?;
+        let contents = outer.take(der::SEQUENCE, "contents")?;
+        let (algorithm, named) = signature::algorithm(&mut outer)?;
+        let signature = der::whole_bits(outer.take(der::BIT_STRING, "signature")?, "signature")?;
+        outer.end("bytes after the signature")?;
+        let mut inner = Der::new(contents.body);
+        inner.take(0xa0, "version is not 3")?;
+        inner.take(der::INTEGER, "serial number")?;
+        if signature::algorithm(&mut inner)?.1 != named {
+            return Err(DerError("two signature algorithms"));
+        }
+        Ok(Self { contents: at(contents.raw), algorithm: at(algorithm), signature: at(signature) })
+    }
+}
+
 /// A certificate, read.
 #[derive(Clone)]
 pub struct Cert {
     /// The DER that was read.
     pub der: Vec<u8>,
-    /// The same for OpenSSL: keys and signatures.
-    pub x509: X509,
+    signed: Signed,
     /// Public key.
     pub key: PKey<Public>,
     /// Subject.
@@ -148,9 +178,7 @@ pub struct Cert {
 
 impl std::fmt::Debug for Cert {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cert")
-            .field("subject", &self.subject.as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("Cert").field("subject", &self.subject.as_str()).finish_non_exhaustive()
     }
 }
 
@@ -161,28 +189,23 @@ impl Cert {
     /// `Malformed` when the bytes are no X.509 v3 certificate, `Chain` for extensions that stand twice, cannot be read, or
     /// are critical and unknown.
     pub fn parse(der: &[u8]) -> Result<Self, Refusal> {
-        let broken = |what: &str| {
-            refuse(
-                RefusalKind::Malformed,
-                format!("a certificate cannot be read: {what}"),
-            )
-        };
+        let broken =
+            |what: &str| refuse(RefusalKind::Malformed, format!("a certificate cannot be read: {what}"));
         let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| broken("it is not X.509"))?;
         if !rest.is_empty() {
             return Err(broken("bytes follow its end"));
         }
         let subject = Name::parse(parsed.subject.as_raw()).map_err(|e| broken(&e.to_string()))?;
         let issuer = Name::parse(parsed.issuer.as_raw()).map_err(|e| broken(&e.to_string()))?;
-        let x509 = X509::from_der(der).map_err(|_| broken("OpenSSL refuses it"))?;
-        let key = x509
-            .public_key()
-            .map_err(|_| broken("its public key is of an unknown kind"))?;
+        let signed = Signed::parse(der).map_err(|e| broken(&e.to_string()))?;
+        let key = signature::public_key(parsed.public_key().raw);
+        let key = key.ok_or_else(|| broken("its public key is of an unknown kind"))?;
         if parsed.raw_serial().len() > 21 {
             return Err(broken("its serial number is longer than 20 bytes"));
         }
         let mut cert = Cert {
             der: der.to_vec(),
-            x509,
+            signed,
             key,
             subject,
             issuer,
@@ -279,22 +302,13 @@ impl Cert {
             b"limited proxy" => Language::Limited,
             _ => return None,
         };
-        Some(Proxy {
-            family: Family::Legacy,
-            language,
-            path_len: None,
-            critical: true,
-            stray_policy: false,
-        })
+        Some(Proxy { family: Family::Legacy, language, path_len: None, critical: true, stray_policy: false })
     }
 
     fn broken(&self, what: &str) -> Refusal {
         refuse(
             RefusalKind::Chain,
-            format!(
-                "certificate {}: {what}; have it issued anew",
-                self.subject.as_str()
-            ),
+            format!("certificate {}: {what}; have it issued anew", self.subject.as_str()),
         )
     }
 
@@ -319,24 +333,21 @@ impl Cert {
 
     /// OpenSSL finds the signature good under that key.
     pub fn is_signed_by(&self, issuer: &Cert) -> bool {
-        self.x509.verify(&issuer.key).unwrap_or(false)
+        let Signed { contents, algorithm, signature } = &self.signed;
+        let part = |range: &Range<usize>| &self.der[range.clone()];
+        signature::is_good_or_sha1(&issuer.key, part(algorithm), part(contents), part(signature))
     }
 
     /// Whether `issuer` has the name that this certificate gives as its issuer's (RFC 5280 section 7.1).
     pub fn names_issuer(&self, issuer: &Cert) -> bool {
-        let equal = self.x509.issuer_name().try_cmp(issuer.x509.subject_name());
-        equal.is_ok_and(std::cmp::Ordering::is_eq)
+        self.issuer.matches(&issuer.subject)
     }
 
     /// The serial number in lower-case hex without leading zeros.
     pub fn serial_hex(&self) -> String {
         let hex: String = self.serial.iter().map(|b| format!("{b:02x}")).collect();
         let short = hex.trim_start_matches('0');
-        if short.is_empty() {
-            "0".to_owned()
-        } else {
-            short.to_owned()
-        }
+        if short.is_empty() { "0".to_owned() } else { short.to_owned() }
     }
 
     /// Bits of the key when that is of a kind we accept: RSA, or a curve counted double so that 256 equals RSA 2048.
@@ -358,8 +369,7 @@ fn subtree(tree: &x509_parser::extensions::GeneralSubtree<'_>) -> Result<Subtree
 }
 
 fn strength(oid: &[u8]) -> Strength {
-    const STRONG: [&[u8]; 9] = [
-        &asn1_rs::oid!(raw 1.2.840.113549.1.1.10),
+    const STRONG: [&[u8]; 7] = [
         &asn1_rs::oid!(raw 1.2.840.113549.1.1.11),
         &asn1_rs::oid!(raw 1.2.840.113549.1.1.12),
         &asn1_rs::oid!(raw 1.2.840.113549.1.1.13),
@@ -367,7 +377,6 @@ fn strength(oid: &[u8]) -> Strength {
         &asn1_rs::oid!(raw 1.2.840.10045.4.3.3),
         &asn1_rs::oid!(raw 1.2.840.10045.4.3.4),
         &asn1_rs::oid!(raw 1.3.101.112),
-        &asn1_rs::oid!(raw 1.3.101.113),
     ];
     const SHA1: [&[u8]; 3] = [
         &asn1_rs::oid!(raw 1.2.840.113549.1.1.5),
@@ -391,9 +400,7 @@ pub fn proxy_cert_info(bytes: &[u8], family: Family, critical: bool) -> Result<P
     let mut policy = info.enter(der::SEQUENCE, "policy")?;
     if family == Family::Draft && path_len.is_none() {
         let tagged = info.optional(0xa1, "path length")?;
-        path_len = tagged
-            .map(|t| Der::new(t.body).take(der::INTEGER, "path length"))
-            .transpose()?;
+        path_len = tagged.map(|t| Der::new(t.body).take(der::INTEGER, "path length")).transpose()?;
     }
     info.end("bytes after the policy")?;
     let oid = policy.take(der::OID, "policy language")?.body;
@@ -405,14 +412,6 @@ pub fn proxy_cert_info(bytes: &[u8], family: Family, critical: bool) -> Result<P
         INDEPENDENT => Language::Independent,
         other => Language::Unknown(asn1_rs::Oid::new(other.into()).to_id_string()),
     };
-    let path_len = path_len
-        .map(|e| der::small_number(e, "path length"))
-        .transpose()?;
-    Ok(Proxy {
-        family,
-        language,
-        path_len,
-        critical,
-        stray_policy: text.is_some(),
-    })
+    let path_len = path_len.map(|e| der::small_number(e, "path length")).transpose()?;
+    Ok(Proxy { family, language, path_len, critical, stray_policy: text.is_some() })
 }

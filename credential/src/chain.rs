@@ -36,9 +36,7 @@ impl Delegation {
 
     /// Whether any proxy is limited.
     pub fn is_limited(&self) -> bool {
-        self.proxies
-            .iter()
-            .any(|p| p.proxy.as_ref().is_some_and(|p| p.language == Language::Limited))
+        self.proxies.iter().any(|p| p.proxy.as_ref().is_some_and(|p| p.language == Language::Limited))
     }
 }
 
@@ -60,10 +58,7 @@ pub fn delegation_of(certs: Vec<Cert>, trust: &Trust, now: i64) -> Result<Delega
     let mut pool = certs;
     let mut proxies: Vec<Cert> = Vec::new();
     if pool.is_empty() {
-        return Err(refuse(
-            RefusalKind::Malformed,
-            "the chain is empty; present a certificate",
-        ));
+        return Err(refuse(RefusalKind::Malformed, "the chain is empty; present a certificate"));
     }
     let mut current = pool.remove(0);
     while current.proxy.is_some() {
@@ -71,11 +66,7 @@ pub fn delegation_of(certs: Vec<Cert>, trust: &Trust, now: i64) -> Result<Delega
         proxies.push(current);
         current = issuer;
     }
-    let delegation = Delegation {
-        proxies,
-        holder: current,
-        pool,
-    };
+    let delegation = Delegation { proxies, holder: current, pool };
     judge_holder(&delegation.holder)?;
     judge_proxies(&delegation)?;
     for cert in delegation.proxies.iter().chain([&delegation.holder]) {
@@ -89,39 +80,27 @@ pub fn delegation_of(certs: Vec<Cert>, trust: &Trust, now: i64) -> Result<Delega
 fn take_issuer(cert: &Cert, pool: &mut Vec<Cert>) -> Result<Cert, Refusal> {
     let named = |c: &Cert| c.subject == cert.issuer;
     if !pool.iter().any(named) {
-        let what = format_args!(
-            "its issuer {} is not in the credential; make a new proxy",
-            cert.issuer.as_str()
-        );
+        let what =
+            format_args!("its issuer {} is not in the credential; make a new proxy", cert.issuer.as_str());
         return Err(chain(cert, what));
     }
     match pool.iter().position(|c| named(c) && cert.is_signed_by(c)) {
         Some(at) => Ok(pool.remove(at)),
-        None => Err(chain(
-            cert,
-            "its signature is not its issuer's: it was altered or forged; make a new proxy",
-        )),
+        None => {
+            Err(chain(cert, "its signature is not its issuer's: it was altered or forged; make a new proxy"))
+        }
     }
 }
 
 fn judge_holder(holder: &Cert) -> Result<(), Refusal> {
     if holder.is_ca {
-        return Err(chain(
-            holder,
-            "a CA may not act as a user; use a personal, robot or host certificate",
-        ));
+        return Err(chain(holder, "a CA may not act as a user; use a personal, robot or host certificate"));
     }
     if !holder.may_sign {
-        return Err(chain(
-            holder,
-            "keyUsage lacks digitalSignature; ask the CA for another certificate",
-        ));
+        return Err(chain(holder, "keyUsage lacks digitalSignature; ask the CA for another certificate"));
     }
     if !holder.for_clients {
-        return Err(chain(
-            holder,
-            "extKeyUsage does not allow clients; ask the CA for another certificate",
-        ));
+        return Err(chain(holder, "extKeyUsage does not allow clients; ask the CA for another certificate"));
     }
     Ok(())
 }
@@ -140,10 +119,7 @@ fn judge_proxies(delegation: &Delegation) -> Result<(), Refusal> {
             return Err(chain(cert, format_args!("{what}; use one kind throughout")));
         }
         if limited && proxy.language != Language::Limited {
-            return Err(chain(
-                cert,
-                "a full proxy below a limited one; what is limited stays limited",
-            ));
+            return Err(chain(cert, "a full proxy below a limited one; what is limited stays limited"));
         }
         limited |= proxy.language == Language::Limited;
         if proxy.path_len.is_some_and(|n| (n as usize) < below) {
@@ -159,19 +135,13 @@ fn judge_proxies(delegation: &Delegation) -> Result<(), Refusal> {
 fn judge_proxy(cert: &Cert, proxy: &Proxy, issuer: &Cert) -> Result<(), Refusal> {
     let fail = |what: String| Err(chain(cert, what));
     if cert.subject.added_common_name(&issuer.subject).is_none() {
-        return fail(format!(
-            "its name is not {} plus one CN; make a new proxy",
-            issuer.subject.as_str()
-        ));
+        return fail(format!("its name is not {} plus one CN; make a new proxy", issuer.subject.as_str()));
     }
     if cert.is_ca {
         return fail("it claims to be a CA; make a new proxy".to_owned());
     }
     if !issuer.may_sign {
-        return fail(format!(
-            "its issuer ({}) may not sign: keyUsage lacks digitalSignature",
-            issuer.kind()
-        ));
+        return fail(format!("its issuer ({}) may not sign: keyUsage lacks digitalSignature", issuer.kind()));
     }
     if cert.may_certify == Some(true) || !cert.may_sign {
         return fail(
@@ -188,9 +158,9 @@ fn judge_proxy(cert: &Cert, proxy: &Proxy, issuer: &Cert) -> Result<(), Refusal>
         Language::Independent => {
             fail("an independent proxy carries no rights of its issuer; make a full one".to_owned())
         }
-        Language::Unknown(oid) => fail(format!(
-            "policy language {oid} is unknown here; make a full or limited proxy"
-        )),
+        Language::Unknown(oid) => {
+            fail(format!("policy language {oid} is unknown here; make a full or limited proxy"))
+        }
         _ if proxy.stray_policy => {
             fail("a policy text that its language does not allow; make a new proxy".to_owned())
         }
@@ -201,10 +171,7 @@ fn judge_proxy(cert: &Cert, proxy: &Proxy, issuer: &Cert) -> Result<(), Refusal>
 fn judge_validity(cert: &Cert, now: i64, kind: RefusalKind) -> Result<(), Refusal> {
     if now > cert.not_after {
         let ago = ago(now.saturating_sub(cert.not_after));
-        return Err(refuse(
-            kind,
-            format!("{} expired {ago} ago; renew it", cert.title()),
-        ));
+        return Err(refuse(kind, format!("{} expired {ago} ago; renew it", cert.title())));
     }
     if now.saturating_add(SKEW) < cert.not_before {
         let ahead = ago(cert.not_before.saturating_sub(now));
@@ -234,44 +201,28 @@ fn judge_strength(cert: &Cert) -> Result<(), Refusal> {
 }
 
 fn judge_key(cert: &Cert) -> Result<(), Refusal> {
-    let least = if cert.proxy.is_some() {
-        MIN_PROXY_BITS
-    } else {
-        MIN_BITS
-    };
+    let least = if cert.proxy.is_some() { MIN_PROXY_BITS } else { MIN_BITS };
     match cert.key_bits() {
-        None => Err(chain(
-            cert,
-            "its key is neither RSA, ECDSA nor EdDSA; use one of these",
-        )),
-        Some(bits) if bits < least => Err(chain(
-            cert,
-            format_args!("its key is too short; use {MIN_BITS} bits RSA"),
-        )),
+        None => Err(chain(cert, "its key is neither RSA, ECDSA nor EdDSA; use one of these")),
+        Some(bits) if bits < least => {
+            Err(chain(cert, format_args!("its key is too short; use {MIN_BITS} bits RSA")))
+        }
         Some(_) => Ok(()),
     }
 }
 
 fn judge_site_rules(delegation: &Delegation, trust: &Trust) -> Result<(), Refusal> {
     if delegation.is_limited() && !trust.allow_limited {
-        let reason = format!(
-            "{} is limited and this site takes full proxies only",
-            delegation.leaf().title()
-        );
+        let reason =
+            format!("{} is limited and this site takes full proxies only", delegation.leaf().title());
         return Err(refuse(RefusalKind::Policy, reason));
     }
     let most = i64::try_from(trust.max_proxy_lifetime.as_secs()).unwrap_or(i64::MAX);
     for cert in &delegation.proxies {
-        let lifetime = cert
-            .not_after
-            .saturating_sub(cert.not_before)
-            .saturating_sub(SKEW);
+        let lifetime = cert.not_after.saturating_sub(cert.not_before).saturating_sub(SKEW);
         if lifetime > most {
             let (has, may) = (ago(lifetime), ago(most));
-            let reason = format!(
-                "{} lives {has}, this site allows {may}; make a shorter one",
-                cert.title()
-            );
+            let reason = format!("{} lives {has}, this site allows {may}; make a shorter one", cert.title());
             return Err(refuse(RefusalKind::Policy, reason));
         }
     }
@@ -300,10 +251,7 @@ pub fn anchor(
             break;
         }
         if authorities.len() >= MAX_AUTHORITIES {
-            return Err(distrust(
-                holder,
-                format_args!("more than {MAX_AUTHORITIES} CAs up to a root"),
-            ));
+            return Err(distrust(holder, format_args!("more than {MAX_AUTHORITIES} CAs up to a root")));
         }
     }
     for (n, ca) in authorities.iter().enumerate() {
@@ -324,36 +272,21 @@ pub fn anchor(
 fn issuer_of(cert: &Cert, pool: &[Cert], dir: &CaDir<'_>) -> Result<Cert, Refusal> {
     let mut candidates = dir.issuers_of(cert)?;
     // a root that the credential brings along proves nothing
-    candidates.extend(
-        pool.iter()
-            .filter(|c| cert.names_issuer(c) && !c.is_self_issued())
-            .cloned(),
-    );
+    candidates.extend(pool.iter().filter(|c| cert.names_issuer(c) && !c.is_self_issued()).cloned());
     if candidates.is_empty() {
         let file = dir.expected_file(cert);
-        let what = format!(
-            "its CA {} is not trusted here: no {}",
-            cert.issuer.as_str(),
-            file.display()
-        );
-        return Err(distrust(
-            cert,
-            format_args!("{what}; install the CA or use another certificate"),
-        ));
+        let what = format!("its CA {} is not trusted here: no {}", cert.issuer.as_str(), file.display());
+        return Err(distrust(cert, format_args!("{what}; install the CA or use another certificate")));
     }
     let Some(at) = candidates.iter().position(|c| cert.is_signed_by(c)) else {
-        let what = format_args!(
-            "its signature is not that of {}: it was altered or forged",
-            cert.issuer.as_str()
-        );
+        let what =
+            format_args!("its signature is not that of {}: it was altered or forged", cert.issuer.as_str());
         return Err(chain(cert, what));
     };
     let issuer = candidates.swap_remove(at);
     if !issuer.is_ca || issuer.may_certify == Some(false) || issuer.proxy.is_some() {
-        let what = format_args!(
-            "it was issued by {}, which is no CA; get one from a CA",
-            issuer.subject.as_str()
-        );
+        let what =
+            format_args!("it was issued by {}, which is no CA; get one from a CA", issuer.subject.as_str());
         return Err(chain(cert, what));
     }
     Ok(issuer)
@@ -364,10 +297,7 @@ fn judge_authority(ca: &Cert, below: &[Cert], now: i64) -> Result<(), Refusal> {
     judge_key(ca)?;
     let between = below.iter().filter(|c| !c.is_self_issued()).count();
     if ca.path_len.is_some_and(|n| (n as usize) < between) {
-        return Err(chain(
-            ca,
-            format_args!("its path length forbids the {between} CAs below it"),
-        ));
+        return Err(chain(ca, format_args!("its path length forbids the {between} CAs below it")));
     }
     Ok(())
 }
@@ -378,10 +308,9 @@ fn judge_constraints(ca: &Cert, below: &[Cert], holder: &Cert) -> Result<(), Ref
     };
     let authorities = below.iter().filter(|c| !c.is_self_issued());
     match authorities.chain([holder]).find(|c| !within(constraints, c)) {
-        Some(cert) => Err(distrust(
-            cert,
-            format_args!("outside the name constraints of {}", ca.subject.as_str()),
-        )),
+        Some(cert) => {
+            Err(distrust(cert, format_args!("outside the name constraints of {}", ca.subject.as_str())))
+        }
         None => Ok(()),
     }
 }
@@ -394,22 +323,15 @@ fn within(constraints: &NameConstraints, cert: &Cert) -> bool {
         return false;
     }
     let holds = |t: &Subtree| matches!(t, Subtree::Directory(base) if cert.subject.is_within(base));
-    let wanted = constraints
-        .permitted
-        .iter()
-        .any(|t| matches!(t, Subtree::Directory(_)));
+    let wanted = constraints.permitted.iter().any(|t| matches!(t, Subtree::Directory(_)));
     !constraints.excluded.iter().any(holds) && (!wanted || constraints.permitted.iter().any(holds))
 }
 
 fn judge_signing_policy(ca: &Cert, subject: &Cert, dir: &CaDir<'_>) -> Result<(), Refusal> {
     let Some((path, policy)) = dir.signing_policy(ca)? else {
-        let file = dir
-            .path()
-            .join(format!("{:08x}.signing_policy", ca.x509.subject_name_hash()));
-        let what = format_args!(
-            "no signing policy, looked for {}; install the CA's whole package",
-            file.display()
-        );
+        let file = dir.path().join(format!("{:08x}.signing_policy", ca.subject.hash()));
+        let what =
+            format_args!("no signing policy, looked for {}; install the CA's whole package", file.display());
         return Err(distrust(ca, what));
     };
     let path = path.display();
@@ -419,10 +341,7 @@ fn judge_signing_policy(ca: &Cert, subject: &Cert, dir: &CaDir<'_>) -> Result<()
             let what = format_args!("{path} does not let {} issue that name", ca.subject.as_str());
             Err(distrust(subject, what))
         }
-        None => Err(distrust(
-            ca,
-            format_args!("{path} has no entry for this CA; reinstall its package"),
-        )),
+        None => Err(distrust(ca, format_args!("{path} has no entry for this CA; reinstall its package"))),
     }
 }
 
@@ -440,10 +359,7 @@ fn judge_revocation(
         let crl = match Crl::parse(&der) {
             Ok(crl) if !crl.covers(subject) => continue,
             Ok(crl) if !crl.is_signed_by(ca) => {
-                trouble = Some(distrust(
-                    ca,
-                    format_args!("{path} is not signed by this CA; run fetch-crl"),
-                ));
+                trouble = Some(distrust(ca, format_args!("{path} is not signed by this CA; run fetch-crl")));
                 continue;
             }
             Ok(crl) => crl,
@@ -463,10 +379,8 @@ fn judge_revocation(
             false
                 if crl.next_update.is_none_or(|t| t < now) || crl.this_update > now.saturating_add(SKEW) =>
             {
-                trouble = Some(distrust(
-                    ca,
-                    format_args!("revocation list {path} is out of date; run fetch-crl"),
-                ));
+                trouble =
+                    Some(distrust(ca, format_args!("revocation list {path} is out of date; run fetch-crl")));
             }
             false => judged = true,
         }
@@ -474,13 +388,10 @@ fn judge_revocation(
     match trouble {
         Some(refusal) if !judged => Err(refusal),
         None if !judged && trust.require_crl => {
-            let file = dir.path().join(format!("{:08x}.r0", ca.x509.subject_name_hash()));
+            let file = dir.path().join(format!("{:08x}.r0", ca.subject.hash()));
             Err(distrust(
                 ca,
-                format_args!(
-                    "no revocation list {}, and this site requires one",
-                    file.display()
-                ),
+                format_args!("no revocation list {}, and this site requires one", file.display()),
             ))
         }
         _ => Ok(()),

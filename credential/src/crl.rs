@@ -37,12 +37,12 @@ impl<'a> Crl<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DerError> {
         let mut outer = der::only(bytes, der::SEQUENCE, "CRL")?;
         let signed = outer.take(der::SEQUENCE, "CRL contents")?;
-        let (algorithm, raw_algorithm) = algorithm(&mut outer)?;
+        let (algorithm, raw_algorithm) = signature::algorithm(&mut outer)?;
         let signature = der::whole_bits(outer.take(der::BIT_STRING, "CRL signature")?, "CRL signature")?;
         outer.end("bytes after the CRL signature")?;
         let mut list = Der::new(signed.body);
         list.optional(der::INTEGER, "CRL version")?;
-        if self::algorithm(&mut list)?.1 != raw_algorithm {
+        if signature::algorithm(&mut list)?.1 != raw_algorithm {
             return Err(DerError("CRL names two signature algorithms"));
         }
         let issuer = list.take(der::SEQUENCE, "CRL issuer")?.raw;
@@ -95,12 +95,6 @@ impl<'a> Crl<'a> {
         }
         Ok(false)
     }
-}
-
-fn algorithm<'a>(der: &mut Der<'a>) -> Result<(&'a [u8], &'a [u8]), DerError> {
-    let element = der.take(der::SEQUENCE, "signature algorithm")?;
-    let oid = Der::new(element.body).take(der::OID, "signature algorithm")?;
-    Ok((oid.body, element.raw))
 }
 
 /// Refuses lists that say less than everything about a certificate: delta, indirect, some reasons only.

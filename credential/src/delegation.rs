@@ -75,17 +75,11 @@ impl Issuer {
     fn parse(credential: &[u8]) -> Result<Self, Error> {
         let blocks = pem::split_pem(credential)?;
         let ders = pem::certificates(&blocks)?;
-        let chain: Vec<Cert> = ders
-            .iter()
-            .map(|der| Cert::parse(der))
-            .collect::<Result<_, _>>()?;
+        let chain: Vec<Cert> = ders.iter().map(|der| Cert::parse(der)).collect::<Result<_, _>>()?;
         key::check(&blocks, &chain[0], true)?;
         let block = blocks.iter().find(|b| b.is_private_key());
         let block = block.ok_or_else(|| Error::Issuer("no private key".to_owned()))?;
-        Ok(Self {
-            key: key::read(block)?,
-            chain,
-        })
+        Ok(Self { key: key::read(block)?, chain })
     }
 
     fn leaf(&self) -> &Cert {
@@ -94,9 +88,7 @@ impl Issuer {
 
     /// Whether what this issuer signs must be limited.
     fn is_limited(&self) -> bool {
-        self.chain
-            .iter()
-            .any(|c| c.proxy.as_ref().is_some_and(|p| p.language == Language::Limited))
+        self.chain.iter().any(|c| c.proxy.as_ref().is_some_and(|p| p.language == Language::Limited))
     }
 
     fn judge(&self, now: i64) -> Result<(), Error> {
@@ -115,10 +107,7 @@ impl Issuer {
         }
         let proxies = self.chain.iter().take_while(|c| c.proxy.is_some());
         let spent = |(n, c): (usize, &Cert)| {
-            c.proxy
-                .as_ref()
-                .and_then(|p| p.path_len)
-                .is_some_and(|l| l as usize <= n)
+            c.proxy.as_ref().and_then(|p| p.path_len).is_some_and(|l| l as usize <= n)
         };
         if proxies.enumerate().any(spent) {
             return fail("the path length of its chain is used up; start from a fresh proxy");
@@ -151,9 +140,8 @@ pub fn sign(
 ) -> Result<String, Error> {
     let key = requested_key(request_csr_pem.as_ref())?;
     let issuer = Issuer::parse(issuer_credential_pem.as_ref())?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
     issuer.judge(now)?;
     let proxy = build(&key, &issuer, now, lifetime, limited || issuer.is_limited())?;
     let chain = issuer.chain.iter().map(|c| pem::encode("CERTIFICATE", &c.der));
@@ -162,9 +150,7 @@ pub fn sign(
 
 fn requested_key(request: &[u8]) -> Result<PKey<Public>, Error> {
     let request = X509Req::from_pem(request).map_err(|_| Error::Request("it is not PKCS#10 in PEM"))?;
-    let key = request
-        .public_key()
-        .map_err(|_| Error::Request("its key is of an unknown kind"))?;
+    let key = request.public_key().map_err(|_| Error::Request("its key is of an unknown kind"))?;
     if !request.verify(&key).unwrap_or(false) {
         return Err(Error::Request("it is not signed with its own key"));
     }
@@ -173,11 +159,7 @@ fn requested_key(request: &[u8]) -> Result<PKey<Public>, Error> {
         Id::EC => key.bits() >= 256,
         _ => false,
     };
-    if strong {
-        Ok(key)
-    } else {
-        Err(Error::Request("its key is not RSA of 2048 bits or EC of 256"))
-    }
+    if strong { Ok(key) } else { Err(Error::Request("its key is not RSA of 2048 bits or EC of 256")) }
 }
 
 fn build(
@@ -191,8 +173,9 @@ fn build(
     let mut serial = BigNum::new()?;
     serial.rand(63, MsbOption::ONE, false)?;
     let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+    let issuer_name = leaf.subject.openssl()?;
     let mut subject = X509Name::builder()?;
-    for entry in leaf.x509.subject_name().entries() {
+    for entry in issuer_name.entries() {
         subject.append_entry(entry)?;
     }
     subject.append_entry_by_text("CN", &serial.to_dec_str()?)?;
@@ -200,19 +183,11 @@ fn build(
     proxy.set_version(2)?;
     proxy.set_serial_number(&*Asn1Integer::from_bn(&serial)?)?;
     proxy.set_subject_name(&subject.build())?;
-    proxy.set_issuer_name(leaf.x509.subject_name())?;
+    proxy.set_issuer_name(&issuer_name)?;
     proxy.set_not_before(&*Asn1Time::from_unix(leaf.not_before.max(now - BACKDATE))?)?;
-    proxy.set_not_after(&*Asn1Time::from_unix(
-        issuer.not_after().min(now.saturating_add(lifetime)),
-    )?)?;
+    proxy.set_not_after(&*Asn1Time::from_unix(issuer.not_after().min(now.saturating_add(lifetime)))?)?;
     proxy.set_pubkey(key)?;
-    proxy.append_extension(
-        KeyUsage::new()
-            .critical()
-            .digital_signature()
-            .key_encipherment()
-            .build()?,
-    )?;
+    proxy.append_extension(KeyUsage::new().critical().digital_signature().key_encipherment().build()?)?;
     proxy.append_extension(proxy_cert_info(limited)?)?;
     let digest = match issuer.key.id() {
         Id::ED25519 | Id::ED448 => MessageDigest::null(),
@@ -239,16 +214,11 @@ fn proxy_cert_info(limited: bool) -> Result<X509Extension, ErrorStack> {
 /// [`Error::Chain`] when the chain has no certificate or the key does not belong to the first one.
 pub fn join(chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> Result<String, Error> {
     let fail = |refusal: Refusal| Error::Chain(refusal.reason);
-    let certs = pem::split_pem(chain_pem.as_ref())
-        .and_then(|b| pem::certificates(&b))
-        .map_err(fail)?;
+    let certs = pem::split_pem(chain_pem.as_ref()).and_then(|b| pem::certificates(&b)).map_err(fail)?;
     let keys = pem::split_pem(key_pem.as_ref()).map_err(fail)?;
     let leaf = Cert::parse(&certs[0]).map_err(fail)?;
     key::check(&keys, &leaf, true).map_err(fail)?;
-    let key = keys
-        .iter()
-        .filter(|b| b.is_private_key())
-        .map(|b| pem::encode(&b.label, &b.der));
+    let key = keys.iter().filter(|b| b.is_private_key()).map(|b| pem::encode(&b.label, &b.der));
     let mut text = pem::encode("CERTIFICATE", &certs[0]);
     text.extend(key);
     text.extend(certs[1..].iter().map(|der| pem::encode("CERTIFICATE", der)));

@@ -62,11 +62,7 @@ impl<'a> Der<'a> {
         let (rest, any) = Any::from_der(self.rest).map_err(|_| DerError(what))?;
         let raw = &self.rest[..self.rest.len() - rest.len()];
         self.rest = rest;
-        Ok(Element {
-            tag,
-            body: any.data,
-            raw,
-        })
+        Ok(Element { tag, body: any.data, raw })
     }
 
     /// The next element, which must have this identifier octet.
@@ -79,11 +75,7 @@ impl<'a> Der<'a> {
 
     /// The next element if it has this identifier octet.
     pub fn optional(&mut self, tag: u8, what: &'static str) -> Result<Option<Element<'a>>, DerError> {
-        if self.peek() == Some(tag) {
-            self.any(what).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.peek() == Some(tag) { self.any(what).map(Some) } else { Ok(None) }
     }
 
     /// The contents of the next element, which must be constructed with this identifier octet.
@@ -93,11 +85,7 @@ impl<'a> Der<'a> {
 
     /// Fails when bytes are left over.
     pub fn end(&self, what: &'static str) -> Result<(), DerError> {
-        if self.is_empty() {
-            Ok(())
-        } else {
-            Err(DerError(what))
-        }
+        if self.is_empty() { Ok(()) } else { Err(DerError(what)) }
     }
 }
 
@@ -149,14 +137,8 @@ mod tests {
         assert_eq!(number(&[2, 1, 0]), Ok(0));
         assert_eq!(number(&[2, 2, 0, 0x80]), Ok(128));
         assert_eq!(number(&[2, 5, 0, 255, 255, 255, 255]), Ok(u32::MAX));
-        for bad in [
-            &[2, 0][..],
-            &[2, 1, 0x80],
-            &[2, 2, 0, 1],
-            &[2, 5, 1, 0, 0, 0, 0],
-            &[4, 1, 1],
-            &[2, 3, 1],
-        ] {
+        for bad in [&[2, 0][..], &[2, 1, 0x80], &[2, 2, 0, 1], &[2, 5, 1, 0, 0, 0, 0], &[4, 1, 1], &[2, 3, 1]]
+        {
             assert!(number(bad).is_err(), "{bad:?}");
         }
     }

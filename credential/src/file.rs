@@ -14,17 +14,11 @@ pub fn identity_of_file(path: &Path, trust: &Trust, now: u64) -> Result<Verified
     let mut credential = Vec::new();
     let read = File::open(path).and_then(|f| f.take(MAX_CREDENTIAL as u64 + 1).read_to_end(&mut credential));
     read.map_err(|e| {
-        let reason = format!(
-            "{}: cannot be read ({e}); make a proxy or set X509_USER_PROXY",
-            path.display()
-        );
+        let reason = format!("{}: cannot be read ({e}); make a proxy or set X509_USER_PROXY", path.display());
         refuse(RefusalKind::Malformed, reason)
     })?;
     if credential.len() > MAX_CREDENTIAL {
-        let reason = format!(
-            "{}: larger than {MAX_CREDENTIAL} bytes, not a proxy",
-            path.display()
-        );
+        let reason = format!("{}: larger than {MAX_CREDENTIAL} bytes, not a proxy", path.display());
         return Err(refuse(RefusalKind::Malformed, reason));
     }
     verify(&VerifyRequest {
@@ -52,9 +46,8 @@ pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "path names no file"))?;
+    let name =
+        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "path names no file"))?;
     for _ in 0..16 {
         let mut random = [0; 8];
         openssl::rand::rand_bytes(&mut random)?;
@@ -62,21 +55,13 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
         temporary.push(name);
         temporary.push(format!(".{:016x}", u64::from_be_bytes(random)));
         let temporary = path.with_file_name(temporary);
-        match File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-        {
+        match File::options().write(true).create_new(true).mode(0o600).open(&temporary) {
             Ok(file) => return Ok((temporary, file)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(e),
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        "no free name for a temporary file",
-    ))
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name for a temporary file"))
 }
 
 #[cfg(test)]
@@ -91,10 +76,7 @@ mod tests {
         std::fs::write(&path, "old").unwrap();
         write_private(&path, "new").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -2,6 +2,7 @@
 
 use crate::cert::Cert;
 use crate::pem::Block;
+use crate::signature;
 use crate::{Refusal, RefusalKind, refuse};
 use openssl::hash::MessageDigest;
 use openssl::pkey::{Id, PKey, Private};
@@ -17,26 +18,19 @@ pub(crate) fn check(blocks: &[Block], leaf: &Cert, required: bool) -> Result<(),
         [] if !required => Ok(()),
         [] => {
             let remedy = "point to a whole proxy file (certificate, key, chain)";
-            Err(refuse(
-                RefusalKind::Key,
-                format!("no private key with {}; {remedy}", leaf.title()),
-            ))
+            Err(refuse(RefusalKind::Key, format!("no private key with {}; {remedy}", leaf.title())))
         }
         [one] => {
             let key = read(one)?;
             if proves(&key, leaf) {
                 return Ok(());
             }
-            let reason = format!(
-                "the private key does not belong to {}; make a new proxy",
-                leaf.title()
-            );
+            let reason = format!("the private key does not belong to {}; make a new proxy", leaf.title());
             Err(refuse(RefusalKind::Key, reason))
         }
-        _ => Err(refuse(
-            RefusalKind::Key,
-            "the credential holds more than one private key; make a new proxy",
-        )),
+        _ => {
+            Err(refuse(RefusalKind::Key, "the credential holds more than one private key; make a new proxy"))
+        }
     }
 }
 
@@ -47,7 +41,7 @@ pub(crate) fn read(block: &Block) -> Result<PKey<Private>, Refusal> {
         return Err(refuse(RefusalKind::Key, reason));
     }
     let reason = "the private key cannot be read; make a new proxy";
-    PKey::private_key_from_der(&block.der).map_err(|_| refuse(RefusalKind::Key, reason))
+    signature::private_key(&block.label, &block.der).ok_or_else(|| refuse(RefusalKind::Key, reason))
 }
 
 fn proves(key: &PKey<Private>, leaf: &Cert) -> bool {
@@ -70,7 +64,5 @@ fn proves(key: &PKey<Private>, leaf: &Cert) -> bool {
         Some(d) => Verifier::new(d, &leaf.key),
         None => Verifier::new_without_digest(&leaf.key),
     };
-    verifier
-        .and_then(|mut v| v.verify_oneshot(&signature, text))
-        .unwrap_or(false)
+    verifier.and_then(|mut v| v.verify_oneshot(&signature, text)).unwrap_or(false)
 }

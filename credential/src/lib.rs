@@ -38,8 +38,5 @@ pub use verdict::{Trust, verify, verify_chain};
 
 /// A refusal of the class with its one-line reason.
 pub(crate) fn refuse(kind: RefusalKind, reason: impl Into<String>) -> Refusal {
-    Refusal {
-        kind,
-        reason: reason.into(),
-    }
+    Refusal { kind, reason: reason.into() }
 }

@@ -1,7 +1,7 @@
 //! Distinguished names: compared as bytes, shown in OpenSSL's one-line form.
 
 use crate::der::{self, DerError};
-use openssl::x509::{X509Name, X509NameRef};
+use openssl::x509::{X509, X509Name, X509NameRef};
 use policy::identity::Dn;
 
 const COMMON_NAME: &[u8] = &asn1_rs::oid!(raw 2.5.4.3);
@@ -52,11 +52,7 @@ impl Name {
                 let oid = pair.take(der::OID, "name attribute type")?.body.to_vec();
                 let value = pair.any("name attribute value")?;
                 pair.end("name attribute")?;
-                attributes.push(Attribute {
-                    oid,
-                    tag: value.tag,
-                    value: value.body.to_vec(),
-                });
+                attributes.push(Attribute { oid, tag: value.tag, value: value.body.to_vec() });
             }
             if attributes.is_empty() {
                 return Err(DerError("empty name component"));
@@ -64,11 +60,7 @@ impl Name {
             rdns.push(attributes);
         }
         let openssl = X509Name::from_der(raw).map_err(|_| DerError("name"))?;
-        Ok(Self {
-            raw: raw.to_vec(),
-            rdns,
-            one_line: one_line(&openssl),
-        })
+        Ok(Self { raw: raw.to_vec(), rdns, one_line: one_line(&openssl) })
     }
 
     /// The DER encoding.
@@ -103,6 +95,28 @@ impl Name {
         }
     }
 
+    /// The same name for OpenSSL.
+    pub fn openssl(&self) -> Result<X509Name, openssl::error::ErrorStack> {
+        X509Name::from_der(&self.raw)
+    }
+
+    /// Whether the names are the same by RFC 5280 section 7.1: letter case and runs of blanks do not count.
+    pub fn matches(&self, other: &Name) -> bool {
+        let order = self.openssl().and_then(|mine| mine.try_cmp(&*other.openssl()?));
+        order.is_ok_and(std::cmp::Ordering::is_eq)
+    }
+
+    /// OpenSSL's hash of the name, which files in the CA directory are called by.
+    pub fn hash(&self) -> u32 {
+        let hash = || {
+            let mut carrier = X509::builder()?;
+            carrier.set_subject_name(&*self.openssl()?)?;
+            Ok::<u32, openssl::error::ErrorStack>(carrier.build().subject_name_hash())
+        };
+        // a name that was parsed can be hashed; if memory runs out no file is found, and the CA is not trusted
+        hash().unwrap_or_default()
+    }
+
     /// Whether this name is `base` or lies below it (directoryName constraints, RFC 5280 section 4.2.1.10).
     pub fn is_within(&self, base: &Name) -> bool {
         self.rdns.starts_with(&base.rdns)
@@ -131,7 +145,8 @@ pub fn one_line(name: &X509NameRef) -> String {
 }
 
 /// The first eight hexadecimal digits that name a CA's files: today's hash and the one of OpenSSL before 1.0.
-pub fn file_hashes(name: &Name, canonical: u32) -> [String; 2] {
+pub fn file_hashes(name: &Name) -> [String; 2] {
+    let canonical = name.hash();
     let digest = openssl::hash::hash(openssl::hash::MessageDigest::md5(), &name.raw);
     let old = digest.map_or(canonical, |d| u32::from_le_bytes([d[0], d[1], d[2], d[3]]));
     [format!("{canonical:08x}"), format!("{old:08x}")]
@@ -145,26 +160,16 @@ mod tests {
     fn name(entries: &[(&str, &str)]) -> Name {
         let mut builder = X509Name::builder().unwrap();
         for (key, value) in entries {
-            builder
-                .append_entry_by_text_with_type(key, value, Asn1Type::UTF8STRING)
-                .unwrap();
+            builder.append_entry_by_text_with_type(key, value, Asn1Type::UTF8STRING).unwrap();
         }
         Name::parse(&builder.build().to_der().unwrap()).unwrap()
     }
 
     #[test]
     fn one_line_form_is_that_of_openssl() {
-        let n = name(&[
-            ("C", "XX"),
-            ("DC", "org"),
-            ("UID", "u1"),
-            ("CN", "Jürgen"),
-            ("emailAddress", "j@x.org"),
-        ]);
-        assert_eq!(
-            n.as_str(),
-            r"/C=XX/DC=org/UID=u1/CN=J\xC3\xBCrgen/emailAddress=j@x.org"
-        );
+        let n =
+            name(&[("C", "XX"), ("DC", "org"), ("UID", "u1"), ("CN", "Jürgen"), ("emailAddress", "j@x.org")]);
+        assert_eq!(n.as_str(), r"/C=XX/DC=org/UID=u1/CN=J\xC3\xBCrgen/emailAddress=j@x.org");
         assert!(n.dn().is_ok());
     }
 

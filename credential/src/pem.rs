@@ -37,17 +37,11 @@ impl Block {
 
 fn malformed(line: usize, what: &str) -> Refusal {
     let remedy = "make a new proxy (grid-proxy-init, voms-proxy-init)";
-    refuse(
-        RefusalKind::Malformed,
-        format!("credential, line {line}: {what}; {remedy}"),
-    )
+    refuse(RefusalKind::Malformed, format!("credential, line {line}: {what}; {remedy}"))
 }
 
 fn boundary<'a>(line: &'a str, word: &str) -> Option<&'a str> {
-    line.strip_prefix("-----")?
-        .strip_prefix(word)?
-        .strip_prefix(' ')?
-        .strip_suffix("-----")
+    line.strip_prefix("-----")?.strip_prefix(word)?.strip_prefix(' ')?.strip_suffix("-----")
 }
 
 /// Takes a PEM text apart. Text between blocks is skipped, as OpenSSL does.
@@ -69,15 +63,9 @@ pub fn split_pem(text: &[u8]) -> Result<Vec<Block>, Refusal> {
                 return Err(malformed(count, "BEGIN and END have different labels"));
             }
             // an encrypted body is of no use, so it need not decode
-            let der = STANDARD
-                .decode(&body)
-                .or_else(|e| if headers { Ok(Vec::new()) } else { Err(e) });
+            let der = STANDARD.decode(&body).or_else(|e| if headers { Ok(Vec::new()) } else { Err(e) });
             let der = der.map_err(|_| malformed(count, "the block is not base64"))?;
-            blocks.push(Block {
-                label: begun,
-                der,
-                headers,
-            });
+            blocks.push(Block { label: begun, der, headers });
         } else if let Some((_, body, headers)) = &mut open {
             *headers |= line.contains(':');
             if !line.contains(':') {
@@ -86,30 +74,23 @@ pub fn split_pem(text: &[u8]) -> Result<Vec<Block>, Refusal> {
         }
     }
     match open {
-        Some((label, ..)) => Err(malformed(
-            count,
-            &format!("the {label} block has no END, the file is cut off"),
-        )),
+        Some((label, ..)) => {
+            Err(malformed(count, &format!("the {label} block has no END, the file is cut off")))
+        }
         None => Ok(blocks),
     }
 }
 
 /// The DER of every certificate, in order.
 pub fn certificates(blocks: &[Block]) -> Result<Vec<Vec<u8>>, Refusal> {
-    let found: Vec<Vec<u8>> = blocks
-        .iter()
-        .filter(|b| b.is_certificate())
-        .map(|b| b.der.clone())
-        .collect();
+    let found: Vec<Vec<u8>> = blocks.iter().filter(|b| b.is_certificate()).map(|b| b.der.clone()).collect();
     if found.is_empty() {
         let reason = "credential holds no PEM certificate; point to a proxy file, not to a key or request";
         return Err(refuse(RefusalKind::Malformed, reason));
     }
     if found.len() > MAX_CERTIFICATES {
-        let reason = format!(
-            "credential holds {} certificates, at most {MAX_CERTIFICATES} are read",
-            found.len()
-        );
+        let reason =
+            format!("credential holds {} certificates, at most {MAX_CERTIFICATES} are read", found.len());
         return Err(refuse(RefusalKind::Malformed, reason));
     }
     Ok(found)
@@ -133,11 +114,8 @@ mod tests {
 
     #[test]
     fn blocks_survive_a_round_trip_and_foreign_text() {
-        let text = format!(
-            "subject=x\n{}junk\r\n{}",
-            encode("CERTIFICATE", &[7; 100]),
-            encode("PRIVATE KEY", b"k")
-        );
+        let text =
+            format!("subject=x\n{}junk\r\n{}", encode("CERTIFICATE", &[7; 100]), encode("PRIVATE KEY", b"k"));
         let blocks = split_pem(text.replace('\n', "\r\n").as_bytes()).unwrap();
         assert_eq!(blocks.len(), 2);
         assert_eq!(blocks[0].der, [7; 100]);
@@ -155,11 +133,7 @@ mod tests {
             "-----BEGIN A-----\nAA==\n-----END B-----\n",
             "-----BEGIN A-----\n!!\n-----END A-----\n",
         ] {
-            assert_eq!(
-                split_pem(bad.as_bytes()).unwrap_err().kind,
-                RefusalKind::Malformed,
-                "{bad}"
-            );
+            assert_eq!(split_pem(bad.as_bytes()).unwrap_err().kind, RefusalKind::Malformed, "{bad}");
         }
     }
 

@@ -30,44 +30,28 @@ impl SigningPolicy {
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let mut entries: Vec<Entry> = Vec::new();
         for (number, line) in text.lines().enumerate() {
-            let fail = |what| PolicyError {
-                line: number + 1,
-                what,
-            };
+            let fail = |what| PolicyError { line: number + 1, what };
             let words = words(line).ok_or(fail("a quote is not closed"))?;
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             match words.as_slice() {
                 [] => {}
                 ["access_id_CA", "X509", ca] => {
-                    entries.push(Entry {
-                        ca: (*ca).to_owned(),
-                        may_sign: false,
-                        patterns: Vec::new(),
-                    });
+                    entries.push(Entry { ca: (*ca).to_owned(), may_sign: false, patterns: Vec::new() });
                 }
                 ["access_id_CA", ..] => return Err(fail("use access_id_CA X509 '<subject of the CA>'")),
                 ["pos_rights", "globus", "CA:sign"] => {
-                    entries
-                        .last_mut()
-                        .ok_or(fail("pos_rights before access_id_CA"))?
-                        .may_sign = true;
+                    entries.last_mut().ok_or(fail("pos_rights before access_id_CA"))?.may_sign = true;
                 }
                 ["cond_subjects", "globus", list] => {
-                    let entry = entries
-                        .last_mut()
-                        .ok_or(fail("cond_subjects before access_id_CA"))?;
+                    let entry = entries.last_mut().ok_or(fail("cond_subjects before access_id_CA"))?;
                     if !entry.may_sign {
                         return Err(fail("cond_subjects before pos_rights globus CA:sign"));
                     }
-                    entry
-                        .patterns
-                        .extend(patterns(list).ok_or(fail("a quote is not closed"))?);
+                    entry.patterns.extend(patterns(list).ok_or(fail("a quote is not closed"))?);
                 }
                 // rights that were taken away, or conditions unknown here, must not be skipped in silence
                 _ => {
-                    return Err(fail(
-                        "unknown statement; use access_id_CA, pos_rights and cond_subjects",
-                    ));
+                    return Err(fail("unknown statement; use access_id_CA, pos_rights and cond_subjects"));
                 }
             }
         }
@@ -99,20 +83,13 @@ fn words(line: &str) -> Option<Vec<String>> {
 }
 
 fn patterns(list: &str) -> Option<Vec<String>> {
-    if list.contains('"') || list.contains('\'') {
-        words(list)
-    } else {
-        Some(vec![list.trim().to_owned()])
-    }
+    if list.contains('"') || list.contains('\'') { words(list) } else { Some(vec![list.trim().to_owned()]) }
 }
 
 /// Globus compares without regard to case and knows two spellings of some types.
 fn normal(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
-    lower
-        .replace("/emailaddress=", "/email=")
-        .replace("/e=", "/email=")
-        .replace("/userid=", "/uid=")
+    lower.replace("/emailaddress=", "/email=").replace("/e=", "/email=").replace("/userid=", "/uid=")
 }
 
 fn matches(pattern: &str, subject: &str) -> bool {
@@ -153,15 +130,9 @@ mod tests {
 
     #[test]
     fn double_quoted_and_bare_forms_of_the_field_are_read() {
-        let text = FILE
-            .replace('\'', "\u{1}")
-            .replace('"', "'")
-            .replace('\u{1}', "\"");
+        let text = FILE.replace('\'', "\u{1}").replace('"', "'").replace('\u{1}', "\"");
         let policy = SigningPolicy::parse(&text).unwrap();
-        assert_eq!(
-            policy.permits("/C=XX/CN=Root", "/C=XX/O=Grid/CN=Alice"),
-            Some(true)
-        );
+        assert_eq!(policy.permits("/C=XX/CN=Root", "/C=XX/O=Grid/CN=Alice"), Some(true));
     }
 
     #[test]

@@ -30,13 +30,7 @@ impl Trust {
         let ca_dir = ca_dir.into();
         let voms_dir = ca_dir.with_file_name("vomsdir");
         let max_proxy_lifetime = Duration::from_secs(7 * 86_400);
-        Self {
-            ca_dir,
-            voms_dir,
-            require_crl: false,
-            max_proxy_lifetime,
-            allow_limited: true,
-        }
+        Self { ca_dir, voms_dir, require_crl: false, max_proxy_lifetime, allow_limited: true }
     }
 
     fn of(request: &VerifyRequest) -> Self {
@@ -57,12 +51,7 @@ pub fn verify(request: &VerifyRequest) -> VerifyReply {
     let blocks = pem::split_pem(&request.credential)?;
     let certs = parse_all(&pem::certificates(&blocks)?)?;
     key::check(&blocks, &certs[0], request.require_key)?;
-    judge(
-        certs,
-        &Trust::of(request),
-        request.now,
-        openssl::sha::sha256(&request.credential),
-    )
+    judge(certs, &Trust::of(request), request.now, openssl::sha::sha256(&request.credential))
 }
 
 /// Judges the chain of a TLS peer, leaf first. The handshake has proved that the peer has the leaf's key.
@@ -70,10 +59,7 @@ pub fn verify(request: &VerifyRequest) -> VerifyReply {
 /// `digest` is the SHA-256 of the leaf's DER.
 pub fn verify_chain(certs_der: &[Vec<u8>], trust: &Trust, now: u64) -> Result<VerifiedIdentity, Refusal> {
     if certs_der.len() > pem::MAX_CERTIFICATES {
-        return Err(refuse(
-            RefusalKind::Malformed,
-            "the peer sent too many certificates",
-        ));
+        return Err(refuse(RefusalKind::Malformed, "the peer sent too many certificates"));
     }
     let digest = openssl::sha::sha256(certs_der.first().map_or(&[], |c| c));
     judge(parse_all(certs_der)?, trust, now, digest)
@@ -90,18 +76,11 @@ fn judge(certs: Vec<Cert>, trust: &Trust, now: u64, digest: [u8; 32]) -> VerifyR
     let delegation = delegation_of(certs, trust, time)?;
     let authorities = anchor(&delegation.holder, &delegation.pool, &dir, trust, time)?;
     let voms = voms::attributes(&delegation, &dir, trust, time)?;
-    let everything = || {
-        delegation
-            .proxies
-            .iter()
-            .chain([&delegation.holder])
-            .chain(&authorities)
-    };
+    let everything = || delegation.proxies.iter().chain([&delegation.holder]).chain(&authorities);
     let not_after = everything().map(|c| c.not_after).min().unwrap_or_default();
     let holder = &delegation.holder;
     let named = |name: &crate::name::Name| {
-        name.dn()
-            .map_err(|e| refuse(RefusalKind::Malformed, format!("{}: {e}", holder.kind())))
+        name.dn().map_err(|e| refuse(RefusalKind::Malformed, format!("{}: {e}", holder.kind())))
     };
     Ok(VerifiedIdentity {
         subject: named(&holder.subject)?,
@@ -118,13 +97,6 @@ fn judge(certs: Vec<Cert>, trust: &Trust, now: u64, digest: [u8; 32]) -> VerifyR
 /// Leaf, further proxies, end-entity certificate, CAs below the root.
 fn chain_pem(delegation: &Delegation, authorities: &[Cert]) -> Vec<u8> {
     let below_root = &authorities[..authorities.len().saturating_sub(1)];
-    let certs = delegation
-        .proxies
-        .iter()
-        .chain([&delegation.holder])
-        .chain(below_root);
-    certs
-        .map(|c| pem::encode("CERTIFICATE", &c.der))
-        .collect::<String>()
-        .into_bytes()
+    let certs = delegation.proxies.iter().chain([&delegation.holder]).chain(below_root);
+    certs.map(|c| pem::encode("CERTIFICATE", &c.der)).collect::<String>().into_bytes()
 }

@@ -29,11 +29,7 @@ fn request(pki: &Pki, credential: Vec<u8>) -> VerifyRequest {
 
 fn start(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_glexec-verify"));
-    command
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if nix::unistd::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
@@ -57,19 +53,14 @@ fn a_verdict_comes_back_from_the_confined_child() {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::new(dir.path()).unwrap();
     let alice = pki.user("alice", "Alice Adams").unwrap();
-    let proxy = Craft::default()
-        .below_user(&alice, &dir.path().join("p.pem"))
-        .unwrap();
+    let proxy = Craft::default().below_user(&alice, &dir.path().join("p.pem")).unwrap();
     let good = request(&pki, std::fs::read(&proxy).unwrap());
     let identity = ask(&good).unwrap();
     assert_eq!(identity.subject.as_str(), alice.dn);
     assert_eq!(identity.issuer.as_str(), pki.ca_dn());
     assert_eq!(identity.digest, openssl::sha::sha256(&good.credential));
     assert!(!String::from_utf8(identity.chain_pem).unwrap().contains("PRIVATE"));
-    assert_eq!(
-        Ok(ask(&good).unwrap().subject),
-        credential::verify(&good).map(|i| i.subject)
-    );
+    assert_eq!(Ok(ask(&good).unwrap().subject), credential::verify(&good).map(|i| i.subject));
 
     let mut bad = good.clone();
     bad.credential = std::fs::read(&alice.cert).unwrap();
@@ -87,13 +78,9 @@ fn a_verdict_comes_back_from_the_confined_child() {
 
 #[test]
 fn broken_requests_are_the_sites_problem_and_get_an_answer() {
-    for bad in [
-        &b""[..],
-        b"PLT1",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"PLT1\x01\xff\xff\xff\xff",
-        b"PLT1\x01\0\0\0\0",
-    ] {
+    for bad in
+        [&b""[..], b"PLT1", b"GET / HTTP/1.1\r\n\r\n", b"PLT1\x01\xff\xff\xff\xff", b"PLT1\x01\0\0\0\0"]
+    {
         let ran = feed(start(&[]), bad);
         assert!(ran.status.success());
         let refusal = decode_verify_reply(&ran.stdout).unwrap().unwrap_err();
@@ -113,15 +100,9 @@ fn nothing_is_read_before_privileges_are_gone() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert!(
-        text.contains("Seccomp:\t2") && text.contains("NoNewPrivs:\t1"),
-        "{text}"
-    );
+    assert!(text.contains("Seccomp:\t2") && text.contains("NoNewPrivs:\t1"), "{text}");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
-    let core = limits
-        .lines()
-        .find(|l| l.starts_with("Max core file size"))
-        .unwrap();
+    let core = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     feed(child, b"");
 }
@@ -130,17 +111,10 @@ fn nothing_is_read_before_privileges_are_gone() {
 fn usage_and_root() {
     let version = feed(start(&["--version"]), b"");
     assert!(version.status.success() && version.stdout.starts_with(b"glexec-verify "));
-    assert!(
-        String::from_utf8(feed(start(&["--help"]), b"").stdout)
-            .unwrap()
-            .contains("Exit codes")
-    );
+    assert!(String::from_utf8(feed(start(&["--help"]), b"").stdout).unwrap().contains("Exit codes"));
     assert_eq!(feed(start(&["file"]), b"").status.code(), Some(2));
     if nix::unistd::geteuid().is_root() {
-        let ran = Command::new(env!("CARGO_BIN_EXE_glexec-verify"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        let ran = Command::new(env!("CARGO_BIN_EXE_glexec-verify")).stdin(Stdio::null()).output().unwrap();
         assert_eq!(ran.status.code(), Some(2));
         assert!(ran.stdout.is_empty());
     }

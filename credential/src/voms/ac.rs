@@ -63,30 +63,16 @@ pub fn sequence(bytes: &[u8]) -> Result<Vec<AttributeCertificate<'_>>, DerError>
         if found.len() == MAX_ITEMS {
             return Err(DerError("too many attribute certificates"));
         }
-        found.push(AttributeCertificate::parse(
-            list.take(der::SEQUENCE, "attribute certificate")?,
-        )?);
+        found.push(AttributeCertificate::parse(list.take(der::SEQUENCE, "attribute certificate")?)?);
     }
-    if found.is_empty() {
-        Err(DerError("no attribute certificate"))
-    } else {
-        Ok(found)
-    }
-}
-
-fn algorithm<'a>(der: &mut Der<'a>) -> Result<(&'a [u8], &'a [u8]), DerError> {
-    let element = der.take(der::SEQUENCE, "signature algorithm")?;
-    Ok((
-        Der::new(element.body).take(der::OID, "signature algorithm")?.body,
-        element.raw,
-    ))
+    if found.is_empty() { Err(DerError("no attribute certificate")) } else { Ok(found) }
 }
 
 impl<'a> AttributeCertificate<'a> {
     fn parse(element: Element<'a>) -> Result<Self, DerError> {
         let mut outer = Der::new(element.body);
         let signed = outer.take(der::SEQUENCE, "contents")?;
-        let (oid, raw_algorithm) = algorithm(&mut outer)?;
+        let (oid, raw_algorithm) = signature::algorithm(&mut outer)?;
         let signature = der::whole_bits(outer.take(der::BIT_STRING, "signature")?, "signature")?;
         outer.end("bytes after the signature")?;
         let mut info = Der::new(signed.body);
@@ -95,7 +81,7 @@ impl<'a> AttributeCertificate<'a> {
         }
         let holder = holder(info.enter(der::SEQUENCE, "holder")?)?;
         let issuer = issuer(info.enter(0xa0, "issuer")?)?;
-        if algorithm(&mut info)?.1 != raw_algorithm {
+        if signature::algorithm(&mut info)?.1 != raw_algorithm {
             return Err(DerError("two signature algorithms"));
         }
         let serial = info.take(der::INTEGER, "serial number")?.body;
@@ -110,10 +96,7 @@ impl<'a> AttributeCertificate<'a> {
         info.optional(der::BIT_STRING, "issuer's unique id")?;
         let extensions = extensions(info.enter(der::SEQUENCE, "extensions")?)?;
         info.end("bytes after the extensions")?;
-        let Extensions {
-            targets,
-            certificates,
-        } = extensions;
+        let Extensions { targets, certificates } = extensions;
         let signed = signed.raw;
         let algorithm = oid;
         let certificate = Self {
@@ -208,11 +191,7 @@ fn fqan_list<'a>(mut syntax: Der<'a>) -> Result<(&'a str, &'a str, Vec<&'a str>)
         }
         fqans.push(text(values.take(der::OCTET_STRING, "FQAN")?, "FQAN")?);
     }
-    if fqans.is_empty() {
-        Err(DerError("no FQANs"))
-    } else {
-        Ok((vo, host, fqans))
-    }
+    if fqans.is_empty() { Err(DerError("no FQANs")) } else { Ok((vo, host, fqans)) }
 }
 
 fn text<'a>(element: Element<'a>, what: &'static str) -> Result<&'a str, DerError> {
@@ -241,9 +220,7 @@ fn extensions(mut list: Der<'_>) -> Result<Extensions<'_>, DerError> {
     while !list.is_empty() {
         let mut extension = list.enter(der::SEQUENCE, "extension")?;
         let oid = extension.take(der::OID, "extension type")?.body;
-        let critical = extension
-            .optional(der::BOOLEAN, "extension")?
-            .is_some_and(|b| b.body != [0]);
+        let critical = extension.optional(der::BOOLEAN, "extension")?.is_some_and(|b| b.body != [0]);
         let value = extension.take(der::OCTET_STRING, "extension value")?.body;
         extension.end("bytes after an extension")?;
         if seen.contains(&oid) {
@@ -313,10 +290,7 @@ mod tests {
 
     #[test]
     fn the_policy_authority_cannot_leave_the_voms_directory() {
-        assert_eq!(
-            split_authority("cms://voms.cern.ch:15002"),
-            Some(("cms", "voms.cern.ch"))
-        );
+        assert_eq!(split_authority("cms://voms.cern.ch:15002"), Some(("cms", "voms.cern.ch")));
         for bad in [
             "../x://h:1",
             "cms://../../etc:1",

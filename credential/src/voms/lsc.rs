@@ -26,10 +26,7 @@ pub fn parse(text: &str) -> Result<Vec<Names>, LscError> {
         } else if dn.starts_with('/') {
             current.push(dn);
         } else if !line.is_empty() && !line.starts_with('#') {
-            return Err(LscError {
-                line: count,
-                what: "this is no DN in /C=.. form",
-            });
+            return Err(LscError { line: count, what: "this is no DN in /C=.. form" });
         }
     }
     if !current.is_empty() || lists.is_empty() {
@@ -40,15 +37,9 @@ pub fn parse(text: &str) -> Result<Vec<Names>, LscError> {
 
 fn close(names: &[&str], line: usize) -> Result<Names, LscError> {
     if names.is_empty() || !names.len().is_multiple_of(2) {
-        return Err(LscError {
-            line,
-            what: "an odd number of names",
-        });
+        return Err(LscError { line, what: "an odd number of names" });
     }
-    Ok(names
-        .chunks(2)
-        .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
-        .collect())
+    Ok(names.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect())
 }
 
 /// Whether some alternative names the certificates of `chain` (subject and issuer each) from the signer upwards.
@@ -59,11 +50,7 @@ pub fn any_matches(lists: &[Names], chain: &[(&str, &str)]) -> bool {
     lists.iter().any(|list| {
         // the last pair may describe the root, which servers leave out
         let rooted = list.last().is_some_and(|(s, i)| s == i);
-        let needed = if rooted && list.len() == chain.len() + 1 {
-            chain.len()
-        } else {
-            list.len()
-        };
+        let needed = if rooted && list.len() == chain.len() + 1 { chain.len() } else { list.len() };
         needed > 0 && needed <= chain.len() && list.iter().zip(chain).take(needed).all(fits)
     })
 }
@@ -87,10 +74,7 @@ mod tests {
     fn a_listed_intermediate_must_be_there_a_listed_root_need_not() {
         let lists = parse("/CN=s\n/CN=sub\n/CN=sub\n/CN=root\n").unwrap();
         assert!(!any_matches(&lists, &[("/CN=s", "/CN=sub")]));
-        assert!(any_matches(
-            &lists,
-            &[("/CN=s", "/CN=sub"), ("/CN=sub", "/CN=root")]
-        ));
+        assert!(any_matches(&lists, &[("/CN=s", "/CN=sub"), ("/CN=sub", "/CN=root")]));
         let rooted = parse("/CN=s\n/CN=root\n/CN=root\n/CN=root\n").unwrap();
         assert!(any_matches(&rooted, &[("/CN=s", "/CN=root")]));
     }

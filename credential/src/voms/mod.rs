@@ -81,26 +81,17 @@ fn judge_holder(ac: &AttributeCertificate<'_>, holder: &Cert) -> Result<(), Refu
     let whose = match &ac.holder {
         HolderName::Certificate { name, .. } | HolderName::Entity(name) => name.as_str(),
     };
-    let what = format_args!(
-        "issued for another certificate (of {whose}) than {}",
-        holder.subject.as_str()
-    );
+    let what = format_args!("issued for another certificate (of {whose}) than {}", holder.subject.as_str());
     Err(voms(format_args!("{what}; {REMEDY}")))
 }
 
 fn judge_validity(ac: &AttributeCertificate<'_>, now: i64) -> Result<(), Refusal> {
     if now > ac.not_after.saturating_add(SKEW) {
         let minutes = now.saturating_sub(ac.not_after) / 60;
-        return Err(voms(format_args!(
-            "those of VO {} expired {minutes} min ago; {REMEDY}",
-            ac.vo
-        )));
+        return Err(voms(format_args!("those of VO {} expired {minutes} min ago; {REMEDY}", ac.vo)));
     }
     if now.saturating_add(SKEW) < ac.not_before {
-        return Err(voms(format_args!(
-            "those of VO {} are not valid yet; check the clocks",
-            ac.vo
-        )));
+        return Err(voms(format_args!("those of VO {} are not valid yet; check the clocks", ac.vo)));
     }
     Ok(())
 }
@@ -114,20 +105,14 @@ fn judge_targets(ac: &AttributeCertificate<'_>) -> Result<(), Refusal> {
     if targets.iter().any(|t| *t == host) {
         return Ok(());
     }
-    Err(voms(format_args!(
-        "meant for {} and not for this host ({host}); {REMEDY}",
-        targets.join(", ")
-    )))
+    Err(voms(format_args!("meant for {} and not for this host ({host}); {REMEDY}", targets.join(", "))))
 }
 
 fn judge_fqans(ac: &AttributeCertificate<'_>) -> Result<Vec<Fqan>, Refusal> {
     let fqan = |text: &&str| {
         let parsed = Fqan::parse(text).map_err(|e| voms(format_args!("{e}")))?;
         if parsed.vo() != ac.vo {
-            return Err(voms(format_args!(
-                "{parsed} does not belong to VO {}; {REMEDY}",
-                ac.vo
-            )));
+            return Err(voms(format_args!("{parsed} does not belong to VO {}; {REMEDY}", ac.vo)));
         }
         Ok(parsed)
     };
@@ -138,17 +123,11 @@ fn judge_fqans(ac: &AttributeCertificate<'_>) -> Result<Vec<Fqan>, Refusal> {
 fn signer(ac: &AttributeCertificate<'_>, dir: &CaDir<'_>, trust: &Trust, now: i64) -> Result<Cert, Refusal> {
     let vo_dir = trust.voms_dir.join(ac.vo);
     if !vo_dir.is_dir() {
-        let what = format_args!(
-            "VO {} is not known here: no directory {}",
-            ac.vo,
-            vo_dir.display()
-        );
+        let what = format_args!("VO {} is not known here: no directory {}", ac.vo, vo_dir.display());
         return Err(voms(format_args!("{what}; configure the VO or use another one")));
     }
     let lsc_path = vo_dir.join(format!("{}.lsc", ac.host));
-    let chain = ac
-        .chain()
-        .map_err(|e| voms(format_args!("certificates of the signer: {}", e.reason)))?;
+    let chain = ac.chain().map_err(|e| voms(format_args!("certificates of the signer: {}", e.reason)))?;
     let lsc = cadir::read(&lsc_path, 1 << 20)?;
     let (signer, pool) = match (lsc, chain.split_first()) {
         (Some(text), Some((signer, pool))) => {
@@ -158,28 +137,18 @@ fn signer(ac: &AttributeCertificate<'_>, dir: &CaDir<'_>, trust: &Trust, now: i6
         _ => (installed_signer(ac, &vo_dir, trust, &lsc_path)?, Vec::new()),
     };
     if signer.subject != ac.issuer {
-        let what = format_args!(
-            "issued by {}, signed by {}",
-            ac.issuer.as_str(),
-            signer.subject.as_str()
-        );
+        let what = format_args!("issued by {}, signed by {}", ac.issuer.as_str(), signer.subject.as_str());
         return Err(voms(format_args!("{what}; {REMEDY}")));
     }
     if signer.is_ca || signer.proxy.is_some() || !signer.may_sign {
-        return Err(voms(format_args!(
-            "{} may not sign attributes; ask the VO",
-            signer.title()
-        )));
+        return Err(voms(format_args!("{} may not sign attributes; ask the VO", signer.title())));
     }
     if !ac.is_signed_by(&signer) {
         let what = format_args!("the signature is not that of {}", signer.subject.as_str());
         return Err(voms(format_args!("{what}: altered or forged; {REMEDY}")));
     }
     if now > signer.not_after || now.saturating_add(SKEW) < signer.not_before {
-        return Err(voms(format_args!(
-            "the server's {} is not valid now; ask the VO",
-            signer.title()
-        )));
+        return Err(voms(format_args!("the server's {} is not valid now; ask the VO", signer.title())));
     }
     let rooted = anchor(&signer, &pool, dir, trust, now);
     rooted.map_err(|e| match e.kind {
@@ -192,21 +161,13 @@ fn signer(ac: &AttributeCertificate<'_>, dir: &CaDir<'_>, trust: &Trust, now: i6
 fn judge_lsc(path: &Path, text: &[u8], chain: &[Cert]) -> Result<(), Refusal> {
     let lists = lsc::parse(&String::from_utf8_lossy(text));
     let lists = lists.map_err(|e| refuse(RefusalKind::Site, format!("{}: {e}", path.display())))?;
-    let names: Vec<(&str, &str)> = chain
-        .iter()
-        .map(|c| (c.subject.as_str(), c.issuer.as_str()))
-        .collect();
+    let names: Vec<(&str, &str)> = chain.iter().map(|c| (c.subject.as_str(), c.issuer.as_str())).collect();
     if lsc::any_matches(&lists, &names) {
         return Ok(());
     }
     let (subject, issuer) = names[0];
-    let what = format_args!(
-        "{} does not list the server {subject} of {issuer}",
-        path.display()
-    );
-    Err(voms(format_args!(
-        "{what}; update the file if the VO changed its server"
-    )))
+    let what = format_args!("{} does not list the server {subject} of {issuer}", path.display());
+    Err(voms(format_args!("{what}; update the file if the VO changed its server")))
 }
 
 fn installed_signer(
@@ -217,31 +178,17 @@ fn installed_signer(
 ) -> Result<Cert, Refusal> {
     for path in pem_files(vo_dir).into_iter().chain(pem_files(&trust.voms_dir)) {
         let certs = cadir::read_certificates(&path)?.unwrap_or_default();
-        if let Some(signer) = certs
-            .into_iter()
-            .find(|c| c.subject == ac.issuer && ac.is_signed_by(c))
-        {
+        if let Some(signer) = certs.into_iter().find(|c| c.subject == ac.issuer && ac.is_signed_by(c)) {
             return Ok(signer);
         }
     }
-    let what = format_args!(
-        "server {} of VO {} is not trusted here: no {}",
-        ac.host,
-        ac.vo,
-        lsc.display()
-    );
+    let what = format_args!("server {} of VO {} is not trusted here: no {}", ac.host, ac.vo, lsc.display());
     Err(voms(format_args!("{what}; install it")))
 }
 
 fn pem_files(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path());
-    let mut paths: Vec<PathBuf> = entries
-        .filter(|p| p.extension().is_some_and(|e| e == "pem"))
-        .collect();
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+    let mut paths: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "pem")).collect();
     paths.sort();
     paths
 }

@@ -92,12 +92,7 @@ fn filter() -> Result<BpfProgram, seccompiler::Error> {
 /// A rule that holds when the argument has none of these bits.
 fn without(argument: u8, bits: i32) -> Result<SeccompRule, seccompiler::Error> {
     let op = SeccompCmpOp::MaskedEq(u64::from(bits.unsigned_abs()));
-    Ok(SeccompRule::new(vec![SeccompCondition::new(
-        argument,
-        SeccompCmpArgLen::Dword,
-        op,
-        0,
-    )?])?)
+    Ok(SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, 0)?])?)
 }
 
 #[cfg(test)]
@@ -125,19 +120,11 @@ mod tests {
         let file = path.join("f");
         std::fs::write(&file, "x").unwrap();
         let (new, old) = (path.join("new"), file.clone());
-        assert!(confined(|| is_denied(std::net::TcpStream::connect(
-            "127.0.0.1:1"
-        ))));
-        assert!(confined(
-            || is_denied(std::os::unix::net::UnixDatagram::unbound())
-        ));
-        assert!(confined(|| is_denied(
-            std::process::Command::new("/bin/true").status()
-        )));
+        assert!(confined(|| is_denied(std::net::TcpStream::connect("127.0.0.1:1"))));
+        assert!(confined(|| is_denied(std::os::unix::net::UnixDatagram::unbound())));
+        assert!(confined(|| is_denied(std::process::Command::new("/bin/true").status())));
         assert!(confined(move || is_denied(std::fs::File::create(new))));
-        assert!(confined(move || is_denied(
-            std::fs::File::options().append(true).open(old)
-        )));
+        assert!(confined(move || is_denied(std::fs::File::options().append(true).open(old))));
         let gone = file.clone();
         assert!(confined(move || is_denied(std::fs::remove_file(gone))));
         assert_eq!(confined(move || std::fs::read_to_string(file)).unwrap(), "x");
@@ -151,10 +138,7 @@ mod tests {
             let digest = openssl::hash::MessageDigest::sha256();
             let mut signer = openssl::sign::Signer::new(digest, &key).unwrap();
             let signature = signer.sign_oneshot_to_vec(b"text").unwrap();
-            openssl::sign::Verifier::new(digest, &key)
-                .unwrap()
-                .verify_oneshot(&signature, b"text")
-                .unwrap()
+            openssl::sign::Verifier::new(digest, &key).unwrap().verify_oneshot(&signature, b"text").unwrap()
         });
         assert!(works);
     }

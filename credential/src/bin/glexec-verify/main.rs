@@ -21,12 +21,7 @@ Exit codes: 0 a verdict was written, 2 wrong usage or started as root, 3 no verd
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    match arguments
-        .iter()
-        .map(|a| a.to_str())
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
+    match arguments.iter().map(|a| a.to_str()).collect::<Vec<_>>().as_slice() {
         [] => {}
         [Some("--help" | "-h")] => return say(HELP),
         [Some("--version" | "-V")] => return say(concat!("glexec-verify ", env!("CARGO_PKG_VERSION"))),
@@ -60,10 +55,7 @@ fn say(text: &str) -> ExitCode {
 }
 
 fn site(reason: impl Into<String>) -> Refusal {
-    Refusal {
-        kind: RefusalKind::Site,
-        reason: reason.into(),
-    }
+    Refusal { kind: RefusalKind::Site, reason: reason.into() }
 }
 
 fn judge() -> VerifyReply {
@@ -82,9 +74,7 @@ fn read_frame(input: &mut impl Read) -> Result<Vec<u8>, Refusal> {
     input.read_exact(&mut frame).map_err(|e| broken(e.to_string()))?;
     let length = frame_length(&frame, MAX_REQUEST).map_err(|e| broken(e.to_string()))?;
     frame.resize(length.unwrap_or(frame.len()), 0);
-    input
-        .read_exact(&mut frame[9..])
-        .map_err(|e| broken(e.to_string()))?;
+    input.read_exact(&mut frame[9..]).map_err(|e| broken(e.to_string()))?;
     Ok(frame)
 }
 
@@ -95,22 +85,9 @@ mod tests {
     #[test]
     fn frames_are_bounded_and_whole() {
         let oversized = [b"PLT1\x01".as_slice(), &u32::MAX.to_be_bytes()].concat();
-        for bad in [
-            b"".as_slice(),
-            b"PLT1",
-            b"XXXX\x01\0\0\0\0",
-            &oversized,
-            b"PLT1\x01\0\0\0\x05abc",
-        ] {
-            assert_eq!(
-                read_frame(&mut &bad[..]).unwrap_err().kind,
-                RefusalKind::Site,
-                "{bad:?}"
-            );
+        for bad in [b"".as_slice(), b"PLT1", b"XXXX\x01\0\0\0\0", &oversized, b"PLT1\x01\0\0\0\x05abc"] {
+            assert_eq!(read_frame(&mut &bad[..]).unwrap_err().kind, RefusalKind::Site, "{bad:?}");
         }
-        assert_eq!(
-            read_frame(&mut &b"PLT1\x01\0\0\0\x02abcd"[..]).unwrap(),
-            b"PLT1\x01\0\0\0\x02ab"
-        );
+        assert_eq!(read_frame(&mut &b"PLT1\x01\0\0\0\x02abcd"[..]).unwrap(), b"PLT1\x01\0\0\0\x02ab");
     }
 }
