@@ -15,7 +15,7 @@ fn site(port: u16) -> Machine {
 }
 
 fn server(m: &Machine, port: u16, config: &str) -> Service {
-    m.mapping_server(port, config).unwrap()
+    m.mapping_server(port, config).expect("the mapping service starts")
 }
 
 fn id(m: &Machine, proxy: &str) -> Ran {
@@ -146,7 +146,7 @@ fn a_service_that_never_answers_costs_its_timeout_and_no_more() {
     let m = site(listener.local_addr().unwrap().port());
     let proxy = m.proxy("Alice", "pilot");
     let began = Instant::now();
-    id(&m, &proxy).refused(203, &["mapping service unavailable", "no answer within 5 s"]);
+    id(&m, &proxy).refused(203, &["mapping service unavailable", "no answer"]);
     assert!(began.elapsed() < Duration::from_secs(20), "took {:?}", began.elapsed());
 }
 
