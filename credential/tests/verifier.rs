@@ -1,7 +1,8 @@
 //! The program `glexec-verify` from outside: frames, exit codes, confinement.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use harness::pki::{Craft, Pki};
+use harness::need;
+use harness::pki::{Craft, Pki, VOMS_HOST};
 use policy::wire::{RefusalKind, VerifyReply, VerifyRequest, decode_verify_reply};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -74,6 +75,23 @@ fn a_verdict_comes_back_from_the_confined_child() {
     let refusal = ask(&bad).unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::Site);
     assert!(refusal.reason.contains("absent"), "{}", refusal.reason);
+}
+
+#[test]
+fn the_filter_lets_the_voms_directory_be_read() {
+    if !need::tool("voms-proxy-fake") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::new(dir.path()).unwrap();
+    let alice = pki.user("alice", "Alice Adams").unwrap();
+    let proxy = pki.voms_proxy(&alice, &dir.path().join("v.pem"), "cms", &["/cms/Role=pilot"]).unwrap();
+    let request = request(&pki, std::fs::read(&proxy).unwrap());
+    assert_eq!(ask(&request).unwrap().voms.unwrap().fqans[0].as_str(), "/cms/Role=pilot");
+    std::fs::remove_file(pki.voms_dir.join("cms").join(format!("{VOMS_HOST}.lsc"))).unwrap();
+    assert_eq!(ask(&request).unwrap_err().kind, RefusalKind::Voms);
+    std::fs::copy(&pki.voms_server().cert, pki.voms_dir.join("cms/server.pem")).unwrap();
+    assert_eq!(ask(&request).unwrap().voms.unwrap().signer.as_str(), pki.voms_server().dn);
 }
 
 #[test]

@@ -47,9 +47,7 @@ pub fn client_from_pem(
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("pilotage/", env!("CARGO_PKG_VERSION")))
         .timeout(timeout);
-    let with_roots = roots(ca_dir)?
-        .into_iter()
-        .fold(builder, |b, root| b.add_root_certificate(root));
+    let with_roots = roots(ca_dir)?.into_iter().fold(builder, |b, root| b.add_root_certificate(root));
     Ok(with_roots.build()?)
 }
 
@@ -65,22 +63,14 @@ fn identity(credential: &[u8], key: Option<&[u8]>) -> Result<reqwest::Identity, 
     }
     let key = PKey::private_key_from_der(&block.der)?;
     let chain: String = chain.iter().map(|der| pem::encode("CERTIFICATE", der)).collect();
-    Ok(reqwest::Identity::from_pkcs8_pem(
-        chain.as_bytes(),
-        &key.private_key_to_pem_pkcs8()?,
-    )?)
+    Ok(reqwest::Identity::from_pkcs8_pem(chain.as_bytes(), &key.private_key_to_pem_pkcs8()?)?)
 }
 
 fn roots(ca_dir: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
     let ders = CaDir::open(ca_dir)?.all()?;
     if ders.is_empty() {
-        let what = format!(
-            "{}: holds no CA certificate <hash>.0; install the CAs",
-            ca_dir.display()
-        );
+        let what = format!("{}: holds no CA certificate <hash>.0; install the CAs", ca_dir.display());
         return Err(Error::Credential(what));
     }
-    ders.iter()
-        .map(|der| reqwest::Certificate::from_der(der).map_err(Error::from))
-        .collect()
+    ders.iter().map(|der| reqwest::Certificate::from_der(der).map_err(Error::from)).collect()
 }

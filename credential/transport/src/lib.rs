@@ -42,8 +42,5 @@ impl From<credential::Refusal> for Error {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::File {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read(path).map_err(|source| Error::File { path: path.to_owned(), source })
 }

@@ -57,9 +57,7 @@ impl ServerTls {
         };
         let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
         builder.set_certificate_chain_file(cert).map_err(named(cert))?;
-        builder
-            .set_private_key_file(key, SslFiletype::PEM)
-            .map_err(named(key))?;
+        builder.set_private_key_file(key, SslFiletype::PEM).map_err(named(key))?;
         builder.check_private_key().map_err(named(key))?;
         // OpenSSL must only ask for the certificate: its own verdict knows neither GT2 proxies nor signing policies
         builder.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
@@ -70,10 +68,7 @@ impl ServerTls {
         builder.set_alpn_select_callback(|_, offered| {
             openssl::ssl::select_next_proto(b"\x08http/1.1", offered).ok_or(AlpnError::NOACK)
         });
-        Ok(Self {
-            acceptor: builder.build(),
-            trust: Arc::new(trust),
-        })
+        Ok(Self { acceptor: builder.build(), trust: Arc::new(trust) })
     }
 
     async fn accept(&self, tcp: TcpStream) -> Result<SslStream<TcpStream>, String> {
@@ -90,28 +85,19 @@ impl ServerTls {
     async fn judge(&self, ssl: &SslRef) -> Result<Peer, Refusal> {
         let chain = peer_chain(ssl).ok_or_else(|| {
             let reason = "no client certificate; use a proxy (grid-proxy-init) and set X509_USER_PROXY";
-            Refusal {
-                kind: RefusalKind::Malformed,
-                reason: reason.to_owned(),
-            }
+            Refusal { kind: RefusalKind::Malformed, reason: reason.to_owned() }
         })?;
         let trust = Arc::clone(&self.trust);
         let verdict =
             tokio::task::spawn_blocking(move || credential::verify_chain(&chain, &trust, now())).await;
-        let failed = |_| Refusal {
-            kind: RefusalKind::Site,
-            reason: "the verifier failed; see its log".to_owned(),
-        };
-        verdict.map_err(failed)?.map(|identity| Peer {
-            identity: Arc::new(identity),
-        })
+        let failed =
+            |_| Refusal { kind: RefusalKind::Site, reason: "the verifier failed; see its log".to_owned() };
+        verdict.map_err(failed)?.map(|identity| Peer { identity: Arc::new(identity) })
     }
 }
 
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// Leaf first, as DER.
@@ -269,10 +255,7 @@ fn refused(reason: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(problem.to_string()));
     *response.status_mut() = StatusCode::FORBIDDEN;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     response
 }

@@ -39,20 +39,12 @@ impl Site {
             tokio::time::sleep(Duration::from_millis(300)).await;
             "done"
         });
-        let app = axum::Router::new()
-            .route("/whoami", get(whoami))
-            .route("/slow", slow);
+        let app = axum::Router::new().route("/whoami", get(whoami)).route("/slow", slow);
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(serve(listener, tls, app, async {
             let _ = stopped.await;
         }));
-        Self {
-            _dir: dir,
-            pki,
-            address,
-            stop: Some(stop),
-            server,
-        }
+        Self { _dir: dir, pki, address, stop: Some(stop), server }
     }
 
     fn url(&self, path: &str) -> String {
@@ -80,11 +72,7 @@ impl Site {
 
     async fn end(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
-        tokio::time::timeout(PATIENCE, self.server)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(PATIENCE, self.server).await.unwrap().unwrap().unwrap();
     }
 }
 
@@ -92,32 +80,15 @@ impl Site {
 async fn proxies_and_plain_certificates_get_in_under_their_holders_name() {
     let site = Site::start().await;
     let alice = site.pki.user("alice", "Alice Adams").unwrap();
-    let proxy = Craft::default()
-        .below_user(&alice, &site.path("proxy.pem"))
-        .unwrap();
-    let second = Craft {
-        cn: "2".to_owned(),
-        ..Craft::default()
-    };
+    let proxy = Craft::default().below_user(&alice, &site.path("proxy.pem")).unwrap();
+    let second = Craft { cn: "2".to_owned(), ..Craft::default() };
     let second = second.below_proxy(&proxy, &site.path("second.pem")).unwrap();
-    let legacy = Craft {
-        pci: None,
-        cn: "proxy".to_owned(),
-        ..Craft::default()
-    };
+    let legacy = Craft { pci: None, cn: "proxy".to_owned(), ..Craft::default() };
     let legacy = legacy.below_user(&alice, &site.path("legacy.pem")).unwrap();
     for credential in [&proxy, &second, &legacy] {
-        assert_eq!(
-            site.ask(credential, None).await,
-            (200, alice.dn.clone()),
-            "{}",
-            credential.display()
-        );
+        assert_eq!(site.ask(credential, None).await, (200, alice.dn.clone()), "{}", credential.display());
     }
-    assert_eq!(
-        site.ask(&alice.cert, Some(&alice.key)).await,
-        (200, alice.dn.clone())
-    );
+    assert_eq!(site.ask(&alice.cert, Some(&alice.key)).await, (200, alice.dn.clone()));
     site.end().await;
 }
 
@@ -125,23 +96,15 @@ async fn proxies_and_plain_certificates_get_in_under_their_holders_name() {
 async fn refused_clients_read_why() {
     let site = Site::start().await;
     let alice = site.pki.user("alice", "Alice Adams").unwrap();
-    let expired = Craft {
-        from: -7200,
-        to: -3600,
-        ..Craft::default()
-    };
+    let expired = Craft { from: -7200, to: -3600, ..Craft::default() };
     let expired = expired.below_user(&alice, &site.path("expired.pem")).unwrap();
     assert!(site.refusal(&expired).await.contains("expired 60 min ago"));
     let stranger = site.pki.stranger("mallory", "Mallory").unwrap();
-    let unknown = Craft::default()
-        .below_user(&stranger, &site.path("unknown.pem"))
-        .unwrap();
+    let unknown = Craft::default().below_user(&stranger, &site.path("unknown.pem")).unwrap();
     assert!(site.refusal(&unknown).await.contains("is not trusted here"));
     let bob = site.pki.user("bob", "Bob").unwrap();
     site.pki.revoke(&bob).unwrap();
-    let revoked = Craft::default()
-        .below_user(&bob, &site.path("revoked.pem"))
-        .unwrap();
+    let revoked = Craft::default().below_user(&bob, &site.path("revoked.pem")).unwrap();
     assert!(site.refusal(&revoked).await.contains("revoked by its CA"));
     let user_as_ca = site.pki.issued_by_user(&alice, "fake", "Bob").unwrap();
     assert!(site.refusal(&user_as_ca).await.contains("is no CA"));
@@ -159,10 +122,7 @@ async fn a_client_without_certificate_is_told_so() {
         .flatten()
         .find(|e| e.file_name().to_string_lossy().ends_with(".0"));
     let root = reqwest::Certificate::from_pem(&std::fs::read(root.unwrap().path()).unwrap()).unwrap();
-    let http = reqwest::Client::builder()
-        .add_root_certificate(root)
-        .build()
-        .unwrap();
+    let http = reqwest::Client::builder().add_root_certificate(root).build().unwrap();
     let answer = http.get(site.url("/whoami")).send().await.unwrap();
     assert_eq!(answer.status(), 403);
     assert!(answer.text().await.unwrap().contains("no client certificate"));
@@ -173,22 +133,15 @@ async fn a_client_without_certificate_is_told_so() {
 async fn clients_check_the_servers_ca_and_name() {
     let site = Site::start().await;
     let alice = site.pki.user("alice", "Alice Adams").unwrap();
-    let proxy = Craft::default()
-        .below_user(&alice, &site.path("proxy.pem"))
-        .unwrap();
+    let proxy = Craft::default().below_user(&alice, &site.path("proxy.pem")).unwrap();
     let pem = std::fs::read(&proxy).unwrap();
     let other = tempfile::tempdir().unwrap();
     let other_pki = Pki::new(other.path()).unwrap();
     let wary = client_from_pem(&pem, None, &other_pki.ca_dir, PATIENCE).unwrap();
-    assert!(
-        wary.get(site.url("/whoami")).send().await.is_err(),
-        "the server's CA is unknown to this client"
-    );
+    assert!(wary.get(site.url("/whoami")).send().await.is_err(), "the server's CA is unknown to this client");
     let http = client_from_pem(&pem, None, &site.pki.ca_dir, PATIENCE).unwrap();
     let by_other_name = format!("https://127.0.0.2:{}/whoami", site.address.port());
-    let forwarded = TcpListener::bind(("127.0.0.2", site.address.port()))
-        .await
-        .unwrap();
+    let forwarded = TcpListener::bind(("127.0.0.2", site.address.port())).await.unwrap();
     let target = site.address;
     tokio::spawn(async move {
         let (mut from, _) = forwarded.accept().await.unwrap();
@@ -197,12 +150,7 @@ async fn clients_check_the_servers_ca_and_name() {
     });
     let error = http.get(by_other_name).send().await.unwrap_err();
     assert!(error.is_connect(), "{error:?}");
-    let nobody = client_from_pem(
-        &std::fs::read(&alice.cert).unwrap(),
-        None,
-        &site.pki.ca_dir,
-        PATIENCE,
-    );
+    let nobody = client_from_pem(&std::fs::read(&alice.cert).unwrap(), None, &site.pki.ca_dir, PATIENCE);
     assert!(nobody.unwrap_err().to_string().contains("no private key"));
     site.end().await;
 }
@@ -213,14 +161,10 @@ async fn noise_and_silence_do_not_disturb_others() {
     let mut noise = TcpStream::connect(site.address).await.unwrap();
     noise.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut said = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, noise.read_to_end(&mut said))
-        .await
-        .expect("the server hangs up");
+    let _ = tokio::time::timeout(PATIENCE, noise.read_to_end(&mut said)).await.expect("the server hangs up");
     let silence = TcpStream::connect(site.address).await.unwrap();
     let alice = site.pki.user("alice", "Alice Adams").unwrap();
-    let proxy = Craft::default()
-        .below_user(&alice, &site.path("proxy.pem"))
-        .unwrap();
+    let proxy = Craft::default().below_user(&alice, &site.path("proxy.pem")).unwrap();
     assert_eq!(site.ask(&proxy, None).await.0, 200);
     drop(silence);
     site.end().await;
@@ -230,18 +174,12 @@ async fn noise_and_silence_do_not_disturb_others() {
 async fn a_running_request_survives_the_shutdown() {
     let mut site = Site::start().await;
     let alice = site.pki.user("alice", "Alice Adams").unwrap();
-    let proxy = Craft::default()
-        .below_user(&alice, &site.path("proxy.pem"))
-        .unwrap();
+    let proxy = Craft::default().below_user(&alice, &site.path("proxy.pem")).unwrap();
     let http = client(&proxy, None, &site.pki.ca_dir, PATIENCE).unwrap();
     let url = site.url("/slow");
     let request = tokio::spawn(async move { http.get(url).send().await.unwrap().text().await.unwrap() });
     tokio::time::sleep(Duration::from_millis(200)).await;
     site.stop.take().unwrap().send(()).unwrap();
     assert_eq!(request.await.unwrap(), "done");
-    tokio::time::timeout(PATIENCE, site.server)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(PATIENCE, site.server).await.unwrap().unwrap().unwrap();
 }
