@@ -1,0 +1,168 @@
+//! The whole chain with the switch: two users hand payloads to the queue, one pilot runs each under its own user's
+//! account, and the site's records tell who ran what.
+
+use harness::{Machine, Ran, need};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A child that does not outlive its test.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A machine with a queue. Fields are dropped in this order: programs first.
+struct Site {
+    _queue: Guard,
+    url: String,
+    proxy: [(&'static str, String); 2],
+    m: Machine,
+}
+
+fn await_line(file: &str) -> String {
+    let give_up = Instant::now() + LIMIT;
+    loop {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        if text.ends_with('\n') {
+            return text;
+        }
+        assert!(Instant::now() < give_up, "{file} does not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn site() -> Site {
+    let builder = Machine::builder().pilot("pilot").service("queue").service("home");
+    let m = builder.account("alice").account("bob").build();
+    m.map("Alice", "alice");
+    m.map("Bob", "bob");
+    for (name, from, mode) in
+        [("cert.pem", m.pki().host_cert.clone(), 0o644), ("key.pem", m.pki().host_key.clone(), 0o600)]
+    {
+        m.write(&format!("/home/queue/{name}"), "queue", mode, std::fs::read(from).unwrap());
+    }
+    let queue = m.command("/usr/bin/pilot").as_user("queue").args(["queue", "--listen", "127.0.0.1:0"]);
+    let queue = queue.args(["--store", "sqlite:/home/queue/queue.db", "--lease", "5s", "--grace", "1s"]);
+    let queue = queue.args(["--cert", "/home/queue/cert.pem", "--key", "/home/queue/key.pem"]);
+    let mut queue = queue.args(["--pilot-dn", &m.dn("Pilot")]);
+    let address = std::fs::File::create("/home/queue/address").unwrap();
+    queue.raw().stdout(address).stderr(Stdio::null());
+    let queue = Guard(queue.start());
+    let port = await_line("/home/queue/address").trim().rsplit(':').next().unwrap().to_owned();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let url = format!("https://{}:{port}", host.trim());
+    let proxy = [("Alice", m.proxy("Alice", "home")), ("Bob", m.proxy("Bob", "home"))];
+    Site { _queue: queue, url, proxy, m }
+}
+
+impl Site {
+    fn agent(&self) -> Guard {
+        let log = std::fs::File::create("/home/queue/agent.log").unwrap();
+        let run = self.m.command("/usr/bin/pilot").as_user("pilot").args(["run", "--slots", "2"]);
+        let proxy = self.m.proxy("Pilot", "pilot");
+        let mut run =
+            run.env("PILOT_QUEUE", &self.url).env("X509_USER_PROXY", proxy).env("SECRET", "pilots-own");
+        run.raw().stdout(Stdio::null()).stderr(log);
+        Guard(run.start())
+    }
+
+    fn as_user(&self, who: &str, args: &[&str]) -> Ran {
+        let proxy = &self.proxy.iter().find(|(name, _)| *name == who).unwrap().1;
+        let run = self.m.command("/usr/bin/pilot").as_user("home").args(args);
+        run.env("PILOT_QUEUE", &self.url).env("X509_USER_PROXY", proxy).output()
+    }
+
+    fn shell(&self, who: &str, script: &str) -> String {
+        self.as_user(who, &["submit", "--output", "*.out", "--", "/bin/sh", "-c", script]).ok()
+    }
+
+    fn show(&self, who: &str, id: &str) -> serde_json::Value {
+        let text = self.as_user(who, &["show", "--json", id]).ok();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["payload"].clone()
+    }
+
+    fn log(&self) -> String {
+        let agent = std::fs::read_to_string("/home/queue/agent.log").unwrap_or_default();
+        format!("{agent}\n{}", self.m.log())
+    }
+}
+
+#[test]
+fn one_pilot_runs_each_users_payload_under_that_users_account() {
+    if !need::root() {
+        return;
+    }
+    let site = site();
+    let _agent = site.agent();
+    let script = "id -un; echo $PILOT_SESSION; echo $GLOBUS_TCP_PORT_RANGE; stat -c '%U %a' $X509_USER_PROXY; echo $X509_USER_PROXY; env | grep -c pilots-own; id -un > who.out; exit 7";
+    for (who, account) in [("Alice", "alice"), ("Bob", "bob")] {
+        let id = site.shell(who, script);
+        let code = site.as_user(who, &["wait", &id]).code();
+        assert_eq!(code, Some(7), "{}\n{}", site.show(who, &id), site.log());
+        let logs = site.as_user(who, &["logs", &id]).ok();
+        let lines: Vec<&str> = logs.lines().collect();
+        let report = site.show(who, &id)["attempts"][0]["report"].clone();
+        assert_eq!(lines[0], account);
+        assert_eq!(report["session"], lines[1], "the payload and the report name one session");
+        assert!(lines[2].contains(','), "{logs}");
+        assert_eq!((lines[3], lines[5]), (format!("{account} 600").as_str(), "0"), "{logs}");
+        assert!(!Path::new(lines[4]).exists(), "the copy of the proxy is still there");
+        assert_eq!(
+            (report["account"].as_str(), report["uid"].as_u64()),
+            (Some(account), Some(site.m.uid(account).into()))
+        );
+        let records = site.m.records();
+        let of_session: Vec<_> = records.iter().filter(|r| r.to_string().contains(lines[1])).collect();
+        assert_eq!(of_session.len(), 1, "one record per attempt: {records:?}");
+        site.as_user(who, &["output", &id, "--to", &format!("/home/home/{account}")]).ok();
+        assert_eq!(
+            std::fs::read_to_string(format!("/home/home/{account}/who.out")).unwrap(),
+            format!("{account}\n")
+        );
+        assert!(site.m.processes_of(account).is_empty());
+    }
+}
+
+#[test]
+fn a_cancel_reaches_through_the_switch_and_leaves_nothing() {
+    if !need::root() {
+        return;
+    }
+    let site = site();
+    let _agent = site.agent();
+    let id = site.shell("Alice", "trap '' TERM; setsid sleep 1000 & echo up; while :; do sleep 1; done");
+    let give_up = Instant::now() + LIMIT;
+    while !site.as_user("Alice", &["logs", &id]).text().contains("up") {
+        assert!(Instant::now() < give_up, "{}", site.log());
+    }
+    site.as_user("Alice", &["cancel", &id]).ok();
+    assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(143), "{}", site.log());
+    assert!(site.m.processes_of("alice").is_empty(), "{:?}", site.m.processes_of("alice"));
+}
+
+#[test]
+fn a_user_whom_the_site_does_not_know_is_refused_with_the_sites_reason() {
+    if !need::root() {
+        return;
+    }
+    let site = site();
+    site.m.grid_mapfile(&[(&site.m.dn("Alice"), "alice")]);
+    let _agent = site.agent();
+    let id = site.shell("Bob", "id");
+    assert_eq!(site.as_user("Bob", &["wait", &id]).code(), Some(1));
+    let payload = site.show("Bob", &id);
+    let attempts = payload["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 3, "tried elsewhere, but not for ever");
+    for attempt in attempts {
+        assert_eq!(attempt["outcome"], "infra");
+        let reason = attempt["report"]["reason"].as_str().unwrap();
+        assert!(reason.contains("glexec refused (203)"), "{reason}");
+    }
+}
