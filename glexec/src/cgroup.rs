@@ -81,6 +81,14 @@ impl Leaf {
         true
     }
 
+    /// As [`Leaf::kill_all`] without waiting; a caller who is in it gets out first, to tell the tale.
+    pub(crate) fn kill_all_but_self(&self) {
+        let out = self.0.parent().map(|group| fs::write(group.join("cgroup.procs"), "0"));
+        if matches!(out, Some(Ok(()))) && fs::write(self.0.join("cgroup.kill"), "1").is_err() {
+            self.kill_each();
+        }
+    }
+
     /// For kernels before 5.14, which lack cgroup.kill. Who forks faster than this runs into the deadline.
     fn kill_each(&self) {
         let pids = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();

@@ -12,10 +12,13 @@ use std::io::Write;
 const USAGE: &str = "\
 Usage: glexec [--] COMMAND [ARGUMENT]...   run COMMAND as the account of the proxy in GLEXEC_CLIENT_CERT
        glexec                              only renew the payload's copy of the proxy
+       glexec --session ID --status | --signal NAME | --kill | --end
+                                           act on a session that you opened; needs no proxy
        glexec -h | -v | -V                 help, version, compiled-in defaults (root)
 Environment: GLEXEC_CLIENT_CERT   proxy of the payload's user (mode 0600, owned by the caller)
              GLEXEC_SOURCE_PROXY  proxy to hand over; the same when unset
              GLEXEC_TARGET_PROXY  where the payload finds it; /dev/null: no copy
+             GLEXEC_WORK_DIR      directory to make for the payload, removed at the end
 Exit codes:  the command's own; 126 it could not be executed; 128+n it died by signal n;
              201 mend your call; 202 the site must mend something; 203 not authorised; 204 it returned 201 to 204
 ";

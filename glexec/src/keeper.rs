@@ -38,7 +38,7 @@ pub(crate) fn run(
     }
     let payload = getpid();
     let leaf = sitting.leaf().cloned();
-    match process::own_pidfd().and_then(|pidfd| Ok((pidfd, orphan()?))) {
+    match process::pidfd(payload).and_then(|pidfd| Ok((pidfd, orphan()?))) {
         Ok((_, Side::Payload)) => launch::in_place(plan, leaf.as_ref(), reporter, log),
         Ok((pidfd, Side::Keeper)) => {
             drop(reporter);

@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Everything the child needs, decided before it exists.
@@ -36,6 +37,7 @@ pub(crate) struct Plan<'a> {
     proxy: Option<(PathBuf, Vec<u8>)>,
     target_lock: Lock,
     no_new_privs: bool,
+    work_dir: Option<&'a Path>,
     /// Signals that the caller had blocked.
     signal_mask: SigSet,
 }
@@ -69,6 +71,7 @@ impl<'a> Plan<'a> {
             proxy: path.map(|path| (path, proxy)),
             target_lock: config.conf.target_lock,
             no_new_privs: switch && config.policy.payload.no_new_privs,
+            work_dir: request.work_dir.as_deref(),
             signal_mask: start.signal_mask,
         }
     }
@@ -164,18 +167,28 @@ fn become_payload(plan: &Plan<'_>, leaf: Option<&Leaf>, parent: Option<Pid>) -> 
     let Some(command) = &plan.command else {
         return Ok(());
     };
-    settle(&account.home).map_err(|e| site(format!("working directory: {e}")))?;
-    check_command(Path::new(&command.program), account).map_err(user)?;
-    restore_signals(plan).map_err(|e| site(format!("signals: {e}")))?;
-    execute(command, &plan.environment)
+    settle(plan.work_dir, &account.home).map_err(user)?;
+    let ready = check_command(Path::new(&command.program), account).map_err(user);
+    let mishap = ready
+        .and_then(|()| restore_signals(plan).map_err(|e| site(format!("signals: {e}"))))
+        .and_then(|()| execute(command, &plan.environment));
+    // Still here, so nothing ran in the directory that was made for it.
+    let _ = plan.work_dir.map(std::fs::remove_dir);
+    mishap
 }
 
-/// Keeps the working directory where the account can enter it; else its home, else the root.
-fn settle(home: &Path) -> nix::Result<()> {
-    [Path::new("."), home]
+/// Enters the directory that was asked for, new and private; else keeps the working directory where the account can
+/// enter it; else its home, else the root.
+fn settle(work_dir: Option<&Path>, home: &Path) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("working directory: {e}");
+    if let Some(dir) = work_dir {
+        std::fs::DirBuilder::new().mode(0o700).create(dir).map_err(failed)?;
+        return std::env::set_current_dir(dir).map_err(failed);
+    }
+    let entered = [Path::new("."), home, Path::new("/")]
         .into_iter()
-        .find_map(|dir| nix::unistd::chdir(dir).ok())
-        .map_or_else(|| nix::unistd::chdir("/"), Ok)
+        .find_map(|dir| std::env::set_current_dir(dir).ok());
+    entered.ok_or_else(|| "working directory: not even / can be entered".into())
 }
 
 fn check_command(program: &Path, account: &Account) -> Result<(), String> {

@@ -14,6 +14,9 @@
 //! | run the children without privilege | [`child`], [`verify`] |
 //! | identity to account | [`mapping`], [`cache`], [`accounts`] |
 //! | sessions, their cgroup, the sweep of dead ones | [`session`], [`cgroup`], [`sweep`] |
+//! | `--session`: status, signal, kill, end without a credential | [`session_call`] |
+//! | the payload's own directory, made and removed as its account | [`work_dir`] |
+//! | refusals by the thousand | [`flood`] |
 //! | what is opened before the switch and closed after it | [`sitting`] |
 //! | the site's record | [`recording`] |
 //! | switch and exec | [`launch`], [`target_proxy`], [`payload_env`] |
@@ -32,6 +35,7 @@ mod config;
 mod credential;
 mod epilogue;
 mod failure;
+mod flood;
 mod information;
 mod keeper;
 mod launch;
@@ -44,6 +48,7 @@ mod pipeline;
 mod recording;
 pub mod request;
 mod session;
+mod session_call;
 mod sitting;
 mod start;
 mod supervise;
@@ -51,5 +56,6 @@ mod sweep;
 mod sys;
 mod target_proxy;
 mod verify;
+mod work_dir;
 
 pub use pipeline::main;

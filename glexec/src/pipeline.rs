@@ -10,7 +10,10 @@ use crate::sitting::Sitting;
 use crate::start::{self, Mode, Start};
 use crate::supervise::{Rules, Supervisor};
 use crate::sys::{ids, process};
-use crate::{credential, epilogue, information, keeper, mapping, nesting, recording, session, sweep, verify};
+use crate::{
+    credential, epilogue, flood, information, keeper, mapping, nesting, recording, session, session_call,
+    sweep, verify,
+};
 use nix::unistd::Uid;
 use policy::identity::VerifiedIdentity;
 use policy::judge::{self, Case, Verdict};
@@ -45,12 +48,15 @@ impl Run {
         }
         let config = &*self.config.insert(config::load()?);
         self.log = Log::configured(&config.conf);
+        if let Ok(Wish::Session(call)) = &wish {
+            return session_call::serve(call, start, &self.log);
+        }
         let sessions = sweep::close_orphans(&config.policy.accounting.spool, &self.log);
         let signs = nesting::signs(&start.caller, &sessions);
         judge::admit(&config.policy, &config.conf, &start.caller, &signs)?;
         let request = match wish.map_err(Failure::caller)? {
             Wish::Run(request) => request,
-            Wish::Help | Wish::Version | Wish::Defaults => return Ok(0),
+            Wish::Help | Wish::Version | Wish::Defaults | Wish::Session(_) => return Ok(0),
         };
         let (caller, lock) = (Uid::from_raw(start.caller.uid), config.conf.input_lock);
         let credential = credential::read("GLEXEC_CLIENT_CERT", &request.identity, caller, lock)?;
@@ -95,15 +101,24 @@ impl Run {
         self.log.error(&format!("refused {} {caller}{subject}: {reason} [{id}]", failure.code() as u8));
         self.log.tell_caller(&reason);
         let denied = failure.code() == judge::Code::Denied;
-        if let (Some(start), Some(config)) =
-            (start.filter(|s| denied && s.mode == Mode::Switching), &self.config)
-        {
-            ids::leave_caller_group();
-            let record = recording::denied(start, self.identity.as_ref(), failure, id);
-            if let Err(e) = Spool::new(&config.policy.accounting.spool).deny(&record) {
-                self.log.error(&format!("the refusal cannot be recorded: {e}"));
+        let root = start.filter(|s| denied && s.mode == Mode::Switching);
+        if let (Some(start), Some(config)) = (root, &self.config) {
+            self.record_refusal(start, config, failure, id);
+            if !failure.denial().is_none_or(|d| d.nested_signs().is_empty()) {
+                sweep::punish(config.policy.payload.nested, start.caller.uid, &self.log);
             }
         }
         ExitCode::from(failure.code() as u8)
+    }
+
+    fn record_refusal(&self, start: &Start, config: &Config, failure: &Failure, id: String) {
+        ids::leave_caller_group();
+        if !flood::admits(start.caller.uid) {
+            return self.log.warning(&format!("uid {}: too many refusals to record each", start.caller.uid));
+        }
+        let record = recording::denied(start, self.identity.as_ref(), failure, id);
+        if let Err(e) = Spool::new(&config.policy.accounting.spool).deny(&record) {
+            self.log.error(&format!("the refusal cannot be recorded: {e}"));
+        }
     }
 }

@@ -4,9 +4,10 @@
 //! identity from `GLEXEC_CLIENT_CERT`, else the legacy text in `SSL_CLIENT_CERT`; source proxy the same unless
 //! `GLEXEC_SOURCE_PROXY` names another; an empty value is a mistake and never means "unset".
 
+use nix::sys::signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 /// What the caller wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +20,30 @@ pub enum Wish {
     Defaults,
     /// Run or refresh.
     Run(Request),
+    /// Act on a session that this caller opened.
+    Session(SessionCall),
+}
+
+/// `glexec --session ID ...`: needs no credential, so it works after the proxy has expired or is gone.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SessionCall {
+    /// The session's id, `PILOT_SESSION` of the payload.
+    pub id: String,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What can be done to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Tell how it stands.
+    Status,
+    /// Pass a signal to the payload's first process.
+    Signal(Signal),
+    /// End every process.
+    Kill,
+    /// As `Kill`, then wait until the session is closed and prove that nothing is left.
+    End,
 }
 
 /// A request to run something, or to refresh the target proxy when there is no command.
@@ -34,6 +59,8 @@ pub struct Request {
     pub target: Target,
     /// `GLEXEC_ID`: the caller's name for this call.
     pub id: Option<String>,
+    /// `GLEXEC_WORK_DIR`: made for the payload as its account, removed at the end of the session.
+    pub work_dir: Option<PathBuf>,
 }
 
 /// The payload's program and arguments.
@@ -65,14 +92,27 @@ pub enum Target {
     File(PathBuf),
 }
 
+/// Signals that the supervisor passes on to the payload's first process.
+pub(crate) const FORWARDED: [Signal; 8] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+];
+
 /// Names whose repetition with another value would let two readers see two requests.
-const SENSITIVE: [&str; 6] = [
+const SENSITIVE: [&str; 7] = [
     "GLEXEC_CLIENT_CERT",
     "GLEXEC_SOURCE_PROXY",
     "GLEXEC_TARGET_PROXY",
     "GLEXEC_MODE",
     "SSL_CLIENT_CERT",
     "X509_USER_PROXY",
+    "GLEXEC_WORK_DIR",
 ];
 
 /// Reads the request. The error says what is wrong and what to do; the exit code is 201.
@@ -82,6 +122,7 @@ pub fn parse(argv: &[OsString], environment: &[(OsString, OsString)]) -> Result<
         Some("-h" | "--help") => return Ok(Wish::Help),
         Some("-v" | "--version") => return Ok(Wish::Version),
         Some("-V") => return Ok(Wish::Defaults),
+        Some("--session") => return session_call(&arguments[1..]).map(Wish::Session),
         _ => {}
     }
     let command = command(arguments)?;
@@ -101,7 +142,45 @@ pub fn parse(argv: &[OsString], environment: &[(OsString, OsString)]) -> Result<
         Some(_) => return Err("GLEXEC_MODE is unknown; unset it or write lcmaps_get_account".into()),
     }
     let id = env.get("GLEXEC_ID").map(|id| record::text::printable(id.as_bytes(), 256));
-    Ok(Wish::Run(Request { command, identity, source, target, id }))
+    let work_dir = env.get("GLEXEC_WORK_DIR").map(work_dir).transpose()?;
+    Ok(Wish::Run(Request { command, identity, source, target, id, work_dir }))
+}
+
+fn session_call(arguments: &[OsString]) -> Result<SessionCall, String> {
+    let words: Option<Vec<&str>> = arguments.iter().map(|a| a.to_str()).collect();
+    let usage = || "write --session ID and --status, --signal NAME, --kill or --end".to_owned();
+    let (id, action) = match words.as_deref() {
+        Some([id, "--status"]) => (id, Action::Status),
+        Some([id, "--signal", name]) => (id, Action::Signal(signal(name)?)),
+        Some([id, "--kill"]) => (id, Action::Kill),
+        Some([id, "--end"]) => (id, Action::End),
+        _ => return Err(usage()),
+    };
+    let well_formed = id.len() == 36 && id.bytes().all(|c| c.is_ascii_hexdigit() || c == b'-');
+    if well_formed { Ok(SessionCall { id: (*id).to_owned(), action }) } else { Err(usage()) }
+}
+
+/// `TERM`, `SIGTERM` or `15`; those that the supervisor passes on, and `KILL` has an option of its own.
+fn signal(name: &str) -> Result<Signal, String> {
+    let long = format!("SIG{}", name.trim_start_matches("SIG"));
+    let by_number = name.parse().ok().and_then(|n: i32| Signal::try_from(n).ok());
+    let found = by_number.or_else(|| long.parse().ok());
+    found.filter(|s| FORWARDED.contains(s)).ok_or_else(|| {
+        let names: Vec<_> = FORWARDED.iter().map(|s| &s.as_str()[3..]).collect();
+        format!("signal {name:?} cannot be passed on; use {} or --kill", names.join(", "))
+    })
+}
+
+/// It stands in root's state file and in logs, so it must be plain.
+fn work_dir(path: &OsStr) -> Result<PathBuf, String> {
+    let path = PathBuf::from(non_empty("GLEXEC_WORK_DIR", path)?);
+    let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+    let printable = path.as_os_str().as_bytes().iter().all(|c| (0x21..=0x7e).contains(c));
+    if path.is_absolute() && path.parent().is_some() && plain && printable {
+        Ok(path)
+    } else {
+        Err("GLEXEC_WORK_DIR must be an absolute path without '..', blanks or special characters".into())
+    }
 }
 
 fn command(arguments: &[OsString]) -> Result<Option<Command>, String> {

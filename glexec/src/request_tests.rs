@@ -92,3 +92,30 @@ fn information_needs_no_credential() {
     assert_eq!(wish(&["-v"], &[]), Ok(Wish::Version));
     assert_eq!(wish(&["-V"], &[]), Ok(Wish::Defaults));
 }
+
+#[test]
+fn calls_on_a_session_need_no_credential() {
+    let id = "01890000-0000-7000-8000-000000000000";
+    let call = |args: &[&str]| match wish(&[&["--session", id], args].concat(), &[]) {
+        Ok(Wish::Session(call)) => Ok(call.action),
+        Ok(other) => panic!("{other:?}"),
+        Err(why) => Err(why),
+    };
+    assert_eq!(call(&["--status"]), Ok(Action::Status));
+    assert_eq!(call(&["--end"]), Ok(Action::End));
+    for name in ["TERM", "SIGTERM", "15"] {
+        assert_eq!(call(&["--signal", name]), Ok(Action::Signal(Signal::SIGTERM)));
+    }
+    assert!(call(&["--signal", "KILL"]).unwrap_err().contains("--kill"));
+    assert!(call(&["--frobnicate"]).is_err() && call(&[]).is_err());
+    assert!(wish(&["--session", "../../etc", "--kill"], &[]).is_err(), "an id is no path");
+}
+
+#[test]
+fn a_working_directory_is_a_plain_absolute_path() {
+    let dir = |path| wish(&["/bin/id"], &[CERT, ("GLEXEC_WORK_DIR", path)]);
+    assert!(matches!(dir("/tmp/job-1"), Ok(Wish::Run(Request { work_dir: Some(_), .. }))));
+    for bad in ["", "/", "job", "/tmp/../etc", "/tmp/a\nuid=0", "/tmp/a b"] {
+        assert!(dir(bad).is_err(), "{bad:?}");
+    }
+}

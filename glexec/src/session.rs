@@ -23,12 +23,16 @@ pub(crate) struct State {
     pub(crate) caller_uid: u32,
     /// Uid of the payload.
     pub(crate) uid: u32,
+    /// Primary gid of the payload.
+    pub(crate) gid: u32,
     /// Process that supervises.
     pub(crate) supervisor: i32,
     /// The cgroup leaf, when there is one.
     pub(crate) cgroup: Option<PathBuf>,
     /// The spool that holds the open record.
     pub(crate) spool: PathBuf,
+    /// Made for the payload, to be removed at the end.
+    pub(crate) work_dir: Option<PathBuf>,
 }
 
 /// A session that this process owns.
@@ -84,6 +88,16 @@ impl Session {
     }
 }
 
+/// Whether the session is still there.
+pub(crate) fn exists(id: &str) -> bool {
+    sessions_dir().join(id).exists()
+}
+
+/// The session with this id.
+pub(crate) fn by_id(id: &str) -> Option<Found> {
+    find(&sessions_dir().join(id))
+}
+
 /// Removes the directory of a session that was found orphaned.
 pub(crate) fn remove(id: &str) {
     remove_dir(&sessions_dir().join(id));
@@ -120,12 +134,15 @@ fn find(dir: &Path) -> Option<Found> {
 
 impl State {
     fn to_text(&self) -> String {
-        let cgroup = self.cgroup.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
+        let optional =
+            |path: &Option<PathBuf>| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
+        let (cgroup, work_dir) = (optional(&self.cgroup), optional(&self.work_dir));
         format!(
-            "version=1\nid={}\ncaller_uid={}\nuid={}\nsupervisor={}\ncgroup={cgroup}\nspool={}\n",
+            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\ncgroup={cgroup}\nspool={}\nwork_dir={work_dir}\n",
             self.id,
             self.caller_uid,
             self.uid,
+            self.gid,
             self.supervisor,
             self.spool.display()
         )
@@ -140,9 +157,11 @@ impl State {
             id: value("id")?.to_owned(),
             caller_uid: value("caller_uid")?.parse().ok()?,
             uid: value("uid")?.parse().ok()?,
+            gid: value("gid")?.parse().ok()?,
             supervisor: value("supervisor")?.parse().ok()?,
             cgroup: value("cgroup").filter(|c| !c.is_empty()).map(PathBuf::from),
             spool: value("spool")?.into(),
+            work_dir: value("work_dir").filter(|w| !w.is_empty()).map(PathBuf::from),
         })
     }
 }
@@ -157,12 +176,14 @@ mod tests {
             id: "0190-x".into(),
             caller_uid: 1001,
             uid: 20_001,
+            gid: 20_002,
             supervisor: 77,
             cgroup: Some("/sys/fs/cgroup/unified/glexec-x".into()),
             spool: "/var/spool/pilotage/records".into(),
+            work_dir: Some("/tmp/job-1".into()),
         };
         assert_eq!(State::from_text(&state.to_text()), Some(state.clone()));
-        state.cgroup = None;
+        (state.cgroup, state.work_dir) = (None, None);
         assert_eq!(State::from_text(&state.to_text()), Some(state));
     }
 

@@ -14,6 +14,7 @@ use crate::session::{self, RUN_DIR, Session, State};
 use crate::start::{Mode, Start};
 use crate::supervise::Ended;
 use crate::sys::{ids, process};
+use crate::work_dir::WorkDir;
 use nix::unistd::{Pid, Uid};
 use policy::identity::VerifiedIdentity;
 use policy::judge::Permit;
@@ -26,6 +27,7 @@ pub(crate) struct Sitting {
     leaf: Option<Leaf>,
     session: Option<Session>,
     record: Option<(OpenRecord, u64, u64)>,
+    work_dir: Option<WorkDir>,
     /// Whose signals the supervisor takes besides root's: the payload's account and the caller.
     pub(crate) may_signal: Option<(u32, Uid)>,
 }
@@ -41,7 +43,14 @@ impl Sitting {
     ) -> Result<Self, Failure> {
         let id = session::new_id()?;
         if start.mode == Mode::LogOnly {
-            return Ok(Self { id, leaf: None, session: None, record: None, may_signal: None });
+            return Ok(Self {
+                id,
+                leaf: None,
+                session: None,
+                record: None,
+                work_dir: None,
+                may_signal: None,
+            });
         }
         check_places(config)?;
         ids::leave_caller_group();
@@ -50,14 +59,17 @@ impl Sitting {
             id: id.clone(),
             caller_uid: start.caller.uid,
             uid: permit.account().uid,
+            gid: permit.account().gid,
             supervisor: std::process::id().cast_signed(),
             cgroup: leaf.as_ref().map(|l| l.path().to_owned()),
             spool: config.policy.accounting.spool.clone(),
+            work_dir: request.work_dir.clone(),
         };
+        let to_remove = state.work_dir.clone().map(|dir| WorkDir::new(dir, state.uid, state.gid));
         let opened = recording::opened(start, config, request, identity, permit, &state);
         let session = Session::create(state);
         let may_signal = Some((permit.account().uid, Uid::from_raw(start.caller.uid)));
-        let mut sitting = Self { id, leaf, session: None, record: None, may_signal };
+        let mut sitting = Self { id, leaf, session: None, record: None, work_dir: to_remove, may_signal };
         let recorded = session.and_then(|session| {
             sitting.session = Some(session);
             open_record(config, &opened)
@@ -93,6 +105,10 @@ impl Sitting {
 
     /// The end: record closed, leaf and session removed. Returns the exit code of `glexec`.
     pub(crate) fn close(mut self, log: &Log, ended: Ended) -> u8 {
+        let work_dir = self.work_dir.take().filter(|_| ended.mishap.is_none());
+        if let Some(Err(why)) = work_dir.map(WorkDir::remove) {
+            log.warning(&format!("session {}: {why}", self.id));
+        }
         if let Some(mishap) = &ended.mishap {
             log.error(&format!("session {}: {}", self.id, mishap.reason));
             log.tell_caller(&mishap.reason);

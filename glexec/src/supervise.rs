@@ -7,6 +7,7 @@ use crate::cgroup::Leaf;
 use crate::failure::Failure;
 use crate::launch::{Launched, Mishap};
 use crate::monitor::Monitor;
+use crate::request::FORWARDED;
 use crate::sitting::Sitting;
 use crate::sys::{fds, ids, process};
 use nix::errno::Errno;
@@ -19,17 +20,6 @@ use nix::unistd::{Pid, Uid};
 use record::{Exit, Usage};
 use std::time::{Duration, Instant};
 
-/// Passed on to the payload's first process.
-const FORWARDED: [Signal; 8] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGCONT,
-    Signal::SIGTSTP,
-];
 /// How long leftovers without a cgroup may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -9,6 +9,8 @@ use crate::recording;
 use crate::session::{self, Found, State};
 use crate::supervise;
 use crate::sys::process;
+use crate::work_dir::WorkDir;
+use policy::file::NestedPolicy;
 use record::{Event, Spool};
 use std::path::Path;
 
@@ -23,7 +25,8 @@ pub(crate) fn close_orphans(spool: &Path, log: &Log) -> Vec<Found> {
     live
 }
 
-fn close(state: &State, log: &Log) {
+/// Closes one session whose supervisor is gone; the caller holds its lock.
+pub(crate) fn close(state: &State, log: &Log) {
     let leaf = state.cgroup.as_deref().map(Leaf::existing);
     let leftovers = leaf.as_ref().map_or(0, Leaf::population);
     if leaf.as_ref().is_some_and(|leaf| !leaf.kill_all()) {
@@ -47,6 +50,9 @@ fn close(state: &State, log: &Log) {
             return;
         }
     }
+    if let Some(Err(why)) = WorkDir::of(state).map(WorkDir::remove) {
+        log.warning(&format!("session {}: {why}", state.id));
+    }
     if let Some(Err(e)) = leaf.map(|leaf| leaf.remove()) {
         log.warning(&format!("session {}: cgroup leaf stays: {e}", state.id));
     }
@@ -55,4 +61,17 @@ fn close(state: &State, log: &Log) {
         "session {}: closed for its lost supervisor, {leftovers} processes ended",
         state.id
     ));
+}
+
+/// `[payload] nested = "kill"`: ends the sessions of an account whose payload called. Their supervisors close them.
+pub(crate) fn punish(nested: NestedPolicy, offender: u32, log: &Log) {
+    if nested != NestedPolicy::Kill {
+        return;
+    }
+    for state in session::all().into_iter().map(|found| found.state).filter(|s| s.uid == offender) {
+        log.warning(&format!("session {}: its payload called glexec and is ended", state.id));
+        if let Some(leaf) = state.cgroup.as_deref().map(Leaf::existing) {
+            leaf.kill_all_but_self();
+        }
+    }
 }

@@ -29,6 +29,12 @@ impl Drop for AsCaller {
     }
 }
 
+/// Becomes root entirely, so that a signal is root's and nobody else's.
+pub(crate) fn be_root() -> Result<(), Errno> {
+    let root = Uid::from_raw(0);
+    setresuid(root, root, root)
+}
+
 /// Files that root makes from here on belong to group root, not to the caller's. Without privilege nothing changes.
 pub(crate) fn leave_caller_group() {
     let _ = nix::unistd::setegid(Gid::from_raw(0));

@@ -146,13 +146,23 @@ pub(crate) fn wait_any() -> Result<(WaitStatus, u64), Errno> {
     }
 }
 
-/// A descriptor for this very process; it becomes readable when the process ends (pidfd_open(2), Linux 5.3).
-pub(crate) fn own_pidfd() -> Result<OwnedFd, Errno> {
+/// A descriptor for a process, which no other process can inherit its number's place in (pidfd_open(2), Linux 5.3).
+/// It becomes readable when the process ends.
+pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
     // SAFETY: pidfd_open takes numbers only.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     let fd = i32::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel has just made this descriptor, close-on-exec, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Signals the process of a [`pidfd`].
+pub(crate) fn signal_pidfd(process: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo asks the kernel to fill in its own.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal as i32, no_info, 0) };
+    Errno::result(sent).map(drop)
 }
 
 /// The local time as syslog writes it: `Apr 30 10:38:43`.

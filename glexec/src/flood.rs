@@ -1,0 +1,60 @@
+//! A bound on records of refusals: any local account can call `glexec` as often as it likes, and must not fill the spool.
+//!
+//! Each uid has a file `/run/glexec/refusals/<uid>` with the current minute and how many were recorded in it. Beyond the
+//! limit a refusal is still a refusal and still in the log.
+
+use crate::session::RUN_DIR;
+use crate::sys::process;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Records of refusals per uid and minute.
+const LIMIT: u32 = 60;
+
+/// Whether a refusal of this uid may be recorded. When that cannot be told, it is recorded.
+pub(crate) fn admits(uid: u32) -> bool {
+    count(uid).unwrap_or(true)
+}
+
+fn count(uid: u32) -> io::Result<bool> {
+    let dir = Path::new(RUN_DIR).join("refusals");
+    DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
+    DirBuilder::new().mode(0o700).recursive(true).create(&dir)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = Flock::lock(options.open(dir.join(uid.to_string()))?, FlockArg::LockExclusive);
+    let mut file: Flock<File> = file.map_err(|(_, e)| io::Error::from(e))?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let minute = process::boottime_ns() / 60_000_000_000;
+    let next = next_count(&text, minute);
+    file.rewind()?;
+    file.set_len(0)?;
+    file.write_all(format!("{minute} {next}").as_bytes())?;
+    Ok(next <= LIMIT)
+}
+
+/// How many there are in this minute, this one included.
+fn next_count(text: &str, minute: u64) -> u32 {
+    let mut words = text.split(' ');
+    let same = words.next().and_then(|w| w.parse().ok()) == Some(minute);
+    let before: u32 = words.next().filter(|_| same).and_then(|w| w.parse().ok()).unwrap_or(0);
+    before.saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counting_starts_anew_each_minute() {
+        assert_eq!(next_count("", 5), 1);
+        assert_eq!(next_count("5 59", 5), 60);
+        assert_eq!(next_count("5 60", 6), 1);
+        assert_eq!(next_count("garbage", 6), 1);
+        assert_eq!(next_count("5 4294967295", 5), u32::MAX);
+    }
+}

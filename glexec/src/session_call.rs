@@ -1,0 +1,109 @@
+//! `glexec --session ID`: the caller that opened a session may look at it and end it, without any credential.
+//!
+//! Pilots of gLExec could not kill what they had started once the user's proxy had expired. Here the session itself
+//! says who opened it, and that is all the right that is needed.
+
+use crate::cgroup::Leaf;
+use crate::failure::Failure;
+use crate::log::Log;
+use crate::request::{Action, SessionCall};
+use crate::session::{self, Found, State};
+use crate::start::Start;
+use crate::sweep;
+use crate::sys::process;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How long a supervisor may take to close its session after its payload was ended.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Acts on the session; 0 when it was done.
+pub(crate) fn serve(call: &SessionCall, start: &Start, log: &Log) -> Result<u8, Failure> {
+    let owned = |found: &Found| start.caller.uid == 0 || found.state.caller_uid == start.caller.uid;
+    let missing =
+        || Failure::caller(format!("there is no session {} of this caller; it may have ended", call.id));
+    let found = session::by_id(&call.id).filter(owned).ok_or_else(missing)?;
+    if found.orphaned.is_some() {
+        sweep::close(&found.state, log);
+        return if call.action == Action::End { prove_gone(&found.state) } else { Err(missing()) };
+    }
+    log.notice(&format!("session {}: {:?} by uid {}", call.id, call.action, start.caller.uid));
+    match call.action {
+        Action::Status => status(&found.state),
+        Action::Signal(signal) => pass_on(&found.state, signal).map(|()| 0),
+        Action::Kill => kill(&found.state).map(|()| 0),
+        Action::End => end(&found.state, log),
+    }
+}
+
+fn status(state: &State) -> Result<u8, Failure> {
+    let processes = state.cgroup.as_deref().map(|path| Leaf::existing(path).population());
+    let processes = processes.map_or_else(|| "?".into(), |n| n.to_string());
+    let account = crate::start::account_name(nix::unistd::Uid::from_raw(state.uid));
+    let account = account.map_or_else(|| state.uid.to_string(), |name| name.to_string());
+    let line = format!(
+        "session={} state=running account={account} uid={} processes={processes}\n",
+        state.id, state.uid
+    );
+    let _ = std::io::stdout().write_all(line.as_bytes());
+    Ok(0)
+}
+
+/// The supervisor hears root at any time and passes the signal on.
+fn pass_on(state: &State, signal: Signal) -> Result<(), Failure> {
+    let failed = |e| Failure::site(format!("session {}: {e}", state.id));
+    let supervisor = process::pidfd(Pid::from_raw(state.supervisor)).map_err(failed)?;
+    // The lock is looked at again now that the process is pinned: held, it is still the supervisor.
+    if session::by_id(&state.id).is_none_or(|found| found.orphaned.is_some()) {
+        return Err(Failure::caller(format!("session {} has just ended", state.id)));
+    }
+    crate::sys::ids::be_root().map_err(failed)?;
+    process::signal_pidfd(supervisor.as_fd(), signal).map_err(failed)
+}
+
+fn kill(state: &State) -> Result<(), Failure> {
+    let Some(leaf) = state.cgroup.as_deref().map(Leaf::existing) else {
+        // Without a leaf there is the supervisor's tree; it ends the rest itself once the first process is gone.
+        return kill_children(state);
+    };
+    if leaf.kill_all() {
+        Ok(())
+    } else {
+        Err(Failure::site(format!("session {}: processes do not end", state.id)))
+    }
+}
+
+fn kill_children(state: &State) -> Result<(), Failure> {
+    let path = format!("/proc/{0}/task/{0}/children", state.supervisor);
+    let children = std::fs::read_to_string(path).unwrap_or_default();
+    for pid in children.split_whitespace().filter_map(|word| word.parse().ok()).filter(|pid| *pid > 1) {
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    Ok(())
+}
+
+fn end(state: &State, log: &Log) -> Result<u8, Failure> {
+    kill(state)?;
+    let deadline = Instant::now() + PATIENCE;
+    while session::exists(&state.id) {
+        match session::by_id(&state.id) {
+            Some(found) if found.orphaned.is_some() => sweep::close(&found.state, log),
+            _ if Instant::now() > deadline => {
+                return Err(Failure::site(format!("session {}: its supervisor does not end", state.id)));
+            }
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    prove_gone(state)
+}
+
+/// An empty leaf cannot be proven better than by its absence: only empty ones can be removed.
+fn prove_gone(state: &State) -> Result<u8, Failure> {
+    match state.cgroup.as_deref().filter(|leaf| leaf.exists()) {
+        Some(leaf) => Err(Failure::site(format!("session {}: {} is not empty", state.id, leaf.display()))),
+        None => Ok(0),
+    }
+}

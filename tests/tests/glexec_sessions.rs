@@ -1,0 +1,145 @@
+//! Sessions: what the caller that opened one can do to it, and what happens when its supervisor is gone.
+
+use harness::{Machine, Running, need};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn machine() -> (Machine, String) {
+    let machine = Machine::builder().pilot("pilot").pilot("rival").account("alice").build();
+    machine.map("alice", "alice");
+    let proxy = machine.proxy("alice", "pilot");
+    (machine, proxy)
+}
+
+/// Starts a payload that tells its session and then sleeps with a child that has left the process group.
+fn start(machine: &Machine, proxy: &str, work_dir: Option<&str>) -> (Running, String) {
+    let mut run = machine.glexec().env("GLEXEC_CLIENT_CERT", proxy);
+    if let Some(dir) = work_dir {
+        run = run.env("GLEXEC_WORK_DIR", dir);
+    }
+    let script = "echo $PILOT_SESSION > /tmp/session.new; pwd > where; \
+                  trap 'echo term > /tmp/term; exit 9' TERM; setsid sleep 300 & mv /tmp/session.new /tmp/session; wait";
+    let running = run.args(["/bin/sh", "-c", script]).spawn();
+    let id = wait_for(|| std::fs::read_to_string("/tmp/session").ok());
+    let _ = std::fs::remove_file("/tmp/session");
+    (running, id.trim().to_owned())
+}
+
+fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn session_exists(id: &str) -> bool {
+    Path::new("/run/glexec/sessions").join(id).exists()
+}
+
+#[test]
+fn the_caller_ends_its_session_after_the_proxy_is_gone() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let (running, id) = start(&machine, &proxy, Some("/tmp/job-1"));
+    assert!(Path::new("/tmp/job-1/where").exists(), "the payload starts in the directory made for it");
+    std::fs::remove_file(&proxy).unwrap();
+    let status = machine.glexec().args(["--session", &id, "--status"]).output();
+    let line = status.ok();
+    assert!(line.contains("state=running") && line.contains("account=alice"), "{line}");
+    machine.glexec().args(["--session", &id, "--end"]).output().ok();
+    assert_eq!(machine.processes_of("alice"), Vec::<i32>::new(), "the child outside the group is ended too");
+    assert!(!Path::new("/tmp/job-1").exists() && !session_exists(&id));
+    running.end_within(Duration::from_secs(5)).exits(137);
+    let record = machine.records().into_iter().find(|r| r["record_id"] == id.as_str()).unwrap();
+    assert_eq!((&record["state"], &record["exit"]["signal"]), (&"closed".into(), &9.into()));
+}
+
+#[test]
+fn signals_reach_the_payload_s_first_process() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let (running, id) = start(&machine, &proxy, None);
+    machine.glexec().args(["--session", &id, "--signal", "TERM"]).output().ok();
+    running.end_within(Duration::from_secs(5)).exits(9);
+    assert_eq!(std::fs::read_to_string("/tmp/term").unwrap(), "term\n");
+}
+
+#[test]
+fn nobody_but_the_opener_may_touch_a_session() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let (running, id) = start(&machine, &proxy, None);
+    for action in ["--status", "--kill", "--end"] {
+        let rival = machine.glexec().as_user("rival").args(["--session", &id, action]).output();
+        rival.refused(201, &["no session"]);
+    }
+    machine.glexec().args(["--session", &id, "--kill"]).output().ok();
+    running.end_within(Duration::from_secs(5)).exits(137);
+}
+
+#[test]
+fn a_killed_supervisor_leaves_nothing_after_the_next_call() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let (mut running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
+    running.signal(9);
+    wait_for(|| (!running.is_running()).then_some(()));
+    assert!(session_exists(&id), "nobody was there to close it");
+    assert!(!machine.processes_of("alice").is_empty(), "the child outside the group lives on until then");
+    let again = machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output();
+    again.ok();
+    assert!(!session_exists(&id) && !Path::new("/tmp/job-2").exists());
+    assert_eq!(machine.processes_of("alice"), Vec::<i32>::new());
+    let record = machine.records().into_iter().find(|r| r["record_id"] == id.as_str()).unwrap();
+    assert_eq!((&record["state"], &record["exit"]["lost"]), (&"lost".into(), &"helper_died".into()));
+    assert_eq!(record["exit"]["leftovers"].as_u64().map(|n| n > 0), Some(true), "{record}");
+}
+
+#[test]
+fn records_of_an_earlier_boot_are_closed_as_lost() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let (running, id) = start(&machine, &proxy, None);
+    machine.glexec().args(["--session", &id, "--kill"]).output().ok();
+    let _ = running.end_within(Duration::from_secs(5));
+    // A record that another boot left open, made from a real one: /run is empty after a boot, the spool is not.
+    let spool = Path::new("/var/spool/pilotage/records");
+    let text = std::fs::read_to_string(spool.join("closed").join(format!("{id}.jsonl"))).unwrap();
+    let open_line = text.lines().next().unwrap();
+    std::fs::remove_file(spool.join("closed").join(format!("{id}.jsonl"))).unwrap();
+    std::fs::write(spool.join("open").join(format!("{id}.jsonl")), format!("{open_line}\n")).unwrap();
+    for entry in std::fs::read_dir(spool).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("swept-") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    boot_anew();
+    machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output().ok();
+    let record = machine.records().into_iter().find(|r| r["record_id"] == id.as_str()).unwrap();
+    assert_eq!((&record["state"], &record["exit"]["lost"]), (&"lost".into(), &"reboot".into()));
+}
+
+/// Simulates a reboot: another boot id is mounted over the kernel's, in this machine's own namespace.
+fn boot_anew() {
+    let file = "/tmp/boot_id";
+    std::fs::write(file, "00000000-0000-4000-8000-000000000000\n").unwrap();
+    let status = std::process::Command::new("mount")
+        .args(["--bind", file, "/proc/sys/kernel/random/boot_id"])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
