@@ -11,7 +11,8 @@ use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -152,8 +153,16 @@ pub struct LogPart {
 /// A connection to the queue. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    connection: Arc<RwLock<Credentialed>>,
+    settings: Arc<Settings>,
     queue: String,
+}
+
+/// A connection and when its proxy was written.
+#[derive(Debug)]
+struct Credentialed {
+    http: reqwest::Client,
+    written: Option<SystemTime>,
 }
 
 impl Client {
@@ -166,12 +175,28 @@ impl Client {
             );
             return Err(ClientError::Credential(text));
         }
+        let written = modified(&settings.proxy);
         let http = connection(&settings.proxy, &settings.ca_dir)?;
-        Ok(Self { http, queue: settings.queue.trim_end_matches('/').to_owned() })
+        let queue = settings.queue.trim_end_matches('/').to_owned();
+        let connection = Arc::new(RwLock::new(Credentialed { http, written }));
+        Ok(Self { connection, settings: Arc::new(settings.clone()), queue })
+    }
+
+    /// Takes a proxy that was renewed meanwhile. One that cannot be used is left alone: it may be half written.
+    pub fn renew(&self) {
+        let written = modified(&self.settings.proxy);
+        if self.connection.read().unwrap_or_else(PoisonError::into_inner).written == written {
+            return;
+        }
+        if let Ok(http) = connection(&self.settings.proxy, &self.settings.ca_dir) {
+            tracing::info!(proxy = %self.settings.proxy.display(), "proxy renewed");
+            *self.connection.write().unwrap_or_else(PoisonError::into_inner) = Credentialed { http, written };
+        }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.queue))
+        let connection = self.connection.read().unwrap_or_else(PoisonError::into_inner);
+        connection.http.request(method, format!("{}{path}", self.queue))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
@@ -449,6 +474,10 @@ fn connection(proxy: &Path, ca_dir: &Path) -> Result<reqwest::Client, ClientErro
         return Err(refuse(format!("expired on {end}")));
     }
     transport::client(proxy, None, ca_dir, TRANSFER).map_err(|e| refuse(e.to_string()))
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
 }
 
 fn is_past(time: &Asn1TimeRef) -> bool {

@@ -1,5 +1,6 @@
 //! Payloads from submission to output through the real `pilot` program: queue, agent and users' commands over TLS on
 //! the loopback. The agent runs with `--no-switch`, so no root is needed; the switch has its own tests.
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
 use harness::pki::{Pki, User};
 use std::io::{BufRead, BufReader, Read};

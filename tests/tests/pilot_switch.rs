@@ -1,5 +1,6 @@
 //! The whole chain with the switch: two users hand payloads to the queue, one pilot runs each under its own user's
 //! account, and the site's records tell who ran what.
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
 use harness::{Machine, Ran, need};
 use std::path::Path;
@@ -145,6 +146,28 @@ fn a_cancel_reaches_through_the_switch_and_leaves_nothing() {
     site.as_user("Alice", &["cancel", &id]).ok();
     assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(143), "{}", site.log());
     assert!(site.m.processes_of("alice").is_empty(), "{:?}", site.m.processes_of("alice"));
+}
+
+#[test]
+fn a_killed_agent_takes_its_payload_along_through_the_switch() {
+    if !need::root() {
+        return;
+    }
+    let site = site();
+    let agent = site.agent();
+    let id = site.shell("Alice", "setsid sleep 1000 & echo up; sleep 1000");
+    let give_up = Instant::now() + LIMIT;
+    while !site.as_user("Alice", &["logs", &id]).text().contains("up") {
+        assert!(Instant::now() < give_up, "{}", site.log());
+    }
+    assert!(!site.m.processes_of("alice").is_empty());
+    drop(agent);
+    while !site.m.processes_of("alice").is_empty() {
+        assert!(Instant::now() < give_up, "{:?}\n{}", site.m.processes_of("alice"), site.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    site.as_user("Alice", &["cancel", &id]).ok();
+    assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(143));
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod lease;
 mod node;
 mod pilot;
 pub mod ports;
+mod private;
 mod registry;
 mod session;
 mod spool;
@@ -31,7 +32,8 @@ use registry::Registry;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
 /// How long a call for a payload is repeated before the payload goes back.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,6 +52,9 @@ pub struct Args {
     /// End with code 3 when the queue is out of reach for this long and no payload runs
     #[arg(long, value_name = "D", default_value = "10m", value_parser = crate::client::duration)]
     give_up: Duration,
+    /// Time left in the batch slot; payloads with a longer walltime are not asked for
+    #[arg(long, value_name = "D", value_parser = crate::client::duration)]
+    time_left: Option<Duration>,
     /// Program that switches to the user's account
     #[arg(long, value_name = "PATH", default_value = "/usr/sbin/glexec")]
     glexec: PathBuf,
@@ -75,7 +80,7 @@ struct Agent {
     /// What callers from outside should dial.
     dial_name: String,
     /// 0700; removed at the end.
-    private: tempfile::TempDir,
+    private: private::Private,
     registry: Registry,
 }
 
@@ -97,7 +102,8 @@ pub fn run(args: Args) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let limits = pilot::Limits { slots: args.slots, max_idle: args.max_idle, give_up: args.give_up };
+    let end = args.time_left.or_else(slurm_time_left).map(|left| Instant::now() + left);
+    let limits = pilot::Limits { slots: args.slots, max_idle: args.max_idle, give_up: args.give_up, end };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let code = match runtime {
         Ok(runtime) => runtime.block_on(pilot::run(agent, limits)),
@@ -107,6 +113,12 @@ pub fn run(args: Args) -> ExitCode {
         }
     };
     ExitCode::from(code)
+}
+
+/// Slurm tells the end of a job in seconds since the epoch.
+fn slurm_time_left() -> Option<Duration> {
+    let end = std::env::var("SLURM_JOB_END_TIME").ok()?.parse().ok()?;
+    Some((UNIX_EPOCH + Duration::from_secs(end)).duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 /// Checks the node before the queue hears of it.
@@ -129,10 +141,7 @@ fn prepare(args: &Args) -> Result<Agent> {
         policy.and_then(|p| p.hostname).filter(|name| !name.is_empty()).unwrap_or_else(|| node.host.clone());
     let settings = args.connection.settings()?;
     let client = Client::new(&settings)?;
-    let private = tempfile::Builder::new()
-        .prefix("pilotage-agent-")
-        .tempdir()
-        .context("cannot make a private directory")?;
+    let private = private::Private::create()?;
     Ok(Agent {
         client,
         node,

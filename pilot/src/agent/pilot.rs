@@ -35,12 +35,22 @@ pub struct Limits {
     pub max_idle: Duration,
     /// Longest time without the queue and without a payload.
     pub give_up: Duration,
+    /// When the batch slot ends.
+    pub end: Option<Instant>,
+}
+
+impl Limits {
+    /// Seconds left in the batch slot.
+    fn time_left(self) -> Option<u64> {
+        self.end.map(|end| end.saturating_duration_since(Instant::now()).as_secs())
+    }
 }
 
 /// Why a pilot ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Idle,
+    Time,
     Signal,
     Drained,
     Unreachable,
@@ -51,6 +61,7 @@ impl End {
     fn reason(self) -> &'static str {
         match self {
             Self::Idle => "idle for too long",
+            Self::Time => "the batch slot is over",
             Self::Signal => "ended by a signal",
             Self::Drained => "drained by the queue",
             Self::Unreachable => "the queue is out of reach",
@@ -60,7 +71,7 @@ impl End {
 
     fn exit_code(self) -> u8 {
         match self {
-            Self::Idle | Self::Signal | Self::Drained => 0,
+            Self::Idle | Self::Time | Self::Signal | Self::Drained => 0,
             Self::Unreachable => UNREACHABLE,
             Self::Refused => 1,
         }
@@ -169,7 +180,7 @@ async fn register(agent: &Agent, limits: Limits) -> Result<Registered, End> {
         cores: agent.node.cores.max(limits.slots),
         memory: agent.node.memory,
         switches_identity: matches!(agent.switch, super::Switch::Glexec(_)),
-        time_left: None,
+        time_left: limits.time_left(),
     };
     let mut outage = Outage::default();
     loop {
@@ -199,6 +210,9 @@ async fn work(
             idle_since = Instant::now();
         }
         let idle = idle_since.elapsed();
+        if used.leases == 0 && limits.time_left() == Some(0) {
+            return Ok(End::Time);
+        }
         if used.leases == 0 && idle >= limits.max_idle {
             return Ok(End::Idle);
         }
@@ -207,7 +221,7 @@ async fn work(
         }
         let Some(claim) = claim(agent, limits, reserved.is_some()) else {
             reserved = None;
-            let no_ports = used.leases < limits.slots;
+            let no_ports = used.leases < limits.slots || limits.end.is_some();
             tokio::select! {
                 () = agent.registry.ended.notified() => (),
                 () = ending.changed.notified() => (),
@@ -250,7 +264,12 @@ fn claim(agent: &Agent, limits: Limits, has_ports: bool) -> Option<Claim> {
     let cores = agent.node.cores.max(limits.slots).saturating_sub(used.cores);
     let memory = agent.node.memory.map(|memory| memory.saturating_sub(used.memory));
     let max = slots.min(ports).min(cores);
-    (max > 0).then_some(Claim { max, cores, memory, time_left: None })
+    (max > 0 && limits.time_left() != Some(0)).then_some(Claim {
+        max,
+        cores,
+        memory,
+        time_left: limits.time_left(),
+    })
 }
 
 fn is_forgotten(error: &ClientError) -> bool {
