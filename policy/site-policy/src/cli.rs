@@ -27,6 +27,11 @@ pub enum Command {
     ///
     /// Exit code: 0 the payload would run, 1 it would be refused, 2 usage, 3 something cannot be read.
     Explain(ExplainArgs),
+    /// Turn the lcmaps.db of gLExec into a policy.toml
+    ///
+    /// What has no counterpart is named on standard error and in comments, with its line. Exit code: 0 done, 1 LCMAPS
+    /// itself would refuse the file, 2 usage, 3 a file cannot be read or written.
+    Import(ImportArgs),
 }
 
 /// Where the configuration lies.
@@ -68,4 +73,17 @@ pub struct ExplainArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The database of LCMAPS [default: lcmaps_db_file of glexec.conf, else /etc/lcmaps/lcmaps-glexec.db]
+    #[arg(long, value_name = "F")]
+    pub lcmaps: Option<PathBuf>,
+    /// glexec's own configuration, which names the policy that counts
+    #[arg(long, value_name = "F", default_value = GLEXEC_CONF)]
+    pub glexec_conf: PathBuf,
+    /// Where to write; a file that exists is not replaced [default: standard output]
+    #[arg(long, short, value_name = "F")]
+    pub output: Option<PathBuf>,
 }

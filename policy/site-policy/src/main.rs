@@ -5,6 +5,7 @@
 //! | the command line | [`cli`] |
 //! | `check`: files, accounts and programs around the policy | [`check`] |
 //! | `explain`: one decision, step by step | [`explain`] |
+//! | `import`: from `lcmaps.db` to `policy.toml` | [`import`] |
 //! | which paths root may trust | [`audit`] |
 //! | local accounts | [`accounts`] |
 //! | running `glexec-verify` and `glexec-map` | [`child`] |
@@ -21,6 +22,7 @@ mod cli;
 mod conf;
 mod explain;
 mod finding;
+mod import;
 
 use clap::Parser;
 use std::io::Write;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let reply = match cli::Cli::parse().command {
         cli::Command::Check(args) => check::run(&args),
         cli::Command::Explain(args) => explain::run(&args),
+        cli::Command::Import(args) => import::run(&args),
     };
     let reply = reply.unwrap_or_else(|reason| {
         eprintln!("site-policy: {reason}");
