@@ -3,6 +3,8 @@
 use crate::view::Failed;
 use std::fs;
 
+const FILES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/shadow"];
+
 /// A local account as `/etc/passwd` and `/etc/group` describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -70,12 +72,20 @@ pub(crate) fn own(path: &str, uid: u32, gid: u32, mode: u32) -> Result<(), Faile
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
 }
 
+/// Removes an account and its group, if they are there.
+pub(crate) fn remove(name: &str) -> Result<(), Failed> {
+    FILES.iter().try_for_each(|file| rewrite(file, name, ""))
+}
+
 fn line(file: &str, name: &str, line: &str) -> Result<(), Failed> {
+    rewrite(file, name, &format!("{line}\n"))
+}
+
+/// Replaces the line that begins with this name.
+fn rewrite(file: &str, name: &str, line: &str) -> Result<(), Failed> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let key = format!("{name}:");
-    let mut kept: String = text.lines().filter(|l| !l.starts_with(&key)).map(|l| format!("{l}\n")).collect();
-    kept.push_str(line);
-    kept.push('\n');
+    let kept: String = text.lines().filter(|l| !l.starts_with(&key)).map(|l| format!("{l}\n")).collect();
     // Written in place: the mode and group of /etc/shadow stay as they are.
-    fs::write(file, kept).map_err(|e| format!("{file}: {e}").into())
+    fs::write(file, kept + line).map_err(|e| format!("{file}: {e}").into())
 }

@@ -1,6 +1,6 @@
 //! Puts the programs that cargo built at their real places, following `packaging/files` like `make install` does.
 
-use crate::view::{Failed, bind};
+use crate::view::{Failed, bind, bind_read_only};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,10 @@ const UNDER_TEST: &str = "GLEXEC_UNDER_TEST";
 /// Names the directory of the built programs; without it, the one this test was built into.
 const BIN_DIR: &str = "PILOTAGE_BIN_DIR";
 const GLEXEC: &str = "/usr/sbin/glexec";
+/// Where machines see this repository, read-only.
+pub const SOURCE: &str = "/mnt/pilotage/source";
+/// Where machines see the programs that cargo built, read-only.
+pub const BUILT: &str = "/mnt/pilotage/built";
 
 /// One line of the list.
 struct Entry<'a> {
@@ -42,9 +46,23 @@ pub(crate) fn bin_dir() -> PathBuf {
     dirs.take(1).next().expect("a program lies in a directory").to_path_buf()
 }
 
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Shows the repository and the built programs below `root`: their own paths may be hidden by a private `/tmp`.
+pub(crate) fn show_source(root: &Path) -> Result<(), Failed> {
+    for (from, to) in [(top(), SOURCE), (bin_dir(), BUILT)] {
+        let to = root.join(&to[1..]);
+        fs::create_dir_all(&to)?;
+        bind_read_only(&from, &to)?;
+    }
+    Ok(())
+}
+
 /// Installs programs, scripts and directories below `root`; what is not built is left out and returned.
 pub(crate) fn install(root: &Path) -> Result<Vec<&'static str>, Failed> {
-    let (bin, top) = (bin_dir(), Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+    let (bin, top) = (bin_dir(), top());
     let mut missing = Vec::new();
     for entry in entries() {
         let place = root.join(&entry.place[1..]);
@@ -65,9 +83,17 @@ pub(crate) fn install(root: &Path) -> Result<Vec<&'static str>, Failed> {
     Ok(missing)
 }
 
+/// Removes what the host has installed itself.
+pub(crate) fn remove(root: &Path) {
+    for entry in entries() {
+        let place = root.join(&entry.place[1..]);
+        // Most of them are not there.
+        let _ = if entry.kind == "dir" { fs::remove_dir_all(place) } else { fs::remove_file(place) };
+    }
+}
+
 fn put(source: &Path, place: &Path, mode: u32) -> Result<(), Failed> {
     fs::create_dir_all(place.parent().expect("places are absolute"))?;
-    let _ = fs::remove_file(place);
     // Binding takes no memory, copying allows to change owner and mode.
     if mode == 0o755 && fs::metadata(source)?.permissions().mode() & 0o7777 == mode {
         fs::write(place, b"")?;
@@ -85,7 +111,6 @@ pub(crate) fn directories() -> Result<(), Failed> {
         let (user, group) = entry.owner.split_once(':').unwrap_or((entry.owner, "root"));
         let user = crate::accounts::find(user).ok_or_else(|| format!("no account {user}"))?;
         let group = crate::accounts::group(group).ok_or_else(|| format!("no group {group}"))?;
-        let _ = fs::remove_dir_all(entry.place);
         fs::create_dir_all(entry.place)?;
         chown(entry.place, Some(user.uid), Some(group))?;
         fs::set_permissions(entry.place, Permissions::from_mode(entry.mode))?;

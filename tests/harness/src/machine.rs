@@ -46,6 +46,7 @@ pub struct Builder {
     policy: Option<String>,
     policy_more: String,
     glexec_conf: Option<String>,
+    bare: bool,
 }
 
 impl Builder {
@@ -64,6 +65,12 @@ impl Builder {
     /// Adds an account for payloads.
     pub fn account(mut self, name: &str) -> Self {
         self.accounts.push(name.to_owned());
+        self
+    }
+
+    /// Installs nothing of ours: no program, no configuration, no account `glexec`.
+    pub fn bare(mut self) -> Self {
+        self.bare = true;
         self
     }
 
@@ -102,7 +109,11 @@ impl Builder {
         processes::kill_all_with(|uid| slot.has_uid(uid));
         let mut missing = Vec::new();
         let furnish = |root: &Path| {
-            missing = install::install(root)?;
+            install::show_source(root)?;
+            install::remove(root);
+            if !self.bare {
+                missing = install::install(root)?;
+            }
             Ok(())
         };
         let view = View::enter(furnish).unwrap_or_else(|e| panic!("cannot build a private view: {e}"));
@@ -115,17 +126,21 @@ impl Builder {
         for old in ["/etc/grid-security", "/etc/pilotage", "/etc/sudoers.d", "/var/log/glexec", "/home"] {
             let _ = fs::remove_dir_all(old);
         }
+        accounts::remove("glexec")?;
         fs::create_dir_all("/etc/grid-security/certificates")?;
         fs::create_dir_all("/etc/grid-security/vomsdir")?;
         fs::create_dir_all("/var/log/glexec")?;
         let first = machine.slot.first_uid();
-        accounts::add("glexec", first, "/")?;
         for (uid, name) in (first + 1..first + FIRST_PAYLOAD).zip(self.pilots.iter().chain(&self.services)) {
             accounts::add(name, uid, &format!("/home/{name}"))?;
         }
         for (uid, name) in (first + FIRST_PAYLOAD..).zip(&self.accounts) {
             accounts::add(name, uid, &format!("/home/{name}"))?;
         }
+        if self.bare {
+            return Ok(());
+        }
+        accounts::add("glexec", first, "/")?;
         install::directories()?;
         fs::create_dir_all("/etc/pilotage")?;
         machine.write("/etc/glexec.conf", "root", 0o640, self.conf_text());

@@ -103,6 +103,13 @@ pub(crate) fn bind(from: &Path, to: &Path) -> Result<(), Failed> {
         .map_err(|e| format!("cannot bind {} on {}: {e}", from.display(), to.display()).into())
 }
 
+/// Like [`bind`], and nothing can be written there.
+pub(crate) fn bind_read_only(from: &Path, to: &Path) -> Result<(), Failed> {
+    bind(from, to)?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    Ok(mount(None::<&str>, to, None::<&str>, flags, None::<&str>)?)
+}
+
 /// Puts a file in place of whatever has its name, a symbolic link included.
 pub(crate) fn replace(file: &Path, text: &[u8]) -> Result<(), Failed> {
     let _ = fs::remove_file(file);
