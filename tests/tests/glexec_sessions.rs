@@ -136,10 +136,11 @@ fn records_of_an_earlier_boot_are_closed_as_lost() {
 /// Simulates a reboot: another boot id is mounted over the kernel's, in this machine's own namespace.
 fn boot_anew() {
     let file = "/tmp/boot_id";
-    std::fs::write(file, "00000000-0000-4000-8000-000000000000\n").unwrap();
+    std::fs::write(file, "00000000-0000-4000-8000-000000000000\n")
+        .expect("the machine's own /tmp and mount work");
     let status = std::process::Command::new("mount")
         .args(["--bind", file, "/proc/sys/kernel/random/boot_id"])
         .status()
-        .unwrap();
+        .expect("mount can be run");
     assert!(status.success());
 }
