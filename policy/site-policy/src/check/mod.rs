@@ -5,10 +5,12 @@
 //! | callers, payload accounts, the account `glexec` | [`people`] |
 //! | lines of map files | [`mapfiles`] |
 //! | directories, programs, host credentials | [`places`] |
+//! | keys of LCAS and LCMAPS | [`replaced`] |
 
 mod mapfiles;
 mod people;
 mod places;
+mod replaced;
 
 use crate::audit::{Distrust, Kind, audit};
 use crate::cli::CheckArgs;
@@ -40,6 +42,7 @@ pub fn run(args: &CheckArgs) -> Result<Reply, String> {
         people::check(&site, &mut found)?;
         mapfiles::check(&site, &mut found);
         places::check(&site, &mut found);
+        replaced::check(&site, &args.places.glexec_conf, &mut found);
     }
     reply(args, found)
 }
@@ -105,10 +108,6 @@ fn conf(file: &Path, child_uid: Option<u32>, found: &mut Vec<Finding>) -> Result
         Ok(conf) => {
             for (line, what) in &conf.warnings {
                 about.add(Some(*line), Severity::Warning, what, "remove it or correct its spelling");
-            }
-            for (key, _) in conf.replaced.iter().filter(|(_, value)| !value.is_empty()) {
-                let what = format!("{key} has no effect: policy.toml takes the place of LCAS and LCMAPS");
-                about.add(None, Severity::Note, what, "");
             }
             Ok(Some(conf))
         }

@@ -311,6 +311,7 @@ fn keep(slot: &mut Option<Kept>, key: &str, kept: Kept, notes: &mut Notes) {
 }
 
 fn absolute(path: &str) -> String {
+    let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
     if path.starts_with('/') { path.to_owned() } else { format!("{GRID_SECURITY}{path}") }
 }
 
