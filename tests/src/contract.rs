@@ -4,7 +4,9 @@ use harness::pki::Craft;
 use harness::{Machine, Run};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Where clients look for it.
@@ -14,9 +16,15 @@ pub const CONF: &str = "/etc/glexec.conf";
 /// What stands in for the databases of LCAS and LCMAPS.
 pub const POLICY: &str = "/etc/pilotage/policy.toml";
 
-/// A site: `pilot` and `other` may call, Alice and Bob are mapped to the accounts of their names.
+/// A site: `pilot` and `other` may call, `stranger` may not; Alice and Bob are mapped to the accounts of their names.
 pub fn site() -> Machine {
-    let m = Machine::builder().pilot("pilot").pilot("other").account("alice").account("bob").build();
+    let m = Machine::builder()
+        .pilot("pilot")
+        .pilot("other")
+        .service("stranger")
+        .account("alice")
+        .account("bob")
+        .build();
     m.map("Alice", "alice");
     m.map("Bob", "bob");
     m
@@ -122,4 +130,88 @@ pub fn install_tool(m: &Machine, source: &str) -> String {
     let bytes = fs::read(source).unwrap_or_else(|e| panic!("{source}: {e}"));
     m.write(&place, "root", 0o755, bytes);
     place
+}
+
+/// A program that waits: notes the signals that it gets in `FILE`, one a line, and ends with 7 once `FILE.stop` exists.
+/// Perl, because a shell cannot catch signals that were ignored when it started.
+const CATCHER: &str = r#"
+my $file = shift;
+my $note = sub { open(my $f, ">>", $file) or die; print $f "$_[0]\n"; close $f };
+for my $signal (qw(TERM INT HUP QUIT USR1 USR2)) { $SIG{$signal} = sub { $note->($signal) } }
+$note->("ready $$");
+select(undef, undef, undef, 0.02) while !-e "$file.stop";
+exit 7;
+"#;
+
+/// The command of a payload that writes `ready` and its process id to `file`, then each signal that it gets, and ends
+/// with 7 after [`stop_catcher`].
+pub fn catcher(file: &str) -> [String; 4] {
+    ["/usr/bin/perl", "-e", CATCHER, file].map(str::to_owned)
+}
+
+/// Waits until the payload of [`catcher`] is ready; returns its process id.
+#[track_caller]
+pub fn catcher_ready(file: &str) -> i32 {
+    let text = written(file);
+    let pid = text.strip_prefix("ready ").and_then(|pid| pid.parse().ok());
+    pid.unwrap_or_else(|| panic!("{file}: {text}"))
+}
+
+/// Lets the payload of [`catcher`] end.
+///
+/// # Panics
+/// When the file cannot be written.
+pub fn stop_catcher(file: &str) {
+    fs::write(format!("{file}.stop"), "").unwrap_or_else(|e| panic!("{file}.stop: {e}"));
+}
+
+/// The system log of a machine: what its programs send to `/dev/log`.
+#[derive(Debug)]
+pub struct Syslog {
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Syslog {
+    /// Gives the machine a `/dev` of its own with a log in it; the calling thread must live in the machine.
+    ///
+    /// # Panics
+    /// When that cannot be made.
+    pub fn start(m: &Machine) -> Self {
+        let devices = "mkdir -p /run/dev && cd /run/dev && for d in null zero full random urandom tty; \
+                       do cp -a /dev/$d $d; done && mount --bind /run/dev /dev";
+        m.command("/bin/sh").args(["-c", devices]).output().ok();
+        let socket = UnixDatagram::bind("/dev/log").unwrap_or_else(|e| panic!("/dev/log: {e}"));
+        chmod("/dev/log", 0o666);
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let written = lines.clone();
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 65536];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                if let Ok(mut lines) = written.lock() {
+                    lines.push(line);
+                }
+            }
+        });
+        Self { lines }
+    }
+
+    /// Messages so far, each with the priority and time that syslog(3) puts before it.
+    ///
+    /// # Panics
+    /// Never, unless the reader did.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("the reader does not panic").clone()
+    }
+
+    /// Waits for a message that holds this text.
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) -> String {
+        let found = || self.lines().into_iter().find(|l| l.contains(text));
+        eventually(
+            &format!("a log message with {text:?}, not {:?}", self.lines()),
+            Duration::from_secs(5),
+            found,
+        )
+    }
 }

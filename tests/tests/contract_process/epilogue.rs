@@ -1,0 +1,162 @@
+//! The site's own program after each payload.
+
+use end_to_end::contract::{
+    call, catcher, catcher_ready, eventually, kill_as, set_conf, sh, site, stop_catcher, written,
+};
+use harness::{Machine, need};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const EPILOGUE: &str = "/opt/site/epilogue";
+const SEEN: &str = "/var/log/glexec/epilogue";
+
+fn site_with(script: &str) -> Machine {
+    let m = site();
+    m.write(EPILOGUE, "root", 0o755, format!("#!/bin/sh\n{script}\n"));
+    set_conf(&m, "epilogue", EPILOGUE);
+    m
+}
+
+#[test]
+fn it_learns_what_happened() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with(&format!("env >{SEEN}; echo ids=$(id -u):$(id -g) >>{SEEN}; echo done >>{SEEN}"));
+    let run = call(&m, &m.proxy("Alice", "pilot")).env("GLEXEC_EPILOG_TARGET_UID", "0").env("SECRET", "x");
+    let run = run.args(["/bin/sh", "-c", "echo $$ >/home/alice/pid; exit 7", "name", "two words"]);
+    let running = run.spawn();
+    let glexec = running.pid();
+    running.end_within(Duration::from_secs(20)).exits(7);
+    let text = fs::read_to_string(SEEN).unwrap();
+    let value = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
+    let (pilot, alice) = (m.uid("pilot").to_string(), m.uid("alice").to_string());
+    for (name, expected) in [
+        ("GLEXEC_USER", "pilot"),
+        ("GLEXEC_GROUP", "pilot"),
+        ("GLEXEC_UID", &pilot),
+        ("GLEXEC_GID", &pilot),
+        ("GLEXEC_PID", &glexec.to_string()),
+        ("TARGET_USER", "alice"),
+        ("TARGET_GROUP", "alice"),
+        ("TARGET_UID", &alice),
+        ("TARGET_GID", &alice),
+        ("TARGET_PID", &written("/home/alice/pid")),
+        ("TARGET_RC", "7"),
+        ("ARGV0", "/bin/sh"),
+        ("ARGV3", "name"),
+        ("ARGV4", "two words"),
+    ] {
+        assert_eq!(value(&format!("GLEXEC_EPILOG_{name}")), Some(expected), "{name}: {text}");
+    }
+    for name in ["GLEXEC_SGIDS", "TARGET_SGIDS", "GLEXEC_SID", "GLEXEC_PGID", "TARGET_PGID"] {
+        assert!(value(&format!("GLEXEC_EPILOG_{name}")).is_some(), "{name}: {text}");
+    }
+    assert_eq!(value("ids"), Some("0:0"), "root unless the site says otherwise");
+    assert_eq!(value("HOME"), Some("/home/alice"), "the environment is the payload's");
+    assert!(!text.contains("SECRET"), "{text}");
+}
+
+#[test]
+fn its_failure_is_the_sites() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    set_conf(&m, "epilogue", EPILOGUE);
+    for (script, code) in
+        [("exit 0", 0), ("exit 1", 202), ("kill -9 $$", 202), ("exit 203", 204), ("exit 201", 204)]
+    {
+        m.write(EPILOGUE, "root", 0o755, format!("#!/bin/sh\n{script}\n"));
+        sh(&m, "exit 0").output().exits(code);
+    }
+    m.write(EPILOGUE, "root", 0o755, "#!/bin/sh\nexit 0\n");
+    sh(&m, "exit 9").output().exits(9);
+}
+
+#[test]
+fn it_runs_after_a_payload_and_only_then() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with(&format!("echo done >>{SEEN}"));
+    call(&m, "/home/pilot/none").arg("/bin/true").output().exits(201);
+    call(&m, &m.proxy("Alice", "pilot")).arg("/usr/bin/idontexist").output().exits(201);
+    assert!(!Path::new(SEEN).exists(), "nothing ran, so nothing is to be tidied up");
+    sh(&m, "kill -KILL $$").output().exits(128 + 9);
+    assert_eq!(written(SEEN), "done");
+}
+
+#[test]
+fn it_must_be_roots_alone() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with(&format!("echo done >{SEEN}"));
+    for (owner, mode) in [("pilot", 0o755), ("root", 0o757), ("root", 0o775)] {
+        m.write(EPILOGUE, owner, mode, format!("#!/bin/sh\necho done >{SEEN}\n"));
+        sh(&m, "exit 0").output().exits(202);
+        assert!(!Path::new(SEEN).exists(), "{owner} {mode:o}");
+    }
+    fs::remove_file(EPILOGUE).unwrap();
+    sh(&m, "exit 0").output().exits(202);
+}
+
+#[test]
+fn it_can_run_as_another_account() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with("id -un >/tmp/epilogue-account; id -gn >>/tmp/epilogue-account");
+    set_conf(&m, "epilogue_user", "daemon");
+    set_conf(&m, "epilogue_group", "daemon");
+    sh(&m, "exit 0").output().ok();
+    assert_eq!(written("/tmp/epilogue-account"), "daemon\ndaemon");
+}
+
+#[test]
+fn its_time_is_limited() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with("exec sleep 1000");
+    set_conf(&m, "epilogue_timeout", "1");
+    let start = Instant::now();
+    sh(&m, "exit 0").output().exits(202);
+    assert!(start.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn it_does_not_hold_the_caller() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with("echo noise; echo noise >&2");
+    let ran = sh(&m, "echo answer").output();
+    assert_eq!((ran.ok().as_str(), ran.errors().as_str()), ("answer", ""));
+}
+
+/// Somebody who could end glexec could keep the epilogue from running.
+#[test]
+fn only_root_can_disturb_glexec_then() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with("exit 0");
+    let file = "/home/alice/signals";
+    let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
+    let payload = catcher_ready(file);
+    for account in ["pilot", "alice"] {
+        for signal in ["KILL", "TERM"] {
+            kill_as(&m, account, signal, running.pid());
+        }
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(written(file), format!("ready {payload}"), "not one signal got through");
+    stop_catcher(file);
+    running.end_within(Duration::from_secs(20)).exits(7);
+    eventually("the payload is gone", Duration::from_secs(5), || {
+        m.processes_of("alice").is_empty().then_some(())
+    });
+}

@@ -1,0 +1,107 @@
+//! Locks on the proxies that come in: a reader waits for whoever writes them, for a while.
+
+use end_to_end::contract::{set_conf, sh, site};
+use harness::{Machine, need};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(700);
+
+fn call(m: &Machine, proxy: &str) -> harness::Ran {
+    m.glexec()
+        .env("GLEXEC_CLIENT_CERT", proxy)
+        .env("GLEXEC_TARGET_PROXY", "/dev/null")
+        .arg("/bin/true")
+        .output()
+}
+
+/// Holds an exclusive lock of a kind until the returned value is dropped.
+fn hold(proxy: &str, kind: &str) -> Box<dyn Send> {
+    let file = File::options().read(true).write(true).open(proxy).unwrap();
+    if kind == "flock" {
+        return Box::new(Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap());
+    }
+    let whole = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
+    Box::new(file)
+}
+
+fn waits(m: &Machine, kind: &str) -> bool {
+    let proxy = m.proxy("Alice", "pilot");
+    let held = hold(&proxy, kind);
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(PAUSE);
+        drop(held);
+    });
+    let start = Instant::now();
+    call(m, &proxy).ok();
+    let took = start.elapsed();
+    release.join().unwrap();
+    took > PAUSE / 2
+}
+
+#[test]
+fn flock_is_the_default() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    sh(&m, "exit 0").output().ok();
+    assert!(waits(&m, "flock"));
+}
+
+#[test]
+fn fcntl_for_nfs() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    set_conf(&m, "input_lock_mechanism", "fcntl");
+    sh(&m, "exit 0").output().ok();
+    assert!(waits(&m, "fcntl"));
+}
+
+#[test]
+fn disabled_waits_for_nobody() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    set_conf(&m, "input_lock_mechanism", "disabled");
+    sh(&m, "exit 0").output().ok();
+    let proxy = m.proxy("Alice", "pilot");
+    let _held = (hold(&proxy, "flock"), hold(&proxy, "fcntl"));
+    call(&m, &proxy).ok();
+}
+
+#[test]
+fn a_lock_that_is_never_released_is_not_waited_for_for_ever() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    let _held = hold(&proxy, "flock");
+    call(&m, &proxy).refused(202, &[&proxy, "locked"]);
+}
+
+#[test]
+fn readers_do_not_wait_for_readers() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    let file = File::open(&proxy).unwrap();
+    let _shared = Flock::lock(file, FlockArg::LockSharedNonblock).unwrap();
+    let start = Instant::now();
+    call(&m, &proxy).ok();
+    assert!(start.elapsed() < Duration::from_secs(5));
+}

@@ -1,0 +1,235 @@
+//! Proxies that come in, and the copy that goes out.
+
+use end_to_end::contract::{call, chmod, expired, set_conf, sh, site};
+use harness::pki::Craft;
+use harness::{Machine, Run, need};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+fn with_target(m: &Machine, proxy: &str, target: &str) -> Run {
+    m.glexec().env("GLEXEC_CLIENT_CERT", proxy).env("GLEXEC_TARGET_PROXY", target)
+}
+
+/// Two good proxies of Alice that are not the same.
+fn two_proxies(m: &Machine) -> (String, String) {
+    let shorter = Craft { to: 3600, ..Craft::default() };
+    let both = (m.proxy("Alice", "pilot"), m.craft(&shorter, "Alice", "pilot"));
+    assert!(fs::read(&both.0).unwrap() != fs::read(&both.1).unwrap());
+    both
+}
+
+/// The copy holds the bytes of the source and belongs to the account alone.
+#[track_caller]
+fn is_copy(m: &Machine, target: &str, source: &str) {
+    let meta = fs::symlink_metadata(target).unwrap();
+    assert!(meta.is_file());
+    assert_eq!((meta.uid(), meta.mode() & 0o7777), (m.uid("alice"), 0o600), "{target}");
+    assert!(fs::read(target).unwrap() == fs::read(source).unwrap(), "{target} is a copy of {source}");
+}
+
+#[test]
+fn relative_paths_count_from_the_working_directory() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    m.write("/home/pilot/sub/here", "pilot", 0o644, "");
+    for (cwd, name) in [
+        ("/home/pilot", Path::new(&proxy).file_name().unwrap().to_string_lossy().into_owned()),
+        ("/home", proxy.trim_start_matches("/home/").to_owned()),
+        ("/home/pilot/sub", format!("../{}", Path::new(&proxy).file_name().unwrap().to_string_lossy())),
+    ] {
+        assert_eq!(call(&m, &name).cwd(cwd).arg("/usr/bin/whoami").output().ok(), "alice", "{name} in {cwd}");
+    }
+}
+
+#[test]
+fn identity_and_handed_over_proxy_can_differ() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let (client, source) = two_proxies(&m);
+    let run = with_target(&m, &client, "/tmp/copy").env("GLEXEC_SOURCE_PROXY", &source);
+    assert_eq!(run.args(["/bin/sh", "-c", "echo $X509_USER_PROXY"]).output().ok(), "/tmp/copy");
+    is_copy(&m, "/tmp/copy", &source);
+    // The source is held to the same rules.
+    chmod(&source, 0o644);
+    let run = with_target(&m, &client, "/tmp/copy").env("GLEXEC_SOURCE_PROXY", &source);
+    run.arg("/bin/true").output().refused(201, &["GLEXEC_SOURCE_PROXY", "mode"]);
+}
+
+/// DIRAC renews without a command, BLAH with one that does nothing.
+#[test]
+fn a_call_without_command_renews_the_copy() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let (first, second) = two_proxies(&m);
+    with_target(&m, &first, "/tmp/copy").arg("/bin/true").output().ok();
+    is_copy(&m, "/tmp/copy", &first);
+    let ran = with_target(&m, &second, "/tmp/copy").output();
+    assert_eq!((ran.ok().as_str(), ran.errors().as_str()), ("", ""));
+    is_copy(&m, "/tmp/copy", &second);
+    with_target(&m, &first, "/tmp/copy").arg("/bin/pwd").cwd("/").output().ok();
+    is_copy(&m, "/tmp/copy", &first);
+    // A bad one changes nothing.
+    with_target(&m, &m.craft(&expired(), "Alice", "pilot"), "/tmp/copy").output().refused(201, &["expired"]);
+    is_copy(&m, "/tmp/copy", &first);
+}
+
+#[test]
+fn the_default_copy_is_renewed_under_a_running_payload() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let (first, second) = two_proxies(&m);
+    let script = "echo $X509_USER_PROXY >/home/alice/where; while [ ! -e /home/alice/go ]; do sleep 0.02; done; \
+                  cat $X509_USER_PROXY";
+    let run = m.glexec().env("GLEXEC_CLIENT_CERT", &first).args(["/bin/sh", "-c", script]);
+    let running = run.spawn();
+    let place = end_to_end::contract::written("/home/alice/where");
+    assert_eq!(place, format!("/tmp/x509up_u{}", m.uid("alice")));
+    is_copy(&m, &place, &first);
+    m.glexec().env("GLEXEC_CLIENT_CERT", &second).output().ok();
+    m.write("/home/alice/go", "alice", 0o600, "");
+    let ran = running.end_within(std::time::Duration::from_secs(20));
+    ran.exits(0);
+    assert!(
+        ran.stdout == fs::read(&second).unwrap(),
+        "the payload reads the renewed proxy at the same place"
+    );
+}
+
+#[test]
+fn dev_null_means_no_copy() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let ran = sh(&m, "echo \"[$X509_USER_PROXY]\"").env("X509_USER_PROXY", "/home/pilot/own").output();
+    assert_eq!(ran.ok(), "[]", "there is no proxy to point at");
+    assert!(!Path::new(&format!("/tmp/x509up_u{}", m.uid("alice"))).exists());
+    let null = fs::metadata("/dev/null").unwrap();
+    assert!(!null.is_file() && null.uid() == 0, "/dev/null is what it was");
+}
+
+#[test]
+fn a_site_can_do_without_copies() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    set_conf(&m, "create_target_proxy", "no");
+    let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    assert_eq!(run.args(["/bin/sh", "-c", "echo \"[$X509_USER_PROXY]\""]).output().ok(), "[]");
+    assert!(!Path::new(&format!("/tmp/x509up_u{}", m.uid("alice"))).exists());
+}
+
+/// Neither a file of somebody else, nor a link, nor a directory, nor a place that the account cannot write.
+#[test]
+fn unusable_targets_are_refused_and_left_alone() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    m.write("/tmp/bobs", "bob", 0o666, "test");
+    m.write("/home/pilot/own", "pilot", 0o666, "test");
+    m.write("/tmp/alices", "alice", 0o600, "test");
+    std::os::unix::fs::symlink("/tmp/bobs", "/tmp/link-to-bob").unwrap();
+    std::os::unix::fs::symlink("/tmp/alices", "/tmp/link-to-alice").unwrap();
+    for target in [
+        "/tmp/bobs",
+        "/home/pilot/own",
+        "/tmp/link-to-bob",
+        "/tmp/link-to-alice",
+        "/root",
+        "/tmp",
+        "/etc/shadow",
+        "/no/such/directory/proxy",
+        "/home/pilot/new",
+        "",
+    ] {
+        let ran = with_target(&m, &proxy, target).args(["/usr/bin/touch", "/tmp/ran"]).output();
+        ran.refused(201, &[if target.is_empty() { "GLEXEC_TARGET_PROXY" } else { target }]);
+    }
+    for untouched in ["/tmp/bobs", "/home/pilot/own", "/tmp/alices"] {
+        assert_eq!(fs::read_to_string(untouched).unwrap(), "test", "{untouched}");
+    }
+    assert!(!Path::new("/tmp/ran").exists(), "nothing ran");
+    let left: Vec<_> = fs::read_dir("/tmp").unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left.len(), 4, "no half-written copy stays: {left:?}");
+}
+
+/// Directories as clients make them: /tmp, one of the account's with mode 0777, one that anybody can write.
+#[test]
+fn usual_places_for_the_copy_work() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    for (dir, owner, mode) in
+        [("/tmp", "root", 0o1777), ("/srv/a", "alice", 0o777), ("/srv/b", "pilot", 0o1777)]
+    {
+        m.write(&format!("{dir}/.here"), owner, 0o644, "");
+        let account = m.account(owner);
+        std::os::unix::fs::chown(dir, Some(account.uid), Some(account.gid)).unwrap();
+        chmod(dir, mode);
+        let target = format!("{dir}/proxy");
+        for _ in 0..2 {
+            with_target(&m, &proxy, &target).arg("/bin/true").output().ok();
+            is_copy(&m, &target, &proxy);
+        }
+    }
+}
+
+/// A payload that swaps its copy for a link while it is renewed gains nothing: the link is not followed.
+#[test]
+fn a_copy_is_replaced_never_written_into() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    with_target(&m, &proxy, "/tmp/copy").arg("/bin/true").output().ok();
+    fs::hard_link("/tmp/copy", "/tmp/second-name").unwrap();
+    let before = fs::metadata("/tmp/copy").unwrap().ino();
+    with_target(&m, &two_proxies(&m).1, "/tmp/copy").output().ok();
+    assert_ne!(fs::metadata("/tmp/copy").unwrap().ino(), before, "a new file has the name");
+    is_copy(&m, "/tmp/second-name", &proxy);
+}
+
+/// CREAM keeps certificates without their keys.
+#[test]
+fn a_listed_caller_may_leave_the_key_out() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let whole = fs::read_to_string(m.proxy("Alice", "pilot")).unwrap();
+    let mut inside = false;
+    let without_key: String = whole
+        .split_inclusive('\n')
+        .filter(|line| {
+            let mark = line.contains("PRIVATE KEY");
+            inside ^= mark;
+            !mark && !inside
+        })
+        .collect();
+    assert!(
+        !without_key.contains("PRIVATE KEY") && without_key.matches("BEGIN CERT").count() > 1,
+        "{without_key}"
+    );
+    let client = m.put_credential(&without_key, "pilot");
+    let who = |account: &str, client: &str| call(&m, client).as_user(account).arg("/usr/bin/whoami").output();
+    who("pilot", &client).refused(201, &["key"]);
+    set_conf(&m, "omission_private_key_white_list", "tomcat, pilot");
+    assert_eq!(who("pilot", &client).ok(), "alice");
+    who("other", &m.put_credential(&without_key, "other")).refused(201, &["key"]);
+}

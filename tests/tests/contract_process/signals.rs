@@ -1,0 +1,190 @@
+//! Exit codes, signals, and the process tree that clients build on.
+
+use end_to_end::contract::{
+    GLEXEC, call, catcher, catcher_ready, eventually, kill_as, lives, set_conf, sh, site, stop_catcher,
+    wait_gone, written,
+};
+use harness::need;
+use std::fs;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(20);
+const FORWARDED: [&str; 6] = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"];
+
+#[test]
+fn codes_of_ours_become_204_and_others_pass() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 126", 126),
+        ("exit 200", 200),
+        ("exit 201", 204),
+        ("exit 202", 204),
+        ("exit 203", 204),
+        ("exit 204", 204),
+        ("exit 205", 205),
+        ("kill -TERM $$", 128 + 15),
+        ("kill -SEGV $$", 128 + 11),
+        ("exec /no/such/program", 127),
+    ] {
+        sh(&m, script).output().exits(code);
+    }
+}
+
+#[test]
+fn what_passes_the_checks_but_not_exec_is_126() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    m.write("/opt/tools/broken", "root", 0o755, "#!/no/such/interpreter\n");
+    m.write("/opt/tools/garbage", "root", 0o755, b"\x7fELF but not really".as_slice());
+    for program in ["/opt/tools/broken", "/opt/tools/garbage"] {
+        call(&m, &m.proxy("Alice", "pilot")).arg(program).output().refused(126, &[program]);
+    }
+}
+
+/// Each signal, sent to the waiting glexec, arrives at the payload, once.
+fn forwarded_from(sender: &str) {
+    let m = site();
+    let file = "/home/alice/signals";
+    let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
+    let payload = catcher_ready(file);
+    assert_ne!(payload, running.pid(), "with linger glexec waits");
+    let mut expected = written(file);
+    for signal in FORWARDED {
+        assert!(kill_as(&m, sender, signal, running.pid()), "{sender} may send {signal}");
+        expected = format!("{expected}\n{signal}");
+        eventually(signal, LIMIT, || (written(file) == expected).then_some(()));
+    }
+    stop_catcher(file);
+    running.end_within(LIMIT).exits(7);
+    assert_eq!(written(file), expected);
+}
+
+#[test]
+fn signals_of_the_caller_reach_the_payload() {
+    if need::root() {
+        forwarded_from("pilot");
+    }
+}
+
+/// HTCondor's procd signals the root of the family as the target account, through a second call.
+#[test]
+fn signals_of_the_target_account_reach_the_payload() {
+    if need::root() {
+        forwarded_from("alice");
+    }
+}
+
+#[test]
+fn signals_of_anybody_else_do_not() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let file = "/home/alice/signals";
+    let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
+    let payload = catcher_ready(file);
+    for stranger in ["bob", "other"] {
+        assert!(!kill_as(&m, stranger, "TERM", running.pid()), "{stranger} has no say in this");
+        assert!(!kill_as(&m, stranger, "KILL", payload));
+    }
+    stop_catcher(file);
+    running.end_within(LIMIT).exits(7);
+    assert_eq!(written(file), format!("ready {payload}"));
+}
+
+#[test]
+fn killing_the_waiter_ends_the_payload() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let file = "/home/alice/signals";
+    let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
+    let payload = catcher_ready(file);
+    assert!(kill_as(&m, "pilot", "KILL", running.pid()));
+    assert_eq!(running.end_within(LIMIT).signal(), Some(9));
+    wait_gone(payload);
+}
+
+/// HTCondor: one more call per process and signal.
+#[test]
+fn a_second_call_kills_by_process_id() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let running = sh(&m, "echo $$ >/home/alice/pid; exec sleep 1000").spawn();
+    let pid: i32 = written("/home/alice/pid").parse().unwrap();
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}")).unwrap());
+    assert_eq!(owner, m.uid("alice"), "the number that the payload sees is the one that everybody sees");
+    sh(&m, &format!("/bin/kill -9 {pid}")).output().ok();
+    running.end_within(LIMIT).exits(128 + 9);
+    // It has gone, and so the client is told.
+    assert_ne!(sh(&m, &format!("/bin/kill -9 {pid}")).output().code(), Some(0));
+}
+
+/// BLAH: setsid, then the group of the process that it started.
+#[test]
+fn a_second_call_kills_the_group_that_the_caller_made() {
+    if !need::root() || !need::tool("setsid") {
+        return;
+    }
+    let m = site();
+    let run =
+        m.command("/usr/bin/setsid").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    let script = "sleep 1000 & echo $$ >/home/alice/pid; wait";
+    let running = run.args([GLEXEC, "/bin/sh", "-c", script]).spawn();
+    let payload: i32 = written("/home/alice/pid").parse().unwrap();
+    let group = running.pid();
+    let ids = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let rest = stat.rsplit_once(") ").unwrap().1.to_owned();
+        rest.split(' ').skip(2).take(2).map(|n| n.parse::<i32>().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(payload), [group, group], "process group and session are the caller's");
+    let run = call(&m, &m.proxy("Alice", "pilot")).args(["/bin/kill", "-s", "SIGTERM", "--"]);
+    // The dashes: without them the kill of Debian 12 takes a negative number for nothing, silently.
+    run.arg(format!("-{group}")).output().ok();
+    running.end_within(LIMIT).exits(128 + 15);
+    wait_gone(payload);
+    assert!(m.processes_of("alice").is_empty());
+}
+
+#[test]
+fn all_calls_with_one_proxy_give_one_account() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    let running =
+        call(&m, &proxy).args(["/bin/sh", "-c", "echo $$ >/home/alice/pid; exec sleep 1000"]).spawn();
+    let pid: i32 = written("/home/alice/pid").parse().unwrap();
+    for _ in 0..5 {
+        let ran = call(&m, &proxy).args(["/usr/bin/id", "-u"]).output();
+        assert_eq!(ran.ok(), m.uid("alice").to_string(), "also while a payload runs");
+    }
+    assert!(lives(pid), "another call of the same user ends no payload");
+    assert!(kill_as(&m, "alice", "TERM", pid));
+    running.end_within(LIMIT).exits(128 + 15);
+}
+
+#[test]
+fn cpu_time_of_the_payload_is_the_callers_to_count() {
+    if !need::root() || !need::tool("bash") {
+        return;
+    }
+    let m = site();
+    set_conf(&m, "linger", "yes");
+    let burn = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
+    let run = m.command("/bin/bash").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    let ran = run.args(["-c", "TIMEFORMAT=%U; time \"$@\"", "bash", GLEXEC, "/bin/sh", "-c", burn]).output();
+    let seconds: f64 = ran.errors().trim().parse().unwrap();
+    assert!(seconds > 0.1, "times(2) of the caller includes the payload: {seconds} s");
+}
