@@ -2,3 +2,4 @@
 //! they share is the crate `harness`, and for the contract of gLExec [`contract`].
 
 pub mod contract;
+pub mod security;
