@@ -36,13 +36,15 @@ struct Trace {
 impl Trace {
     /// Runs `glexec` under strace. Root traces, so the setuid bit counts although the pilot is who calls.
     fn of(m: &Machine, proxy: &str) -> Self {
-        fs::create_dir("/tmp/trace").unwrap();
+        fs::create_dir("/tmp/trace").expect("it is new");
         let run = m.command("/usr/bin/strace").env("GLEXEC_CLIENT_CERT", proxy);
         let run = run.args(["-f", "-ff", "-s", "1000000", "-o", "/tmp/trace/t", "-u", "pilot"]);
         run.args(["/usr/sbin/glexec", "/bin/true"]).output().ok();
-        let read = |e: fs::DirEntry| fs::read_to_string(e.path()).unwrap();
+        let read = |e: fs::DirEntry| fs::read_to_string(e.path()).expect("strace wrote it");
         let calls = |text: String| Traced { calls: text.lines().map(str::to_owned).collect() };
-        Self { all: fs::read_dir("/tmp/trace").unwrap().flatten().map(read).map(calls).collect() }
+        Self {
+            all: fs::read_dir("/tmp/trace").expect("it is there").flatten().map(read).map(calls).collect(),
+        }
     }
 
     fn with(&self, word: &str) -> &Traced {
@@ -61,8 +63,13 @@ fn traced_site() -> (Machine, String, String) {
     m.map("Alice", "alice");
     let proxy = m.proxy("Alice", "pilot");
     // A line from the middle of the private key: whoever handles the bytes shows it.
-    let text = fs::read_to_string(&proxy).unwrap();
-    let key = text.split("PRIVATE KEY-----").nth(1).unwrap().lines().nth(3).unwrap().to_owned();
+    let text = fs::read_to_string(&proxy).expect("it was just made");
+    let key = text
+        .split("PRIVATE KEY-----")
+        .nth(1)
+        .and_then(|k| k.lines().nth(3))
+        .expect("a proxy has a key")
+        .to_owned();
     (m, proxy, key)
 }
 
