@@ -161,28 +161,38 @@ fn become_payload(plan: &Plan<'_>, leaf: Option<&Leaf>, parent: Option<Pid>) -> 
     if plan.no_new_privs {
         nix::sys::prctl::set_no_new_privs().map_err(|e| site(format!("no_new_privs: {e}")))?;
     }
+    if let Some(dir) = plan.work_dir {
+        let made = std::fs::DirBuilder::new().mode(0o700).create(dir);
+        made.map_err(|e| user(format!("working directory {}: {e}", dir.display())))?;
+    }
+    let mishap = hand_over(plan);
+    if mishap.is_err() {
+        // Nothing ran in the directory that was made for it, so it goes as it came.
+        let _ = plan.work_dir.map(std::fs::remove_dir_all);
+    }
+    mishap
+}
+
+/// The last steps, with the account's rights: proxy, working directory, command.
+fn hand_over(plan: &Plan<'_>) -> Result<(), Mishap> {
+    let user = |reason: String| Mishap { code: 201, reason };
     if let Some((path, bytes)) = &plan.proxy {
         target_proxy::write(path, bytes, nix::unistd::geteuid().as_raw(), plan.target_lock).map_err(user)?;
     }
     let Some(command) = &plan.command else {
         return Ok(());
     };
-    settle(plan.work_dir, &account.home).map_err(user)?;
-    let ready = check_command(Path::new(&command.program), account).map_err(user);
-    let mishap = ready
-        .and_then(|()| restore_signals(plan).map_err(|e| site(format!("signals: {e}"))))
-        .and_then(|()| execute(command, &plan.environment));
-    // Still here, so nothing ran in the directory that was made for it.
-    let _ = plan.work_dir.map(std::fs::remove_dir);
-    mishap
+    settle(plan.work_dir, &plan.account.home).map_err(user)?;
+    check_command(Path::new(&command.program), plan.account).map_err(user)?;
+    restore_signals(plan).map_err(|e| Mishap { code: 202, reason: format!("signals: {e}") })?;
+    execute(command, &plan.environment)
 }
 
-/// Enters the directory that was asked for, new and private; else keeps the working directory where the account can
+/// Enters the directory that was made for it; else keeps the working directory where the account can
 /// enter it; else its home, else the root.
 fn settle(work_dir: Option<&Path>, home: &Path) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("working directory: {e}");
     if let Some(dir) = work_dir {
-        std::fs::DirBuilder::new().mode(0o700).create(dir).map_err(failed)?;
         return std::env::set_current_dir(dir).map_err(failed);
     }
     let entered = [Path::new("."), home, Path::new("/")]

@@ -148,6 +148,25 @@ fn a_cancel_reaches_through_the_switch_and_leaves_nothing() {
     assert!(site.m.processes_of("alice").is_empty(), "{:?}", site.m.processes_of("alice"));
 }
 
+/// A payload can stop its own runner, which has the same account; it cannot stop the session.
+#[test]
+fn a_payload_that_stops_its_runner_is_ended_by_its_session() {
+    if !need::root() {
+        return;
+    }
+    let site = site();
+    let _agent = site.agent();
+    let id = site.shell("Alice", "trap '' TERM; kill -STOP $PPID; echo up; while :; do sleep 1; done");
+    let give_up = Instant::now() + LIMIT;
+    while !site.as_user("Alice", &["logs", &id]).text().contains("up") {
+        assert!(Instant::now() < give_up, "{}", site.log());
+    }
+    site.as_user("Alice", &["cancel", &id]).ok();
+    assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(143), "{}", site.log());
+    assert!(site.m.processes_of("alice").is_empty(), "{:?}", site.m.processes_of("alice"));
+    assert!(site.m.records().iter().all(|r| r["state"] == "closed"), "{:?}", site.m.records());
+}
+
 #[test]
 fn a_killed_agent_takes_its_payload_along_through_the_switch() {
     if !need::root() {

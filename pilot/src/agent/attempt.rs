@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a runner may take beyond the grace before we force it, step by step.
-const FORCE: Duration = Duration::from_secs(10);
+const FORCE: Duration = Duration::from_secs(5);
 /// How long a signal that ended the session may take to reach us too.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 /// How long a log may still travel once the lease goes back unreported.
@@ -136,7 +136,7 @@ impl Work<'_> {
                         stopped_alone = ended.cause == Cause::Stopped;
                         Event::Ended(ended)
                     }
-                    News::Message(ToAgent::Done) => continue,
+                    News::Message(ToAgent::Done | ToAgent::Here { .. }) => continue,
                     News::Over(exit) => Event::Gone(exit),
                 },
                 Some(wish) = wishes.recv() => Event::Wished(wish),

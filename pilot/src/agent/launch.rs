@@ -36,8 +36,13 @@ pub struct Launch<'a> {
     pub account: &'a Account,
 }
 
+/// By these variables batch systems tell a job who it is; `glexec` notes them in the site's record.
+const BATCH: [&str; 5] = ["SLURM_JOB_ID", "PBS_JOBID", "OAR_JOB_ID", "LSB_JOBID", "JOB_ID"];
+
 /// A started runner and the agent's end of its standard input.
 pub struct Started {
+    /// The program that can end the session without the user's proxy.
+    pub glexec: Option<PathBuf>,
     /// `glexec`, or the runner itself.
     pub child: Child,
     /// Speaks [`crate::runner::protocol`].
@@ -66,13 +71,18 @@ impl Launch<'_> {
         let child = command
             .spawn()
             .with_context(|| format!("cannot start {}", command.as_std().get_program().display()))?;
-        Ok(Started { child, socket: UnixStream::from_std(ours)? })
+        let glexec = match self.switch {
+            Switch::Glexec(glexec) => Some(glexec.clone()),
+            Switch::None => None,
+        };
+        Ok(Started { glexec, child, socket: UnixStream::from_std(ours)? })
     }
 
     /// What the child finds. The pilot's own environment stays with the pilot.
     fn environment(&self) -> Vec<(String, String)> {
         let text = |path: &Path| path.display().to_string();
-        let copy = text(&proxy_copy(self.attempt));
+        // The session's directory, with the payload's proxy in it, is glexec's to make and to remove.
+        let work_dir = format!("/tmp/pilotage-session-{}", self.attempt);
         let mut env = vec![
             ("HOME", self.account.home.clone()),
             ("USER", self.account.name.clone()),
@@ -80,15 +90,17 @@ impl Launch<'_> {
             ("PATH", std::env::var("PATH").unwrap_or_default()),
         ];
         match self.switch {
-            Switch::None => env.push(("X509_USER_PROXY", copy)),
+            Switch::None => env.push(("X509_USER_PROXY", text(&proxy_copy(self.attempt)))),
             Switch::Glexec(_) => env.extend([
                 ("X509_USER_PROXY", text(self.pilot_proxy)),
                 ("GLEXEC_CLIENT_CERT", text(&self.payload_proxy)),
                 ("GLEXEC_SOURCE_PROXY", text(&self.payload_proxy)),
-                ("GLEXEC_TARGET_PROXY", copy),
+                ("GLEXEC_TARGET_PROXY", format!("{work_dir}/proxy.pem")),
+                ("GLEXEC_WORK_DIR", work_dir),
                 ("GLEXEC_ID", self.attempt.to_string()),
             ]),
         }
+        env.extend(BATCH.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?))));
         env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
@@ -139,7 +151,7 @@ mod tests {
         assert_eq!(env["GLEXEC_CLIENT_CERT"], "/private/p.pem");
         assert_eq!(env["GLEXEC_SOURCE_PROXY"], "/private/p.pem");
         assert_eq!(env["X509_USER_PROXY"], "/tmp/pilot.pem");
-        assert_eq!(env["GLEXEC_TARGET_PROXY"], format!("/tmp/pilotage-proxy-{}.pem", Uuid::nil()));
+        assert_eq!(env["GLEXEC_TARGET_PROXY"], format!("{}/proxy.pem", env["GLEXEC_WORK_DIR"]));
     }
 
     #[test]

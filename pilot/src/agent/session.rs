@@ -44,6 +44,20 @@ pub enum News {
     Over(Exit),
 }
 
+/// How `glexec` ends a session for the one who opened it: everything in it, and proven; no proxy is needed.
+struct Ender {
+    glexec: PathBuf,
+    session: Option<String>,
+}
+
+impl Ender {
+    fn end(&self) -> Option<std::io::Result<Child>> {
+        let session = self.session.as_deref()?;
+        let mut command = tokio::process::Command::new(&self.glexec);
+        Some(command.args(["--session", session, "--end"]).env_clear().spawn())
+    }
+}
+
 /// A started runner.
 pub struct Session {
     child: Child,
@@ -51,6 +65,7 @@ pub struct Session {
     frames: Option<mpsc::Receiver<Frame>>,
     stops: Option<mpsc::UnboundedSender<Duration>>,
     forced: u32,
+    ender: Option<Ender>,
     logs: [Spool; 2],
     output: File,
     output_size: u64,
@@ -59,7 +74,8 @@ pub struct Session {
 impl Session {
     /// Begins the conversation. `dir` is private and takes the streams.
     pub fn begin(started: Started, start: Start, inputs: Vec<Input>, dir: &Path) -> Result<Self> {
-        let Started { mut child, socket } = started;
+        let Started { glexec, mut child, socket } = started;
+        let ender = glexec.map(|glexec| Ender { glexec, session: None });
         let new = |name: &str| {
             let file = File::options().read(true).write(true).create_new(true).open(dir.join(name));
             file.with_context(|| format!("cannot make {} in {}", name, dir.display()))
@@ -77,7 +93,7 @@ impl Session {
         });
         let output = new("output.tar")?;
         let (frames, stops) = (Some(frames), Some(stops));
-        Ok(Self { child, exited: None, frames, stops, forced: 0, logs, output, output_size: 0 })
+        Ok(Self { child, exited: None, frames, stops, forced: 0, ender, logs, output, output_size: 0 })
     }
 
     /// Standard output and standard error.
@@ -97,13 +113,15 @@ impl Session {
         }
     }
 
-    /// Ends a runner that does not answer: first by hanging up, then by signals.
+    /// Ends a runner that does not answer: by hanging up, by a signal, by its session, and at last by force.
     pub fn force(&mut self) {
         self.forced += 1;
         self.stops = None;
         let signal = match self.forced {
             1 => return,
             2 => Signal::SIGTERM,
+            // A supervisor that is killed cannot close its record, so the session is ended properly first.
+            3 if self.ender.as_ref().and_then(Ender::end).is_some_and(|ended| ended.is_ok()) => return,
             _ => Signal::SIGKILL,
         };
         if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
@@ -122,6 +140,7 @@ impl Session {
                 frame = receive(&mut self.frames) => match frame {
                     Some(Frame::Data(bytes)) => self.keep(&bytes),
                     Some(frame) => match frame.message() {
+                        Ok(ToAgent::Here { session }) => self.note_session(session),
                         Ok(message) => return News::Message(message),
                         Err(e) => { tracing::error!(error = %e, "bad message from a runner"); self.frames = None; }
                     },
@@ -133,6 +152,12 @@ impl Session {
                 }
                 () = sleep_until(give_up.unwrap_or_else(Instant::now)), if give_up.is_some() => self.frames = None,
             }
+        }
+    }
+
+    fn note_session(&mut self, session: Option<String>) {
+        if let Some(ender) = &mut self.ender {
+            ender.session = session;
         }
     }
 

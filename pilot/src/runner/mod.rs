@@ -102,6 +102,7 @@ async fn serve() -> Result<u8> {
     let mut signals = Signals::install()?;
     nix::sys::prctl::set_child_subreaper(true).context("cannot become a subreaper")?;
     let mut agent = Agent::connect()?;
+    agent.send(&ToAgent::Here { session: std::env::var("PILOT_SESSION").ok() }).await?;
     let first = tokio::time::timeout(FIRST_MESSAGE, agent.message()).await;
     let ToRunner::Start(start) = first.context("the agent says nothing")?? else {
         bail!("the agent does not begin with Start");
@@ -153,7 +154,9 @@ fn not_started(exit_code: Option<i32>, cause: Cause, reason: String) -> Ended {
 }
 
 async fn stage_in(start: &Start, agent: &mut Agent) -> Result<(Workdir, Patterns)> {
-    let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    // What lies in the session's own directory goes with the session, even when this runner cannot clean up.
+    let base = ["GLEXEC_WORK_DIR", "TMPDIR"].into_iter().find_map(std::env::var_os);
+    let base = base.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
     let workdir = Workdir::create(&base, start.attempt)?;
     let patterns = Patterns::parse(&start.outputs)?;
     loop {

@@ -2,7 +2,7 @@
 //!
 //! A frame is one byte (`j` for a JSON message, `d` for data), a length in four bytes, big-endian, and that many bytes.
 //! Agent to runner: [`ToRunner::Start`], per input file a [`ToRunner::File`] and its data, [`ToRunner::Go`], and at any
-//! time [`ToRunner::Stop`]. Runner to agent: [`ToAgent::Started`], [`ToAgent::Ended`], the tar of the output files as
+//! time [`ToRunner::Stop`]. Runner to agent: [`ToAgent::Here`], [`ToAgent::Started`], [`ToAgent::Ended`], the tar of the output files as
 //! data, [`ToAgent::Done`]. The end of the stream means that the other side is dead.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -71,6 +71,11 @@ pub struct Start {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "lowercase")]
 pub enum ToAgent {
+    /// The runner is there, before anything of the user's runs: its payload could stop it later.
+    Here {
+        /// Session id, when `glexec` made one.
+        session: Option<String>,
+    },
     /// The payload runs.
     Started(Started),
     /// The payload has ended and nothing of it is left.
