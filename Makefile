@@ -8,14 +8,14 @@ CARGO ?= cargo
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
-.PHONY: all demo demo-clean test install bench lint packages build
+.PHONY: all demo demo-clean test install bench lint packages build root
 
 all: build
 
 build:
 	$(CARGO) build --locked --workspace --bins --release
 
-demo: packages build
+demo: root packages build
 	@$${CARGO_TARGET_DIR:-target}/release/pilotage-demo
 
 # The demo cleans up after itself, however it ends; this is for the case that the machine was pulled from under it.
@@ -30,8 +30,12 @@ test: packages
 install:
 	@packaging/install
 
-bench: packages build
+bench: root packages build
 	@$${CARGO_TARGET_DIR:-target}/release/pilotage-bench
+
+# Asked before the build, not after.
+root:
+	@[ "$$(id -u)" = 0 ] || { echo 'make demo and make bench switch accounts: run them as root'; exit 1; }
 
 lint:
 	$(CARGO) fmt --all --check

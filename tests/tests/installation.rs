@@ -116,3 +116,13 @@ fn without_root_nothing_happens_to_the_host() {
     install(&m).as_user("user").env("DESTDIR", "/tmp/stage").output().ok();
     assert_eq!(fs::metadata("/tmp/stage/usr/sbin/glexec").unwrap().mode() & 0o7777, 0o4111);
 }
+
+#[test]
+fn what_is_not_built_is_not_installed_and_said_so() {
+    if !need::root() {
+        return;
+    }
+    let m = Machine::builder().bare().build();
+    install(&m).env("BIN_DIR", "/tmp").output().refused(1, &["/tmp/glexec is not built"]);
+    assert!(!Path::new("/etc/glexec.conf").exists());
+}
