@@ -6,6 +6,12 @@
 
 CARGO ?= cargo
 SHELL := /bin/bash
+PREFIX ?= /usr
+export PREFIX
+# The setuid program knows the place of its children from the build: give `make` and `make install` the same PREFIX.
+ifneq ($(PREFIX),/usr)
+export PILOTAGE_LIBEXEC := $(PREFIX)/libexec/pilotage
+endif
 .DELETE_ON_ERROR:
 
 .PHONY: all demo demo-clean test install bench lint packages build root
