@@ -121,7 +121,7 @@ fn chosen(text: &str, conf: &GlexecConf) -> Result<(Database, Policy), pdl::Brok
         );
         return Err(pdl::Broken { line: text.lines().count().max(1), reason });
     };
-    database.runnable(&policy)?;
+    database.policies.iter().try_for_each(|policy| database.runnable(policy))?;
     Ok((database, policy))
 }
 
