@@ -7,6 +7,7 @@
 //! | where a graph of modules means something else than a list of sources | [`flow`] |
 //! | the settings that are carried over | [`plan`] |
 //! | `[accounts]` from the map files | [`people`] |
+//! | patterns that mean something else | [`patterns`] |
 //! | the text that is written | [`render`] |
 //!
 //! Nothing is dropped without a word: each remark names file and line, on standard error and as a comment in the result.
@@ -14,6 +15,7 @@
 mod flow;
 mod modules;
 mod note;
+mod patterns;
 mod pdl;
 mod people;
 mod plan;
@@ -48,6 +50,7 @@ pub fn run(args: &ImportArgs) -> Result<Reply, String> {
         Ok(plan) => plan,
         Err(reason) => return Ok(refused(&lcmaps, Some(policy.name.line), &reason)),
     };
+    patterns::check(&plan, &mut notes);
     notes.turn_to(args.output.as_deref().unwrap_or(Path::new("policy.toml")));
     let people = people::of(&plan, &mut notes)?;
     notes.turn_to(&args.glexec_conf);
