@@ -135,8 +135,13 @@ impl Leaf {
 
 /// Whether `/proc/<pid>/cgroup` shows a place inside the leaf of some session.
 pub(crate) fn is_in_leaf(proc_cgroup: &str) -> bool {
-    let in_leaf = |part: &str| part.strip_prefix(PREFIX).is_some_and(|id| id.len() == 36);
-    proc_cgroup.lines().any(|line| line.split('/').any(in_leaf))
+    leaf_id(proc_cgroup).is_some()
+}
+
+/// The session whose leaf `/proc/<pid>/cgroup` shows.
+pub(crate) fn leaf_id(proc_cgroup: &str) -> Option<&str> {
+    let mut parts = proc_cgroup.lines().flat_map(|line| line.split('/'));
+    parts.find_map(|part| part.strip_prefix(PREFIX).filter(|id| id.len() == 36))
 }
 
 /// The directory of the caller's own v2 group, from the texts of `mountinfo` and `cgroup` in `/proc/self`.

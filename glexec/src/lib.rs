@@ -24,6 +24,7 @@
 //! | without linger: who watches instead | [`keeper`] |
 //! | the site's program after the payload | [`epilogue`] |
 //! | lines that accounting probes read | [`monitor`] |
+//! | `glexec-monitor`, the optional daemon | [`watch`] |
 //! | system calls that need `unsafe` | [`sys`] |
 
 mod accounts;
@@ -56,6 +57,7 @@ mod sweep;
 mod sys;
 mod target_proxy;
 mod verify;
+pub mod watch;
 mod work_dir;
 
 pub use pipeline::main;

@@ -3,7 +3,7 @@
 //! `no_new_privs` is found in `start` (it takes the privilege before anything here could run) and the caller's uid
 //! is compared with `[accounts] allow` in `policy::judge::admit`; the other three are gathered here.
 
-use crate::session::Found;
+use crate::session::{Found, State};
 use crate::{cgroup, sys::process};
 use nix::unistd::{Pid, getppid};
 use policy::identity::Caller;
@@ -13,30 +13,55 @@ use std::fs;
 /// Deeper trees of processes do not occur; the limit stops a walk through a tree that changes under our feet.
 const MAX_DEPTH: usize = 1000;
 
+/// What can be seen of a process from outside.
+pub(crate) struct Shown<'a> {
+    /// Its real uid.
+    pub(crate) uid: u32,
+    /// Text of `/proc/<pid>/cgroup`.
+    pub(crate) cgroup: &'a str,
+    /// Its parent, the parent's parent and so on.
+    pub(crate) ancestors: &'a [Pid],
+}
+
 /// The signs that this process shows, given all sessions of the host.
 pub(crate) fn signs(caller: &Caller, sessions: &[Found]) -> Vec<NestedSign> {
     let mut signs = Vec::new();
     if caller.uid != 0 && process::no_new_privs() {
         signs.push(NestedSign::NoNewPrivs);
     }
-    if sessions.iter().any(|s| s.state.uid == caller.uid) {
+    let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let ancestors = ancestors(Some(getppid()));
+    let shown = Shown { uid: caller.uid, cgroup: &cgroup, ancestors: &ancestors };
+    signs.extend(outer_signs(&shown, sessions.iter().map(|found| &found.state)));
+    signs
+}
+
+/// The signs that can be seen from outside, decided on what was gathered.
+pub(crate) fn outer_signs<'a>(
+    shown: &Shown<'_>,
+    sessions: impl Iterator<Item = &'a State> + Clone,
+) -> Vec<NestedSign> {
+    let mut signs = Vec::new();
+    if sessions.clone().any(|state| state.uid == shown.uid) {
         signs.push(NestedSign::SessionAccount);
     }
-    if fs::read_to_string("/proc/self/cgroup").is_ok_and(|text| cgroup::is_in_leaf(&text)) {
+    if cgroup::is_in_leaf(shown.cgroup) {
         signs.push(NestedSign::SessionCgroup);
     }
-    let supervisors: Vec<i32> = sessions.iter().map(|s| s.state.supervisor).collect();
-    if !supervisors.is_empty() && ancestors().any(|pid| supervisors.contains(&pid.as_raw())) {
+    let mut supervisors = sessions.map(|state| state.supervisor);
+    if supervisors.any(|pid| shown.ancestors.iter().any(|ancestor| ancestor.as_raw() == pid)) {
         signs.push(NestedSign::SupervisorAncestor);
     }
     signs
 }
 
-fn ancestors() -> impl Iterator<Item = Pid> {
-    std::iter::successors(Some(getppid()), |pid| parent_of(*pid)).take(MAX_DEPTH)
+/// A process and those above it.
+pub(crate) fn ancestors(first: Option<Pid>) -> Vec<Pid> {
+    std::iter::successors(first, |pid| parent_of(*pid)).take(MAX_DEPTH).collect()
 }
 
-fn parent_of(pid: Pid) -> Option<Pid> {
+/// The parent; `None` for the first process and for those that are gone.
+pub(crate) fn parent_of(pid: Pid) -> Option<Pid> {
     parse_parent(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 

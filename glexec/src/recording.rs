@@ -123,7 +123,8 @@ fn target_text(target: &Target, uid: u32) -> Option<String> {
     Some(record::text::printable(path.as_os_str().as_bytes(), 4096))
 }
 
-fn host() -> String {
+/// Name of this host.
+pub(crate) fn host() -> String {
     nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |h| h.to_string_lossy().into_owned())
 }
 

@@ -127,7 +127,7 @@ pub fn remove(
         }
         ErrorKind::DirectoryNotEmpty => {
             empty(&glexec().map_err(no)?, &absolute)?;
-            fs::remove_dir(&absolute).map_err(|e| failed(&absolute, &e))
+            fs::remove_dir_all(&absolute).map_err(|e| failed(&absolute, &e))
         }
         _ => Err(failed(&absolute, &error)),
     });
@@ -156,8 +156,11 @@ fn own_parent(target: &Path) -> Result<PathBuf, Refused> {
 }
 
 fn empty(glexec: &Gateway, target: &Path) -> Result<(), Refused> {
-    // Directories may have been closed by the payload itself; links are not followed by either program.
-    const SCRIPT: &str = "chmod -R u+rwx -- \"$1\" && exec find \"$1\" -mindepth 1 -delete";
+    // Directories may have been closed by the payload itself, and the caller may have put its own files inside: what
+    // the account cannot remove is left to the caller. find follows no links.
+    const SCRIPT: &str = "exec 2>/dev/null; \
+        find \"$1\" -type d -user \"$(id -u)\" ! -perm -700 -exec chmod u+rwx {} \\;; \
+        find \"$1\" -mindepth 1 -delete || chmod 777 \"$1\"";
     let [sh, c, script, name] = ["/bin/sh", "-c", SCRIPT, "empty"].map(std::ffi::OsStr::new);
     glexec.run(&[sh, c, script, name, target.as_os_str()])
 }

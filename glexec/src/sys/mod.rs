@@ -5,7 +5,11 @@
 //! | user and group ids, capabilities | [`ids`] |
 //! | fork, exec, prctl, keyrings, clocks | [`process`] |
 //! | descriptors | [`fds`] |
+//! | which file a process executes | [`executable`] |
+//! | process events of the kernel | [`netlink`] |
 
+pub(crate) mod executable;
 pub(crate) mod fds;
 pub(crate) mod ids;
+pub(crate) mod netlink;
 pub(crate) mod process;

@@ -1,0 +1,346 @@
+//! The clerk: a second process that does what may have to wait — disk, syslog, account look-ups, ended processes.
+//!
+//! The watcher writes lines into a pipe and never waits. The clerk holds none of the watcher's descriptors, so that it
+//! cannot keep the gate closed after the watcher's end, and it ends when the pipe does, after the last line.
+
+use super::look::{self, Looked};
+use super::message::Message;
+use crate::cgroup::Leaf;
+use crate::config::{self, Config};
+use crate::log::Log;
+use crate::session::{self, State};
+use crate::sys::{fds, process};
+use crate::{flood, nesting, recording, start, sweep};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, Uid};
+use policy::file::NestedPolicy;
+use policy::judge::{Code, Denial, NestedSign};
+use record::{Denied, Opened, Spool};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Children at work at a time; beyond it files are not compared, and a sweep waits for the next round.
+const MAX_CHILDREN: usize = 4;
+/// How long reading a payload's file may take, seconds.
+const COMPARE_SECONDS: u32 = 10;
+/// How often suppressed events are summed up, milliseconds.
+const SUMMARY_MS: u16 = 10_000;
+/// Lines per uid and minute about programs that are not glexec.
+const BUDGET: u32 = 10;
+
+/// Starts the clerk; returns its process id. It reads `input` until its end.
+pub(super) fn start(input: &OwnedFd, config: &Config, binaries: &[PathBuf]) -> Result<Pid, Errno> {
+    match process::fork()? {
+        process::Fork::Parent(pid) => Ok(pid),
+        process::Fork::Child => {
+            let ready = fds::replace_standard(input.as_fd(), 0).and_then(|()| fds::close_from(3));
+            if ready.is_ok() {
+                Clerk::new(config, binaries).serve();
+            }
+            process::exit_now(i32::from(ready.is_err()))
+        }
+    }
+}
+
+struct Clerk {
+    nested: NestedPolicy,
+    spool: PathBuf,
+    log: Log,
+    binaries: Vec<PathBuf>,
+    children: Vec<Pid>,
+    suppressed: HashMap<u32, u64>,
+    budget: Budget,
+}
+
+impl Clerk {
+    fn new(config: &Config, binaries: &[PathBuf]) -> Self {
+        Self {
+            nested: config.policy.payload.nested,
+            spool: config.policy.accounting.spool.clone(),
+            log: Log::configured(&config.conf),
+            binaries: binaries.to_vec(),
+            children: Vec::new(),
+            suppressed: HashMap::new(),
+            budget: Budget::default(),
+        }
+    }
+
+    fn serve(mut self) {
+        let input = std::io::stdin();
+        let mut rest = Vec::new();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            self.reap();
+            let patience = match (self.suppressed.is_empty(), self.children.is_empty()) {
+                (true, true) => PollTimeout::NONE,
+                _ => PollTimeout::from(SUMMARY_MS),
+            };
+            let mut polled = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut polled, patience) {
+                Ok(0) => self.sum_up(),
+                Err(Errno::EINTR) => {}
+                _ => match input.lock().read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(n) => self.take(&mut rest, &buffer[..n]),
+                    Err(_) => {}
+                },
+            }
+        }
+        self.sum_up();
+    }
+
+    /// Whole lines are served, the beginning of the next one is kept.
+    fn take(&mut self, rest: &mut Vec<u8>, new: &[u8]) {
+        rest.extend_from_slice(new);
+        let Some(end) = rest.iter().rposition(|b| *b == b'\n') else { return };
+        let lines: Vec<u8> = rest.drain(..=end).collect();
+        String::from_utf8_lossy(&lines).lines().filter_map(Message::decode).for_each(|m| self.act(m));
+    }
+
+    fn act(&mut self, message: Message) {
+        match message {
+            Message::Nested { prevented, who, program } => self.nested(prevented, &who, &program),
+            Message::SetuidRoot(who) if self.budget.allows(who.uid, minute()) => {
+                let program = exe_text(who.pid);
+                self.log.warning(&format!(
+                    "monitor: {} executes {program}, which is setuid root",
+                    who_text(&who)
+                ));
+            }
+            Message::Lookalike(who) if self.budget.allows(who.uid, minute()) => self.compare(&who),
+            Message::SetuidRoot(who) | Message::Lookalike(who) => {
+                *self.suppressed.entry(who.uid).or_default() += 1;
+            }
+            Message::Sweep => self.sweep(),
+            Message::Reload => self.reload(),
+            Message::Note(text) => self.log.warning(&format!("monitor: {text}")),
+        }
+    }
+
+    fn nested(&mut self, prevented: bool, who: &Looked, program: &str) {
+        let sessions = sessions_of(who);
+        if flood::admits(who.uid) {
+            let what = if prevented { "stopped before it started" } else { "seen after it started" };
+            let signs: Vec<_> = who.signs.iter().map(NestedSign::to_string).collect();
+            let (text, signs) = (who_text(who), signs.join(", "));
+            self.log.error(&format!("monitor: nested call of {program} by {text} ({signs}): {what}"));
+            // One that has started refuses and records by itself.
+            let denied = denied(who, program, self.opened(who, sessions.first()));
+            if let Some(Err(e)) = prevented.then(|| Spool::new(&self.spool).deny(&denied)) {
+                self.log.error(&format!("monitor: the refusal cannot be recorded: {e}"));
+            }
+        } else {
+            *self.suppressed.entry(who.uid).or_default() += 1;
+        }
+        if self.nested == NestedPolicy::Kill {
+            sessions.iter().for_each(|state| self.end(state));
+        }
+    }
+
+    /// What the session's own record says, also when it has just ended.
+    fn opened(&self, who: &Looked, session: Option<&State>) -> Option<Opened> {
+        let id = who.session.as_deref().or(session.map(|state| state.id.as_str()))?;
+        let spool = session.map_or(&self.spool, |state| &state.spool);
+        Spool::new(spool).record(id).ok()?.opened.map(|opened| *opened)
+    }
+
+    /// Ends a session's processes without waiting; its supervisor closes it.
+    fn end(&self, state: &State) {
+        self.log.warning(&format!("monitor: session {}: its payload called glexec and is ended", state.id));
+        let Some(leaf) = state.cgroup.as_deref() else { return self.end_by_account(state) };
+        if std::fs::write(leaf.join("cgroup.kill"), "1").is_err() {
+            let _ = Leaf::existing(leaf).kill_all();
+        }
+    }
+
+    /// Without a leaf: what runs below the supervisor, or all of the account when no other session has it.
+    fn end_by_account(&self, state: &State) {
+        let alone = !session::all().iter().any(|f| f.state.uid == state.uid && f.state.id != state.id);
+        let supervisor = Pid::from_raw(state.supervisor);
+        for pid in look::all_pids() {
+            let below = || nesting::ancestors(Some(Pid::from_raw(pid))).contains(&supervisor);
+            let Ok(pinned) = process::pidfd(Pid::from_raw(pid)) else { continue };
+            if look::uid_of(pid) == Some(state.uid) && (alone || below()) {
+                let _ = process::signal_pidfd(pinned.as_fd(), Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// In a child: ending processes and removing directories can take long.
+    fn sweep(&mut self) {
+        self.in_child(|clerk| drop(sweep::close_orphans(&clerk.spool, &clerk.log)));
+    }
+
+    fn reload(&mut self) {
+        match config::load() {
+            Ok(config) => {
+                self.nested = config.policy.payload.nested;
+                self.spool = config.policy.accounting.spool.clone();
+                self.log = Log::configured(&config.conf);
+                self.log.notice("monitor: configuration read");
+            }
+            Err(failure) => {
+                self.log.error(&format!("monitor: configuration kept as it was: {}", failure.reason()));
+            }
+        }
+    }
+
+    /// In a child, since the file may lie on a server that the payload controls: whether it is glexec's bytes.
+    fn compare(&mut self, who: &Looked) {
+        self.in_child(|clerk| {
+            nix::unistd::alarm::set(COMPARE_SECONDS);
+            let copied = clerk.binaries.iter().find(|b| same_bytes(who.pid, b));
+            if let Some(binary) = copied {
+                let (program, original) = (exe_text(who.pid), super::message::path_text(binary));
+                let text = who_text(who);
+                clerk.log.warning(&format!(
+                    "monitor: {text} executes {program}, a copy of {original}; without its setuid bit it can do nothing"
+                ));
+            }
+        });
+    }
+
+    fn in_child(&mut self, work: impl FnOnce(&Self)) {
+        if self.children.len() >= MAX_CHILDREN {
+            return;
+        }
+        match process::fork() {
+            Ok(process::Fork::Child) => {
+                work(self);
+                process::exit_now(0)
+            }
+            Ok(process::Fork::Parent(pid)) => self.children.push(pid),
+            Err(e) => self.log.error(&format!("monitor: cannot start a process: {e}")),
+        }
+    }
+
+    fn reap(&mut self) {
+        self.children.retain(|pid| waitpid(*pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive));
+    }
+
+    fn sum_up(&mut self) {
+        for (uid, count) in self.suppressed.drain() {
+            self.log.warning(&format!("monitor: uid {uid}: {count} more events like these, not told each"));
+        }
+    }
+}
+
+/// How many lines each uid has had in this minute.
+#[derive(Debug, Default)]
+struct Budget {
+    minute: u64,
+    spent: HashMap<u32, u32>,
+}
+
+impl Budget {
+    fn allows(&mut self, uid: u32, minute: u64) -> bool {
+        if self.minute != minute {
+            *self = Self { minute, spent: HashMap::new() };
+        }
+        let spent = self.spent.entry(uid).or_default();
+        *spent = spent.saturating_add(1);
+        *spent <= BUDGET
+    }
+}
+
+fn minute() -> u64 {
+    process::boottime_ns() / 60_000_000_000
+}
+
+/// The session that is known, else all of the account.
+fn sessions_of(who: &Looked) -> Vec<State> {
+    match &who.session {
+        Some(id) => session::by_id(id).map(|found| found.state).into_iter().collect(),
+        None => session::all().into_iter().map(|f| f.state).filter(|s| s.uid == who.uid).collect(),
+    }
+}
+
+fn who_text(who: &Looked) -> String {
+    let session = who.session.as_deref().unwrap_or("unknown");
+    format!("session {session}, uid {}, pid {}", who.uid, who.pid)
+}
+
+fn exe_text(pid: i32) -> String {
+    std::fs::read_link(format!("/proc/{pid}/exe"))
+        .map_or_else(|_| "?".into(), |p| super::message::path_text(&p))
+}
+
+/// What the site's record says: who called, and for whom that payload was running.
+fn denied(who: &Looked, program: &str, opened: Option<Opened>) -> Denied {
+    let session = opened.as_ref().map(|o| o.record_id.as_str()).or(who.session.as_deref());
+    let of = session.map(|id| format!("; payload of session {id}")).unwrap_or_default();
+    let reason =
+        format!("{}; stopped before it started by glexec-monitor{of}", Denial::Nested(who.signs.clone()));
+    Denied {
+        record_id: session::new_id().unwrap_or_default(),
+        host: recording::host(),
+        boot_id: recording::boot_id(),
+        at_unix_ns: process::unix_ns(),
+        supervisor_pid: who.pid.unsigned_abs(),
+        batch: opened.as_ref().and_then(|o| o.batch.clone()),
+        caller_uid: who.uid,
+        caller_name: start::account_name(Uid::from_raw(who.uid)).map(|name| name.to_string()),
+        caller_gid: who.gid,
+        cred_sha256: opened.as_ref().map(|o| o.cred_sha256.clone()),
+        payload: opened.map(|o| o.payload),
+        code: Code::Denied as i32,
+        reason,
+        nested_signs: who.signs.iter().map(NestedSign::to_string).collect(),
+        argv0: program.to_owned(),
+        ..Denied::default()
+    }
+}
+
+fn same_bytes(pid: i32, binary: &Path) -> bool {
+    let open = |path: &Path| File::open(path).map(BufReader::new);
+    let (Ok(theirs), Ok(ours)) = (open(Path::new(&format!("/proc/{pid}/exe"))), open(binary)) else {
+        return false;
+    };
+    let (mut theirs, mut ours) = (theirs.bytes(), ours.bytes());
+    loop {
+        match (theirs.next(), ours.next()) {
+            (None, None) => return true,
+            (Some(Ok(a)), Some(Ok(b))) if a == b => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_uid_has_its_lines_and_a_minute_gives_new_ones() {
+        let mut budget = Budget::default();
+        assert_eq!((0..20).filter(|_| budget.allows(1, 5)).count(), BUDGET as usize);
+        assert!(budget.allows(2, 5));
+        assert!(budget.allows(1, 6));
+    }
+
+    #[test]
+    fn a_copy_is_known_by_its_bytes() {
+        let own = std::env::current_exe().unwrap();
+        let pid = std::process::id().cast_signed();
+        assert!(same_bytes(pid, &own));
+        assert!(!same_bytes(pid, Path::new("/bin/sh")));
+        assert!(!same_bytes(pid, Path::new("/nonexistent")));
+    }
+
+    #[test]
+    fn a_refusal_names_both_identities_as_far_as_they_are_known() {
+        let signs = vec![NestedSign::SessionCgroup];
+        let who = Looked { pid: 7, uid: 20_001, gid: 20_002, signs, session: Some("0190".into()) };
+        let denied = denied(&who, "/usr/sbin/glexec", None);
+        assert_eq!((denied.caller_uid, denied.caller_gid, denied.code), (20_001, 20_002, 203));
+        assert_eq!((denied.supervisor_pid, denied.payload), (7, None));
+        assert_eq!(denied.nested_signs, ["session_cgroup"]);
+        assert!(denied.reason.contains("session 0190") && denied.reason.contains("before it started"));
+    }
+}

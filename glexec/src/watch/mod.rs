@@ -1,0 +1,169 @@
+//! `glexec-monitor`: an optional daemon that stops payloads before they can execute `glexec`, and closes lost sessions.
+//!
+//! `glexec` refuses payloads by itself and sweeps at each call; nothing depends on this program. It adds a wall that
+//! stands outside of what a payload can reach, and a sweep that does not wait for the next call.
+//!
+//! | looking for | see |
+//! |---|---|
+//! | the loop | [`watcher`] |
+//! | executions stopped before they start | [`gate`] |
+//! | is this process a payload | [`look`] |
+//! | executions, births and ends as the kernel reports them | [`events`] |
+//! | members of sessions without a cgroup leaf | [`family`] |
+//! | live sessions and the ends of their supervisors | [`tracked`] |
+//! | records, log, sweeps, kills | [`clerk`], by [`message`] |
+
+mod clerk;
+mod events;
+mod family;
+mod gate;
+mod look;
+mod message;
+mod tracked;
+mod watcher;
+
+use crate::config;
+use crate::session::RUN_DIR;
+use crate::sys::{fds, process};
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use watcher::Watcher;
+
+/// Where `glexec` is installed.
+const GLEXEC: &str = "/usr/sbin/glexec";
+
+const HELP: &str = "\
+Usage: glexec-monitor [--foreground] [--glexec PATH]...
+
+Stops payloads before they can execute glexec, and closes sessions whose supervisor was killed.
+It stays in the foreground and needs root. SIGHUP reads the configuration again, SIGTERM ends it.
+
+  --glexec PATH  another installed glexec to guard, besides /usr/sbin/glexec; may be repeated
+  --foreground   does nothing: it always stays in the foreground
+  --help, --version
+
+Exit codes: 0 ended by a signal, 1 another one runs on this host, 2 usage or not root, 3 cannot work
+";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    Help,
+    Version,
+    Watch(Vec<PathBuf>),
+}
+
+/// Why it does not run, with the exit code.
+struct Refusal(u8, String);
+
+/// Runs the monitor and returns its exit code.
+pub fn main() -> ExitCode {
+    let done = match parse(std::env::args_os().skip(1)) {
+        Ok(Wish::Watch(binaries)) => watch(binaries),
+        Ok(Wish::Help) => tell(HELP),
+        Ok(Wish::Version) => tell(concat!("glexec-monitor ", env!("CARGO_PKG_VERSION"), " (Pilotage)\n")),
+        Err(why) => Err(Refusal(2, why)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Refusal(code, why)) => {
+            eprintln!("glexec-monitor: {why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn tell(text: &str) -> Result<(), Refusal> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Refusal(1, format!("standard output: {e}")))
+}
+
+fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Wish, String> {
+    let mut binaries = vec![PathBuf::from(GLEXEC)];
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--help" | "-h") => return Ok(Wish::Help),
+            Some("--version" | "-V") => return Ok(Wish::Version),
+            Some("--foreground") => {}
+            Some("--glexec") => {
+                let path = words.next().map(PathBuf::from).filter(|path| path.is_absolute());
+                let path = path.ok_or("--glexec needs an absolute path, such as /opt/glite/sbin/glexec")?;
+                if !binaries.contains(&path) {
+                    binaries.push(path);
+                }
+            }
+            _ => return Err(format!("{}: not an option; see --help", message::path_text(Path::new(&word)))),
+        }
+    }
+    Ok(Wish::Watch(binaries))
+}
+
+fn watch(binaries: Vec<PathBuf>) -> Result<(), Refusal> {
+    if !geteuid().is_root() {
+        return Err(Refusal(2, "needs root: it guards what root owns".into()));
+    }
+    let cannot = |why: String| Refusal(3, why);
+    fds::fill_standard().map_err(|e| cannot(format!("/dev/null: {e}")))?;
+    let notify = std::env::var_os("NOTIFY_SOCKET");
+    process::clear_environment();
+    let _lock = lock()?;
+    let config = config::load().map_err(|failure| cannot(failure.reason()))?;
+    let watcher = Watcher::open(config, binaries).map_err(cannot)?;
+    if let Some(Err(e)) = notify.map(|socket| tell_ready(&socket)) {
+        eprintln!("glexec-monitor: cannot tell that it is ready: {e}");
+    }
+    watcher.run().map_err(cannot)
+}
+
+/// One monitor per host; the lock ends with the process.
+fn lock() -> Result<Flock<File>, Refusal> {
+    let path = Path::new(RUN_DIR).join("monitor.lock");
+    let cannot = |e: std::io::Error| Refusal(3, format!("{}: {e}", path.display()));
+    DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR).map_err(cannot)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(cannot)?;
+    let held = |_| Refusal(1, format!("another one runs on this host; it holds {}", path.display()));
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(held)
+}
+
+/// Readiness for a service manager (`sd_notify(3)`).
+fn tell_ready(socket: &OsString) -> std::io::Result<()> {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(words: &[&str]) -> Result<Wish, String> {
+        parse(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_understood() {
+        assert_eq!(wish(&[]), Ok(Wish::Watch(vec![GLEXEC.into()])));
+        let more = wish(&["--foreground", "--glexec", "/opt/glexec", "--glexec", GLEXEC]);
+        assert_eq!(more, Ok(Wish::Watch(vec![GLEXEC.into(), "/opt/glexec".into()])));
+        assert_eq!((wish(&["--help"]), wish(&["-V"])), (Ok(Wish::Help), Ok(Wish::Version)));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for words in [&["--glexec"][..], &["--glexec", "relative"], &["now"], &["--glexec="]] {
+            assert!(wish(words).is_err(), "{words:?}");
+        }
+    }
+}

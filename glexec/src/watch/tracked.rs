@@ -1,0 +1,111 @@
+//! The sessions that live, and their supervisors: an end of one that nobody expected is noticed at once.
+
+use crate::session::{self, State};
+use crate::sys::process;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::unistd::Pid;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// A sweep that could not end everything is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// A live session.
+struct Tracked {
+    state: State,
+    /// Readable when the supervisor has ended; `None` once that was seen.
+    supervisor: Option<OwnedFd>,
+}
+
+/// All sessions that were there at the last look.
+#[derive(Default)]
+pub(super) struct Sessions {
+    tracked: HashMap<String, Tracked>,
+    swept: HashMap<String, Instant>,
+}
+
+impl Sessions {
+    /// Looks at all sessions; returns those whose supervisor is gone and that no sweep was asked for lately.
+    ///
+    /// `base` plus the supervisor's process id is what `epoll` reports for it.
+    pub(super) fn refresh(&mut self, epoll: &Epoll, base: u64, now: Instant) -> Vec<State> {
+        let (orphaned, live): (Vec<_>, Vec<_>) =
+            session::all().into_iter().partition(|found| found.orphaned.is_some());
+        // The locks of the orphaned ones go here: the sweep has to take them.
+        let orphaned: Vec<State> = orphaned.into_iter().map(|found| found.state).collect();
+        let live: Vec<State> = live.into_iter().map(|found| found.state).collect();
+        self.tracked.retain(|id, _| live.iter().any(|state| state.id == *id));
+        for state in live {
+            self.tracked.entry(state.id.clone()).or_insert_with(|| track(state, epoll, base));
+        }
+        self.due(orphaned, now)
+    }
+
+    fn due(&mut self, orphaned: Vec<State>, now: Instant) -> Vec<State> {
+        self.swept.retain(|id, _| orphaned.iter().any(|state| state.id == *id));
+        let mut due = orphaned;
+        due.retain(|state| self.swept.get(&state.id).is_none_or(|then| now.duration_since(*then) >= AGAIN));
+        self.swept.extend(due.iter().map(|state| (state.id.clone(), now)));
+        due
+    }
+
+    /// The supervisor with this process id has ended: it is not reported again.
+    pub(super) fn supervisor_ended(&mut self, pid: i32) {
+        let of_it = self.tracked.values_mut().filter(|tracked| tracked.state.supervisor == pid);
+        of_it.for_each(|tracked| tracked.supervisor = None);
+    }
+
+    /// Supervisors and ids of the sessions that have no cgroup leaf.
+    pub(super) fn leafless(&self) -> impl Iterator<Item = (i32, &str)> {
+        let states = self.tracked.values().map(|tracked| &tracked.state);
+        states.filter(|state| state.cgroup.is_none()).map(|state| (state.supervisor, state.id.as_str()))
+    }
+
+    /// Whether a session is alive.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.tracked.contains_key(id)
+    }
+}
+
+fn track(state: State, epoll: &Epoll, base: u64) -> Tracked {
+    let watched = process::pidfd(Pid::from_raw(state.supervisor)).and_then(|pidfd| {
+        let token = base + u64::from(state.supervisor.unsigned_abs());
+        epoll.add(&pidfd, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        Ok(pidfd)
+    });
+    // Without it the regular look finds out.
+    Tracked { state, supervisor: watched.ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orphan(id: &str) -> State {
+        State {
+            id: id.into(),
+            caller_uid: 1,
+            uid: 2,
+            gid: 2,
+            supervisor: 3,
+            cgroup: None,
+            spool: "/spool".into(),
+            work_dir: None,
+        }
+    }
+
+    #[test]
+    fn an_orphan_is_swept_once_and_again_after_a_while() {
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        let mut due = |ids: &[&str], now| {
+            let orphans = ids.iter().map(|id| orphan(id)).collect();
+            sessions.due(orphans, now).into_iter().map(|state| state.id).collect::<Vec<_>>()
+        };
+        assert_eq!(due(&["a"], now), ["a"]);
+        assert_eq!(due(&["a", "b"], now), ["b"]);
+        assert_eq!(due(&["a"], now + AGAIN), ["a"]);
+        assert!(due(&[], now + AGAIN).is_empty());
+        assert_eq!(due(&["b"], now + AGAIN), ["b"]);
+    }
+}

@@ -1,0 +1,468 @@
+//! The watcher: one loop that answers at the gate first, and never waits for a disk, a log or a look-up of names.
+
+use super::clerk;
+use super::events::{self, Event, Received};
+use super::family::{Families, Kin};
+use super::gate::{Gate, Kind};
+use super::look::{self, Looked};
+use super::message::{self, Message};
+use super::tracked::Sessions;
+use crate::config::Config;
+use crate::nesting;
+use crate::session::RUN_DIR;
+use crate::sys::netlink::ProcessEvents;
+use crate::sys::process;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, pipe2};
+use policy::judge::NestedSign;
+use std::collections::{HashMap, VecDeque};
+use std::fs::{DirBuilder, File};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often everything is looked at that should have announced itself.
+const ROUND: Duration = Duration::from_secs(5);
+/// Sessions announce themselves before they are complete, and come in crowds.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Processes looked at between two looks at the gate.
+const SLICE: usize = 32;
+/// Lines that wait for the clerk, bytes.
+const PIPE_BYTES: i32 = 1024 * 1024;
+/// How long the clerk may take for its last lines.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+const SIGNALS: u64 = 1;
+const GATE: u64 = 2;
+const EVENTS: u64 = 3;
+const PLACES: u64 = 4;
+/// Supervisors are reported with this added to their process id.
+const SUPERVISOR: u64 = 1 << 32;
+
+/// Everything the watcher holds.
+pub(super) struct Watcher {
+    epoll: Epoll,
+    signals: SignalFd,
+    gate: Gate,
+    events: Option<ProcessEvents>,
+    /// Whether births and ends are subscribed to.
+    tracking: bool,
+    places: Inotify,
+    directories: Vec<PathBuf>,
+    sessions: Sessions,
+    families: Families,
+    /// Sessions without leaf and supervisor, and their uids: whoever is in one, or is born into one, is ended.
+    condemned: HashMap<String, u32>,
+    /// Processes still to be looked at after events were lost.
+    backlog: VecDeque<i32>,
+    clerk: Clerk,
+    next_round: Instant,
+    look_at_sessions: Option<Instant>,
+    behind_told: Option<Instant>,
+}
+
+impl Watcher {
+    /// Sets everything up; nothing is guarded before this returns.
+    pub(super) fn open(config: Config, binaries: Vec<PathBuf>) -> Result<Self, String> {
+        let text = |what: &str, e: Errno| format!("{what}: {e}");
+        process::ignore_signal(Signal::SIGPIPE).map_err(|e| text("SIGPIPE", e))?;
+        let held: SigSet =
+            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD].into_iter().collect();
+        held.thread_block().map_err(|e| text("signals", e))?;
+        let clerk = Clerk::start(config, binaries.clone()).map_err(|e| text("clerk", e))?;
+        let signals = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(|e| text("signalfd", e))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| text("epoll", e))?;
+        let places =
+            Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(|e| text("inotify", e))?;
+        let (gate, no_gate) = Gate::open(&binaries);
+        let events = events::listen(false);
+        let now = Instant::now();
+        let mut this = Self {
+            epoll,
+            signals,
+            gate,
+            tracking: false,
+            places,
+            directories: binaries.iter().filter_map(|b| b.parent()).map(Path::to_owned).collect(),
+            sessions: Sessions::default(),
+            families: Families::default(),
+            condemned: HashMap::new(),
+            backlog: VecDeque::new(),
+            clerk,
+            next_round: now + ROUND,
+            look_at_sessions: None,
+            behind_told: None,
+            events: None,
+        };
+        if let Some(e) = no_gate {
+            this.clerk
+                .note(format!("fanotify: {e}: nested calls are seen, but not stopped before they start"));
+        }
+        match events {
+            Ok(events) => this.events = Some(events),
+            Err(e) => this.clerk.note(format!("process events: {e}: copies of glexec are not noticed")),
+        }
+        this.register().map_err(|e| text("epoll", e))?;
+        this.clerk.send(&Message::Sweep);
+        this.round();
+        this.backlog = look::all_pids().into();
+        Ok(this)
+    }
+
+    fn register(&self) -> Result<(), Errno> {
+        let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+        self.epoll.add(&self.signals, readable(SIGNALS))?;
+        self.epoll.add(&self.places, readable(PLACES))?;
+        if let Some(gate) = self.gate.descriptor() {
+            self.epoll.add(gate, readable(GATE))?;
+        }
+        self.events.as_ref().map_or(Ok(()), |events| self.epoll.add(events, readable(EVENTS)))
+    }
+
+    /// Watches until a signal says that it is enough.
+    pub(super) fn run(mut self) -> Result<(), String> {
+        loop {
+            let mut ready = [EpollEvent::empty(); 64];
+            let count = match self.epoll.wait(&mut ready, self.patience()) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(e) => return Err(format!("epoll: {e}")),
+            };
+            let tokens: Vec<u64> = ready[..count].iter().map(EpollEvent::data).collect();
+            // Somebody waits at the gate, so it comes before everything else.
+            if tokens.contains(&GATE) {
+                self.serve_gate();
+            }
+            for token in tokens {
+                match token {
+                    SIGNALS if self.is_over() => return self.farewell(),
+                    EVENTS => self.serve_events(),
+                    PLACES => self.serve_places(),
+                    SUPERVISOR.. => self.supervisor_ended(token),
+                    _ => {}
+                }
+            }
+            self.look_at_some();
+            self.keep_time(Instant::now());
+        }
+    }
+
+    fn patience(&self) -> EpollTimeout {
+        if !self.backlog.is_empty() {
+            return EpollTimeout::ZERO;
+        }
+        let until = self.look_at_sessions.map_or(self.next_round, |at| at.min(self.next_round));
+        let left = until.saturating_duration_since(Instant::now()).as_millis();
+        // One more, so that we do not wake just before the time.
+        u16::try_from(left + 1).map_or(EpollTimeout::from(u16::MAX), EpollTimeout::from)
+    }
+
+    fn serve_gate(&mut self) {
+        let (families, clerk, program) =
+            (&self.families, &mut self.clerk, message::path_text(self.gate.name()));
+        self.gate.serve(|pid| {
+            // A process that is gone executes nothing any more.
+            let Some(who) = look_at(pid, families) else { return true };
+            if who.is_payload() {
+                clerk.send(&Message::Nested { prevented: true, who: who.clone(), program: program.clone() });
+            }
+            who.is_payload()
+        });
+    }
+
+    fn serve_events(&mut self) {
+        let Some(socket) = &self.events else { return };
+        match events::receive(socket) {
+            Received::Events(events) => events.into_iter().for_each(|event| self.heed(event)),
+            Received::Behind => self.was_behind(),
+        }
+    }
+
+    fn heed(&mut self, event: Event) {
+        match event {
+            Event::Executes(pid) => self.look_at_program(pid),
+            Event::Ended(pid) => self.families.ended(pid),
+            Event::Born { parent, child } => {
+                let session = self.families.born(parent, child);
+                if let Some(uid) = session.and_then(|id| self.condemned.get(id)) {
+                    end_process(child, *uid);
+                }
+            }
+        }
+    }
+
+    fn look_at_program(&mut self, pid: i32) {
+        let Ok(file) = crate::sys::executable::of_process(Pid::from_raw(pid)) else { return };
+        let kind = self.gate.kind_of(&file);
+        if kind == Kind::Other {
+            return;
+        }
+        let Some(who) = look_at(pid, &self.families).filter(Looked::is_payload) else { return };
+        // A setuid program has changed its effective uid only; the real one is still the payload's.
+        self.clerk.send(&match kind {
+            Kind::Glexec => {
+                Message::Nested { prevented: false, who, program: message::path_text(self.gate.name()) }
+            }
+            Kind::SetuidRoot => Message::SetuidRoot(who),
+            Kind::Lookalike | Kind::Other => Message::Lookalike(who),
+        });
+    }
+
+    /// The kernel threw events away: everything that runs now is looked at instead.
+    fn was_behind(&mut self) {
+        let now = Instant::now();
+        if self.behind_told.is_none_or(|then| now.duration_since(then) > Duration::from_secs(60)) {
+            self.behind_told = Some(now);
+            self.clerk.note("process events came too fast, some were lost; looking at all processes".into());
+        }
+        if self.tracking {
+            self.catch_up();
+        }
+        if self.backlog.is_empty() {
+            self.backlog = look::all_pids().into();
+        }
+    }
+
+    fn catch_up(&mut self) {
+        let kin = |pid| Some(Kin { pid, parent: nesting::parent_of(Pid::from_raw(pid))?.as_raw() });
+        let living: Vec<Kin> = look::all_pids().into_iter().filter_map(kin).collect();
+        self.families.catch_up(&living);
+    }
+
+    fn look_at_some(&mut self) {
+        for _ in 0..SLICE {
+            let Some(pid) = self.backlog.pop_front() else { return };
+            self.look_at_program(pid);
+        }
+    }
+
+    fn serve_places(&mut self) {
+        while self.places.read_events().is_ok_and(|events| !events.is_empty()) {}
+        self.look_at_binaries();
+        self.look_soon();
+    }
+
+    fn look_soon(&mut self) {
+        self.look_at_sessions.get_or_insert(Instant::now() + SETTLE);
+    }
+
+    fn look_at_binaries(&mut self) {
+        self.gate.refresh().into_iter().for_each(|line| self.clerk.note(line));
+    }
+
+    fn supervisor_ended(&mut self, token: u64) {
+        let pid = i32::try_from(token - SUPERVISOR).unwrap_or(0);
+        self.sessions.supervisor_ended(pid);
+        self.look_soon();
+    }
+
+    fn keep_time(&mut self, now: Instant) {
+        if now >= self.next_round {
+            self.next_round = now + ROUND;
+            self.round();
+        } else if self.look_at_sessions.is_some_and(|at| now >= at) {
+            self.refresh_sessions(now);
+        }
+    }
+
+    /// What should have announced itself is looked at all the same, now and then.
+    fn round(&mut self) {
+        let changed = AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_ATTRIB;
+        for directory in &self.directories {
+            let _ = self.places.add_watch(directory, changed);
+        }
+        let sessions = Path::new(RUN_DIR).join("sessions");
+        let _ = DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR);
+        let _ = DirBuilder::new().mode(0o700).create(&sessions);
+        let _ = self.places.add_watch(&sessions, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE);
+        self.look_at_binaries();
+        self.refresh_sessions(Instant::now());
+        self.end_condemned();
+        self.clerk.keep_alive();
+    }
+
+    fn refresh_sessions(&mut self, now: Instant) {
+        self.look_at_sessions = None;
+        let orphaned = self.sessions.refresh(&self.epoll, SUPERVISOR, now);
+        let leafless = orphaned.iter().filter(|state| state.cgroup.is_none());
+        self.condemned.extend(leafless.map(|state| (state.id.clone(), state.uid)));
+        self.follow_families();
+        if !orphaned.is_empty() {
+            self.end_condemned();
+            self.clerk.send(&Message::Sweep);
+        }
+        let (sessions, condemned) = (&self.sessions, &self.condemned);
+        self.families.keep(|id| sessions.has(id) || condemned.contains_key(id));
+    }
+
+    /// Births are followed only while a session has no leaf: a flood of them costs nothing where all have one.
+    fn follow_families(&mut self) {
+        let wanted = self.sessions.leafless().next().is_some() || !self.condemned.is_empty();
+        if wanted != self.tracking
+            && let Some(events) = &self.events
+            && events::refilter(events, wanted).is_ok()
+        {
+            self.tracking = wanted;
+        }
+        let mut new = false;
+        for (supervisor, id) in self.sessions.leafless() {
+            new |= self.families.session_of(supervisor).is_none();
+            self.families.found(supervisor, id);
+        }
+        if new {
+            self.catch_up();
+        }
+    }
+
+    /// Where the supervisor is gone and there is no leaf, who was born into the session is ended here.
+    fn end_condemned(&mut self) {
+        for (id, uid) in std::mem::take(&mut self.condemned) {
+            let members = self.families.members(&id);
+            let ended = members.iter().filter(|pid| end_process(**pid, uid)).count();
+            if ended > 0 {
+                self.clerk.note(format!("session {id}: {ended} processes without a cgroup leaf ended"));
+            }
+            if !members.is_empty() {
+                self.condemned.insert(id, uid);
+            }
+        }
+    }
+
+    /// Reads all signals; true when one of them means the end.
+    fn is_over(&mut self) -> bool {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+            match signal {
+                Some(Signal::SIGTERM | Signal::SIGINT) => return true,
+                Some(Signal::SIGHUP) => {
+                    self.clerk.send(&Message::Reload);
+                    self.look_at_binaries();
+                }
+                _ => self.clerk.reap(),
+            }
+        }
+        false
+    }
+
+    /// The gate is opened first, then the clerk may finish.
+    fn farewell(self) -> Result<(), String> {
+        let Self { gate, events, mut clerk, .. } = self;
+        drop((gate, events));
+        clerk.note("ended by a signal".into());
+        clerk.finish();
+        Ok(())
+    }
+}
+
+/// Looks at a process, with what only the families know added.
+fn look_at(pid: i32, families: &Families) -> Option<Looked> {
+    let mut who = look::at(pid)?;
+    if let Some(session) = families.session_of(pid) {
+        if who.signs.is_empty() {
+            who.signs.push(NestedSign::SupervisorAncestor);
+        }
+        who.session.get_or_insert_with(|| session.to_owned());
+    }
+    Some(who)
+}
+
+/// Kills a process, when it is still one of this account; numbers are given anew.
+fn end_process(pid: i32, uid: u32) -> bool {
+    let Ok(pinned) = process::pidfd(Pid::from_raw(pid)) else { return false };
+    look::uid_of(pid) == Some(uid) && process::signal_pidfd(pinned.as_fd(), Signal::SIGKILL).is_ok()
+}
+
+/// The watcher's end of the pipe, and the process at the other one.
+struct Clerk {
+    config: Config,
+    binaries: Vec<PathBuf>,
+    pid: Option<Pid>,
+    pipe: File,
+    /// Lines that it had no room for.
+    lost: u64,
+}
+
+impl Clerk {
+    fn start(config: Config, binaries: Vec<PathBuf>) -> Result<Self, Errno> {
+        let (pid, pipe) = Self::spawn(&config, &binaries)?;
+        Ok(Self { config, binaries, pid: Some(pid), pipe, lost: 0 })
+    }
+
+    fn spawn(config: &Config, binaries: &[PathBuf]) -> Result<(Pid, File), Errno> {
+        let (input, pipe) = pipe2(OFlag::O_CLOEXEC)?;
+        let pid = clerk::start(&input, config, binaries)?;
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        // A smaller pipe does as well, with more lost lines in a flood.
+        let _ = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+        Ok((pid, File::from(pipe)))
+    }
+
+    /// Hands a line over, or counts it when there is no room.
+    fn send(&mut self, message: &Message) {
+        if self.lost > 0 {
+            let text = format!("{} events could not be written down", self.lost);
+            if !self.write(&Message::Note(text)) {
+                self.lost += 1;
+                return;
+            }
+            self.lost = 0;
+        }
+        if !self.write(message) {
+            self.lost += 1;
+        }
+    }
+
+    fn write(&mut self, message: &Message) -> bool {
+        let line = message.encode();
+        // Not longer than PIPE_BUF, so it is written whole or not at all.
+        self.pipe.write(line.as_bytes()).is_ok_and(|n| n == line.len())
+    }
+
+    fn note(&mut self, text: String) {
+        self.send(&Message::Note(text));
+    }
+
+    /// Takes notice of its end.
+    fn reap(&mut self) {
+        let ended = |pid: Pid| waitpid(pid, Some(WaitPidFlag::WNOHANG)) != Ok(WaitStatus::StillAlive);
+        if self.pid.is_some_and(ended) {
+            self.pid = None;
+        }
+    }
+
+    /// Starts another one in place of one that has ended.
+    fn keep_alive(&mut self) {
+        if self.pid.is_none()
+            && let Ok((pid, pipe)) = Self::spawn(&self.config, &self.binaries)
+        {
+            (self.pid, self.pipe) = (Some(pid), pipe);
+            self.note("the clerk had ended and was started anew".into());
+            self.send(&Message::Reload);
+        }
+    }
+
+    /// Lets it write what it has, and waits for its end.
+    fn finish(self) {
+        let Self { pid: Some(pid), pipe, .. } = self else { return };
+        drop(pipe);
+        let deadline = Instant::now() + FAREWELL;
+        while waitpid(pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) {
+            if Instant::now() > deadline {
+                let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
