@@ -382,10 +382,10 @@ fn treasures(m: &Machine) -> Vec<(String, fs::Metadata)> {
     m.write("/srv/root/job/precious", "root", 0o644, "root's\n");
     m.write("/srv/root/proxy", "root", 0o644, "root's\n");
     let bob = m.uid("bob");
-    std::os::unix::fs::chown("/home/bob/job", Some(bob), Some(bob)).unwrap();
+    std::os::unix::fs::chown("/home/bob/job", Some(bob), Some(bob)).expect("it was just made");
     let all = ["/home/bob", "/home/bob/job", "/home/bob/job/precious", "/home/bob/proxy", "/srv/root"];
     let more = ["/srv/root/job", "/srv/root/job/precious", "/srv/root/proxy"];
-    all.iter().chain(&more).map(|p| ((*p).to_owned(), fs::metadata(p).unwrap())).collect()
+    all.iter().chain(&more).map(|p| ((*p).to_owned(), fs::metadata(p).expect("all of them exist"))).collect()
 }
 
 #[track_caller]
@@ -417,7 +417,7 @@ fn a_target_proxy_that_is_swapped_never_lands_in_a_foreign_place() {
     let inner = |n: u32| {
         swap(n);
         // The file itself, too: a link in its place must not be followed.
-        let link = if n % 3 == 0 { "/home/bob/proxy" } else { "/srv/root/proxy" };
+        let link = if n.is_multiple_of(3) { "/home/bob/proxy" } else { "/srv/root/proxy" };
         put("/home/alice/good/proxy", |at| symlink(link, at));
     };
     swap(0);
