@@ -81,35 +81,25 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, BadConfig> {
         let config: Self = toml::from_str(text).map_err(|e| {
             let (line, column) = place(text, e.span().map_or(0, |s| s.start));
-            BadConfig(format!(
-                "line {line}, column {column}: {}",
-                e.message().replace('\n', " ")
-            ))
+            BadConfig(format!("line {line}, column {column}: {}", e.message().replace('\n', " ")))
         })?;
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> Result<(), BadConfig> {
-        let named = self
-            .users
-            .values()
-            .chain(self.fqans.iter().map(|r| &r.account))
-            .chain(self.accounts.keys());
+        let named =
+            self.users.values().chain(self.fqans.iter().map(|r| &r.account)).chain(self.accounts.keys());
         if named.into_iter().any(|a| a.as_str() == "root") {
             return Err(BadConfig("nobody is mapped to root: name another account".into()));
         }
         for (name, ids) in &self.accounts {
             let all = ids.uid.iter().chain(&ids.gid).chain(&ids.groups);
             if all.into_iter().any(|n| *n == 0 || *n == u32::MAX) {
-                return Err(BadConfig(format!(
-                    "[accounts.{name}]: 0 and 4294967295 are no ids for users"
-                )));
+                return Err(BadConfig(format!("[accounts.{name}]: 0 and 4294967295 are no ids for users")));
             }
             if ids.uid.is_some() != ids.gid.is_some() {
-                return Err(BadConfig(format!(
-                    "[accounts.{name}]: give uid and gid together, or neither"
-                )));
+                return Err(BadConfig(format!("[accounts.{name}]: give uid and gid together, or neither")));
             }
         }
         Ok(())
@@ -125,10 +115,7 @@ impl Config {
 fn place(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |n| n + 1);
-    (
-        before.matches('\n').count() + 1,
-        before[line_start..].chars().count() + 1,
-    )
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
 #[cfg(test)]
@@ -144,18 +131,13 @@ mod tests {
         let sample = include_str!("../../../packaging/mapping-server.toml");
         let empty = Config::parse(sample).unwrap();
         assert!(empty.callers.allow.is_empty(), "as shipped, nobody may ask");
-        let uncommented: String = sample
-            .lines()
-            .map(|l| l.strip_prefix("#: ").unwrap_or(l).to_owned() + "\n")
-            .collect();
+        let uncommented: String =
+            sample.lines().map(|l| l.strip_prefix("#: ").unwrap_or(l).to_owned() + "\n").collect();
         let config = Config::parse(&uncommented).unwrap();
         assert!(!config.callers.allow.is_empty() && !config.users.is_empty() && !config.fqans.is_empty());
         assert!(!config.bans.users.is_empty() && !config.bans.fqans.is_empty());
         assert!(
-            config
-                .accounts
-                .values()
-                .any(|a| a.uid.is_some() && !a.groups.is_empty() && a.group.is_some())
+            config.accounts.values().any(|a| a.uid.is_some() && !a.groups.is_empty() && a.group.is_some())
         );
     }
 
@@ -163,16 +145,10 @@ mod tests {
     fn unknown_keys_are_errors_with_their_place() {
         let text = "[callers]\nallow = []\n\n[bans]\n  usres = []\n";
         let error = reason(text);
-        assert!(
-            error.starts_with("line 5, column 3: unknown field `usres`"),
-            "{error}"
-        );
-        for text in [
-            "x = 1",
-            "[pools]\n",
-            "[[fqans]]\nfqan='/a'\naccount='a'\nuid=1\n",
-            "[accounts.a]\nhome='/'\n",
-        ] {
+        assert!(error.starts_with("line 5, column 3: unknown field `usres`"), "{error}");
+        for text in
+            ["x = 1", "[pools]\n", "[[fqans]]\nfqan='/a'\naccount='a'\nuid=1\n", "[accounts.a]\nhome='/'\n"]
+        {
             assert!(reason(text).contains("unknown field"), "{text}");
         }
     }

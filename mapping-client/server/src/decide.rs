@@ -29,12 +29,8 @@ pub struct Question<'a> {
 /// Reads the parts that decide. What is missing is a fault, as it is with GUMS.
 pub fn question(query: &Query) -> Result<Question<'_>, Fault> {
     let missing = |what: &str| fault(format!("missing attribute: {what}"));
-    let dn = query
-        .subject_value(subject::DN)
-        .ok_or_else(|| missing(subject::DN))?;
-    let host = query
-        .resource_value(resource::DN)
-        .or_else(|| query.resource_value(resource::HOST));
+    let dn = query.subject_value(subject::DN).ok_or_else(|| missing(subject::DN))?;
+    let host = query.resource_value(resource::DN).or_else(|| query.resource_value(resource::HOST));
     Ok(Question {
         subject: Dn::parse(dn).map_err(|e| fault(e.to_string()))?,
         host: host.ok_or_else(|| missing(resource::HOST))?,
@@ -44,10 +40,7 @@ pub fn question(query: &Query) -> Result<Question<'_>, Fault> {
 
 /// A fault as GUMS words its own.
 pub fn fault(reason: String) -> Fault {
-    Fault {
-        code: "StatusMessage".into(),
-        reason: policy::wire::one_line(&reason),
-    }
+    Fault { code: "StatusMessage".into(), reason: policy::wire::one_line(&reason) }
 }
 
 /// Whether this caller may ask about others.
@@ -62,12 +55,7 @@ pub fn may_ask(config: &Config, caller: &Dn) -> bool {
 /// Bans first, then the person, then groups and roles: the FQANs in the person's order, the rules in the file's.
 pub fn verdict(config: &Config, question: &Question<'_>) -> Verdict {
     let who = &question.subject;
-    if config
-        .bans
-        .users
-        .iter()
-        .any(|p| matches_glob(p.as_str(), who.as_str(), |_| true))
-    {
+    if config.bans.users.iter().any(|p| matches_glob(p.as_str(), who.as_str(), |_| true)) {
         return Verdict::Denied(format!("banned: {who}"));
     }
     // A ban counts for claims that nobody verified, too.
@@ -79,23 +67,12 @@ pub fn verdict(config: &Config, question: &Question<'_>) -> Verdict {
         return Verdict::Mapped(account.clone());
     }
     let rule = |fqan: &str| config.fqans.iter().find(|r| fqan_matches(r.fqan.as_str(), fqan));
-    if let Some(rule) = question
-        .fqans
-        .iter()
-        .filter(|(_, verified)| *verified)
-        .find_map(|(f, _)| rule(f))
-    {
+    if let Some(rule) = question.fqans.iter().filter(|(_, verified)| *verified).find_map(|(f, _)| rule(f)) {
         return Verdict::Mapped(rule.account.clone());
     }
-    let unverified = question
-        .fqans
-        .iter()
-        .any(|(f, verified)| !verified && rule(f).is_some());
-    let hint = if unverified {
-        " (its FQANs do not count, because the client did not verify them)"
-    } else {
-        ""
-    };
+    let unverified = question.fqans.iter().any(|(f, verified)| !verified && rule(f).is_some());
+    let hint =
+        if unverified { " (its FQANs do not count, because the client did not verify them)" } else { "" };
     Verdict::Denied(format!("unknown: {who}{hint}"))
 }
 
@@ -116,10 +93,7 @@ pub fn answer(config: &Config, query: &Query, verdict: &Verdict) -> Answer {
                     "the client supports no obligation that names this account (username, account or uidgid)";
                 return bare(Decision::Indeterminate, Some(reason.into()));
             }
-            Answer {
-                obligations,
-                ..bare(Decision::Permit, None)
-            }
+            Answer { obligations, ..bare(Decision::Permit, None) }
         }
     }
 }
@@ -128,22 +102,13 @@ pub fn answer(config: &Config, query: &Query, verdict: &Verdict) -> Answer {
 fn obligations(query: &Query, account: &AccountName, ids: &Ids) -> Vec<Obligation> {
     let pair = |id: &str, value: String| (id.to_owned(), value);
     let mut all = Vec::new();
-    let numbers = ids
-        .uid
-        .zip(ids.gid)
-        .filter(|_| query.supports(obligation::UIDGID));
+    let numbers = ids.uid.zip(ids.gid).filter(|_| query.supports(obligation::UIDGID));
     if let Some((uid, gid)) = numbers {
-        let assignments = vec![
-            pair(attribute::UID, uid.to_string()),
-            pair(attribute::GID, gid.to_string()),
-        ];
+        let assignments = vec![pair(attribute::UID, uid.to_string()), pair(attribute::GID, gid.to_string())];
         all.push(Obligation::on_permit(obligation::UIDGID, assignments));
     }
     let name = pair(attribute::USERNAME, account.to_string());
-    let group = ids
-        .group
-        .as_ref()
-        .map(|g| pair(attribute::PRIMARY_GROUP, g.to_string()));
+    let group = ids.group.as_ref().map(|g| pair(attribute::PRIMARY_GROUP, g.to_string()));
     let by_name = query.supports(obligation::USERNAME);
     if query.supports(obligation::ACCOUNT) && (group.is_some() || !by_name) {
         let assignments = [name].into_iter().chain(group).collect();
@@ -152,11 +117,7 @@ fn obligations(query: &Query, account: &AccountName, ids: &Ids) -> Vec<Obligatio
         all.push(Obligation::on_permit(obligation::USERNAME, vec![name]));
     }
     if !all.is_empty() && !ids.groups.is_empty() && query.supports(obligation::SECONDARY_GIDS) {
-        let assignments = ids
-            .groups
-            .iter()
-            .map(|g| pair(attribute::GID, g.to_string()))
-            .collect();
+        let assignments = ids.groups.iter().map(|g| pair(attribute::GID, g.to_string())).collect();
         all.push(Obligation::on_permit(obligation::SECONDARY_GIDS, assignments));
     }
     all
@@ -164,10 +125,7 @@ fn obligations(query: &Query, account: &AccountName, ids: &Ids) -> Vec<Obligatio
 
 /// Letter case does not count, as with GUMS; a rule that ends in `/*` also covers the group itself.
 fn fqan_matches(pattern: &str, fqan: &str) -> bool {
-    let (pattern, fqan) = (
-        short_fqan(pattern).to_ascii_lowercase(),
-        short_fqan(fqan).to_ascii_lowercase(),
-    );
+    let (pattern, fqan) = (short_fqan(pattern).to_ascii_lowercase(), short_fqan(fqan).to_ascii_lowercase());
     pattern.strip_suffix("/*").is_some_and(|group| group == fqan) || matches_glob(&pattern, &fqan, |_| true)
 }
 

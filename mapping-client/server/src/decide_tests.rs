@@ -45,11 +45,7 @@ fn query(subject: &str, fqans: &[&str], verified: bool) -> Query {
         signer: verified.then(|| dn("/CN=voms")),
         signer_issuer: None,
     };
-    let host = Host {
-        name: "wn1.example.org".into(),
-        issuer: "CN=wn1".into(),
-        certificate: None,
-    };
+    let host = Host { name: "wn1.example.org".into(), issuer: "CN=wn1".into(), certificate: None };
     Query::mapping("_q".into(), &person, &host)
 }
 
@@ -75,18 +71,12 @@ fn persons_come_before_groups_and_bans_before_both() {
         "banned: /testvo/Role=revoked"
     ));
     assert!(denied(&map("/DC=org/CN=Eve", &[]), "unknown: /DC=org/CN=Eve"));
-    assert!(
-        denied(&map("/DC=org/CN=alice", &[]), "unknown"),
-        "letter case counts in names"
-    );
+    assert!(denied(&map("/DC=org/CN=alice", &[]), "unknown"), "letter case counts in names");
 }
 
 #[test]
 fn the_order_of_fqans_comes_before_the_order_of_rules() {
-    assert_eq!(
-        map("/CN=x", &["/testvo/Role=pilot/Capability=NULL"]),
-        mapped("tvpilot")
-    );
+    assert_eq!(map("/CN=x", &["/testvo/Role=pilot/Capability=NULL"]), mapped("tvpilot"));
     assert_eq!(map("/CN=x", &["/TESTVO/role=Pilot"]), mapped("tvpilot"));
     assert_eq!(map("/CN=x", &["/testvo", "/testvo/Role=pilot"]), mapped("tvuser"));
     assert_eq!(map("/CN=x", &["/testvo/deep/group/Role=NULL"]), mapped("tvuser"));
@@ -147,9 +137,7 @@ fn our_client_understands_every_answer() {
 fn only_what_the_client_supports_is_sent() {
     let supporting = |obligations: &[&str], subject: &str, fqans: &[&str]| {
         let mut query = query(subject, fqans, true);
-        query
-            .environment
-            .retain(|a| a.values.iter().any(|v| obligations.contains(&v.as_str())));
+        query.environment.retain(|a| a.values.iter().any(|v| obligations.contains(&v.as_str())));
         let verdict = verdict(&config(), &question(&query).unwrap());
         answer(&config(), &query, &verdict)
     };
@@ -158,16 +146,10 @@ fn only_what_the_client_supports_is_sent() {
     assert_eq!(ids(&pilot(&[obligation::USERNAME])), [obligation::USERNAME]);
     assert_eq!(ids(&pilot(&[obligation::UIDGID])), [obligation::UIDGID]);
     assert_eq!(ids(&pilot(&[obligation::ACCOUNT])), [obligation::ACCOUNT]);
-    assert_eq!(
-        ids(&supporting(&[obligation::USERNAME], "/DC=org/CN=Alice", &[])),
-        [obligation::USERNAME]
-    );
+    assert_eq!(ids(&supporting(&[obligation::USERNAME], "/DC=org/CN=Alice", &[])), [obligation::USERNAME]);
     for useless in [&[][..], &[obligation::SECONDARY_GIDS]] {
         let answer = pilot(useless);
-        assert_eq!(
-            (answer.decision, answer.obligations.len()),
-            (Decision::Indeterminate, 0)
-        );
+        assert_eq!((answer.decision, answer.obligations.len()), (Decision::Indeterminate, 0));
     }
     let nameless = supporting(&[obligation::UIDGID], "/DC=org/CN=Alice", &[]);
     assert_eq!(nameless.decision, Decision::Indeterminate);
@@ -182,14 +164,8 @@ fn what_a_query_lacks_is_a_fault_with_its_name() {
         query.resource.retain(|a| a.id != id);
         question(&query).unwrap_err().reason
     };
-    assert_eq!(
-        without(subject::DN),
-        format!("missing attribute: {}", subject::DN)
-    );
-    assert_eq!(
-        without(resource::HOST),
-        format!("missing attribute: {}", resource::HOST)
-    );
+    assert_eq!(without(subject::DN), format!("missing attribute: {}", subject::DN));
+    assert_eq!(without(resource::HOST), format!("missing attribute: {}", resource::HOST));
     let mut twice = good.clone();
     twice.subject.push(twice.subject[0].clone());
     assert!(question(&twice).is_err());
@@ -201,23 +177,10 @@ fn what_a_query_lacks_is_a_fault_with_its_name() {
 #[test]
 fn globs_find_their_way_back() {
     let any = |p, t| matches_glob(p, t, |_| true);
-    for (p, t) in [
-        ("", ""),
-        ("*", ""),
-        ("a*", "a"),
-        ("*a*b", "xaxbxb"),
-        ("a**b", "ab"),
-        ("*ab", "aab"),
-    ] {
+    for (p, t) in [("", ""), ("*", ""), ("a*", "a"), ("*a*b", "xaxbxb"), ("a**b", "ab"), ("*ab", "aab")] {
         assert!(any(p, t), "{p} {t}");
     }
-    for (p, t) in [
-        ("", "a"),
-        ("a", ""),
-        ("a*b", "a"),
-        ("*a*b", "xbxa"),
-        ("ab", "abc"),
-    ] {
+    for (p, t) in [("", "a"), ("a", ""), ("a*b", "a"), ("*a*b", "xbxa"), ("ab", "abc")] {
         assert!(!any(p, t), "{p} {t}");
     }
     let label = |p, t| matches_glob(p, t, |c| c != b'.');

@@ -39,11 +39,7 @@ struct Args {
     #[arg(long, default_value = "/etc/grid-security/hostkey.pem")]
     key: PathBuf,
     /// Directory of trusted CAs
-    #[arg(
-        long,
-        env = "X509_CERT_DIR",
-        default_value = "/etc/grid-security/certificates"
-    )]
+    #[arg(long, env = "X509_CERT_DIR", default_value = "/etc/grid-security/certificates")]
     ca_dir: PathBuf,
     /// Directory of VOMS servers, for callers with attribute certificates; default: vomsdir beside the CA directory
     #[arg(long, env = "X509_VOMS_DIR")]
@@ -56,11 +52,7 @@ type Failure = (u8, String);
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
     match serve(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, reason)) => {
@@ -88,9 +80,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     let router = service::router(rules, format!("https://{address}/"));
     // Whoever started the service may have closed its output: that is no reason to stop.
     let _ = writeln!(std::io::stdout(), "listening on https://{address}");
-    transport::serve(listener, tls, router, ended(end))
-        .await
-        .map_err(no_port)?;
+    transport::serve(listener, tls, router, ended(end)).await.map_err(no_port)?;
     tracing::info!("ended");
     Ok(())
 }

@@ -35,10 +35,7 @@ impl Rules {
     pub fn load(path: PathBuf) -> Result<Self, BadConfig> {
         let config = Config::load(&path)?;
         log_loaded(&path, &config);
-        Ok(Self {
-            path,
-            current: RwLock::new(Arc::new(config)),
-        })
+        Ok(Self { path, current: RwLock::new(Arc::new(config)) })
     }
 
     /// Reads the file again. A broken one changes nothing.
@@ -53,10 +50,7 @@ impl Rules {
     }
 
     fn now(&self) -> Arc<Config> {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -70,10 +64,7 @@ fn log_loaded(path: &std::path::Path, config: &Config) {
 /// The routes. `issuer` is the service's name for itself in its answers.
 pub fn router(rules: Arc<Rules>, issuer: String) -> Router {
     let state = (rules, Arc::<str>::from(issuer));
-    Router::new()
-        .route(GUMS_PATH, post(ask))
-        .route("/", post(ask))
-        .with_state(state)
+    Router::new().route(GUMS_PATH, post(ask)).route("/", post(ask)).with_state(state)
 }
 
 async fn ask(
@@ -88,10 +79,7 @@ async fn ask(
     let (status, xml) = match judge(&rules.now(), &peer.identity.subject, &body) {
         Ok(answer) => match random_id() {
             Ok(id) => (StatusCode::OK, answer.encode(&id, &issue_instant(), &issuer)),
-            Err(e) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                decide::fault(e.to_string()).encode(),
-            ),
+            Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, decide::fault(e.to_string()).encode()),
         },
         Err(fault) => (StatusCode::INTERNAL_SERVER_ERROR, fault.encode()),
     };
@@ -105,9 +93,7 @@ fn judge(config: &Config, caller: &Dn, body: &[u8]) -> Result<Answer, Fault> {
         fault
     };
     if !decide::may_ask(config, caller) {
-        return Err(refused(decide::fault(format!(
-            "{caller} may not ask here; add it to [callers] allow"
-        ))));
+        return Err(refused(decide::fault(format!("{caller} may not ask here; add it to [callers] allow"))));
     }
     let query = Query::parse(body).map_err(|e| refused(decide::fault(e.to_string())))?;
     let question = decide::question(&query).map_err(refused)?;
@@ -140,12 +126,7 @@ mod tests {
         let config = Config::parse("[callers]\nallow = ['/CN=ce']\n").unwrap();
         let (ce, stranger) = (Dn::parse("/CN=ce").unwrap(), Dn::parse("/CN=x").unwrap());
         let good = include_bytes!("../../tests/data/request-careless.xml");
-        assert!(
-            judge(&config, &stranger, good)
-                .unwrap_err()
-                .reason
-                .contains("may not ask")
-        );
+        assert!(judge(&config, &stranger, good).unwrap_err().reason.contains("may not ask"));
         assert!(judge(&config, &ce, good).is_ok());
         for bad in [&b""[..], b"<html/>", b"\xff", b"<!DOCTYPE x><x/>"] {
             assert!(judge(&config, &ce, bad).is_err());
