@@ -3,6 +3,8 @@
 //! - `fds FILE`: writes the open descriptors and what they are, one a line, and where standard ones point to
 //! - `pass-fd FILE`: on the UNIX socket that is its standard input, sends four bytes, receives a descriptor, copies what
 //!   it reads there to standard output, and sends a descriptor of FILE back
+//! - `job-wrapper IN PROGRAM ARGUMENT...`: says hello on its standard input, a UNIX socket; receives an environment and a
+//!   descriptor for errors there; executes a program with them and with the file IN as its input
 //! - `call NAME=VALUE... -- PROGRAM ARGUMENT...`: executes a program with exactly these variables, repetitions included
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -10,6 +12,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 type Done = Result<(), Box<dyn std::error::Error>>;
@@ -19,6 +22,7 @@ fn main() -> ExitCode {
     let done = match words.iter().skip(1).map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["fds", file] => fds(file),
         ["pass-fd", file] => pass_fd(file),
+        ["job-wrapper", input, rest @ ..] => job_wrapper(input, rest),
         ["call", rest @ ..] => call(rest),
         _ => Err("usage: contract-payload fds FILE | pass-fd FILE | call NAME=VALUE... -- PROGRAM...".into()),
     };
@@ -42,13 +46,19 @@ fn fds(file: &str) -> Done {
     Ok(std::fs::write(file, lines.concat())?)
 }
 
-/// The handshake of HTCondor's job wrapper, and one descriptor in each direction.
-fn pass_fd(file: &str) -> Done {
-    const STDIN: RawFd = 0;
+const STDIN: RawFd = 0;
+
+/// The handshake of HTCondor's job wrapper.
+fn hello() -> Done {
     let hello = 0xdead_beef_u32.to_be_bytes();
     sendmsg::<()>(STDIN, &[IoSlice::new(&hello)], &[], MsgFlags::empty(), None)?;
-    let mut byte = [0; 1];
-    let mut slices = [IoSliceMut::new(&mut byte)];
+    Ok(())
+}
+
+/// Receives a message with one descriptor.
+fn receive() -> Result<(Vec<u8>, OwnedFd), Box<dyn std::error::Error>> {
+    let mut bytes = vec![0; 4096];
+    let mut slices = [IoSliceMut::new(&mut bytes)];
     let mut space = nix::cmsg_space!(RawFd);
     let message = recvmsg::<()>(STDIN, &mut slices, Some(&mut space), MsgFlags::empty())?;
     let mut received = None;
@@ -57,22 +67,35 @@ fn pass_fd(file: &str) -> Done {
             received = numbers.first().copied();
         }
     }
+    let length = message.bytes;
     let number = received.ok_or("no descriptor came")?;
+    bytes.truncate(length);
     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
-    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    Ok((bytes, unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+fn pass_fd(file: &str) -> Done {
+    hello()?;
+    let (_, descriptor) = receive()?;
     let mut text = Vec::new();
     File::from(descriptor).read_to_end(&mut text)?;
     std::io::stdout().write_all(&text)?;
     let own = File::open(file)?;
     let rights = [own.as_raw_fd()];
-    sendmsg::<()>(
-        STDIN,
-        &[IoSlice::new(&[1])],
-        &[ControlMessage::ScmRights(&rights)],
-        MsgFlags::empty(),
-        None,
-    )?;
+    let rights = [ControlMessage::ScmRights(&rights)];
+    sendmsg::<()>(STDIN, &[IoSlice::new(&[1])], &rights, MsgFlags::empty(), None)?;
     Ok(())
+}
+
+fn job_wrapper(input: &str, words: &[&str]) -> Done {
+    hello()?;
+    let (environment, errors) = receive()?;
+    let (program, arguments) = words.split_first().ok_or("no program")?;
+    let text = String::from_utf8(environment)?;
+    let variables = text.split('\0').filter_map(|v| v.split_once('='));
+    let mut job = std::process::Command::new(program);
+    job.args(arguments).env_clear().envs(variables).stdin(File::open(input)?).stderr(errors);
+    Err(job.exec().into())
 }
 
 fn call(words: &[&str]) -> Done {

@@ -255,6 +255,9 @@ fn directories_are_removed_as_the_account() {
     let fill =
         format!("cd {path} && mkdir -p a/b .c && echo x >a/b/file && chmod 0 a/b && ln -s /etc/passwd link");
     call(&m, &m.proxy("Alice", "pilot")).args(["/bin/sh", "-c", &fill]).output().ok();
+    chmod(&path, 0o777);
+    let own = format!("mkdir {path}/own && echo x >{path}/own/file");
+    m.command("/bin/sh").as_user("pilot").args(["-c", &own]).output().ok();
     mkgltempdir(&m, "Alice").args(["-r", &path]).output().refused(1, &["not empty", "-f"]);
     assert!(Path::new(&path).exists());
     mkgltempdir(&m, "Bob").args(["-r", "-f", &path]).output().refused(1, &[]);
