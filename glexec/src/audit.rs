@@ -47,7 +47,9 @@ pub(crate) fn open(path: &Path, rule: Rule) -> Result<File, Failure> {
 pub(crate) fn read(path: &Path, rule: Rule) -> Result<Vec<u8>, Failure> {
     let failed = |why: String| Failure::site(format!("{}: {why}", path.display()));
     let file = open(path, rule)?;
-    let mut bytes = Vec::new();
+    let size = file.metadata().map_or(0, |meta| meta.len().min(MAX_SITE_FILE));
+    // One byte more than expected, so that the end is seen with the first read.
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     file.take(MAX_SITE_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(|e| failed(format!("cannot be read: {e}")))?;

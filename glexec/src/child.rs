@@ -127,14 +127,11 @@ impl Child {
 
     /// The answer counts only when the program ends well, and soon.
     fn finish(mut self, deadline: Instant) -> Result<(), String> {
-        let mut pause = Duration::from_micros(50);
+        // Kernels before 5.3 have none; there the end is looked for every millisecond.
+        let ended = process::pidfd(self.pid).ok();
         loop {
             match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) if Instant::now() < deadline => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(5));
-                }
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => return Err("does not end in time".into()),
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => await_end(ended.as_ref(), deadline)?,
                 Ok(status) => {
                     self.ended = true;
                     return match status {
@@ -145,6 +142,22 @@ impl Child {
                 Err(error) => return Err(format!("waitpid: {error}")),
             }
         }
+    }
+}
+
+fn await_end(pidfd: Option<&OwnedFd>, deadline: Instant) -> Result<(), String> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err("does not end in time".into());
+    }
+    let Some(pidfd) = pidfd else {
+        std::thread::sleep(Duration::from_millis(1));
+        return Ok(());
+    };
+    let timeout = PollTimeout::try_from(left.as_millis().max(1)).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(format!("poll: {error}")),
     }
 }
 

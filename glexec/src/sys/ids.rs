@@ -92,10 +92,12 @@ fn prove_gone(uid: Uid, gid: Gid) -> Result<(), String> {
 
 /// Drops the bounding set: nothing that is executed later can regain a capability.
 pub(crate) fn drop_bounding_set() -> Result<(), String> {
-    for capability in caps::runtime::thread_all_supported() {
-        let held = caps::has_cap(None, caps::CapSet::Bounding, capability).unwrap_or(false);
-        if held {
-            caps::drop(None, caps::CapSet::Bounding, capability).map_err(|e| format!("bounding set: {e}"))?;
+    for capability in caps::all() {
+        match caps::drop(None, caps::CapSet::Bounding, capability) {
+            Ok(()) => {}
+            // The kernel is older than the capability, so there is nothing to drop.
+            Err(_) if !caps::has_cap(None, caps::CapSet::Bounding, capability).unwrap_or(false) => {}
+            Err(e) => return Err(format!("bounding set: {e}")),
         }
     }
     Ok(())
