@@ -46,6 +46,7 @@ root:
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@packaging/man/check.sh
 
 packages:
 	@packaging/build-packages
