@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid};
+use policy::GlexecConf;
 use policy::file::NestedPolicy;
 use policy::judge::{Code, Denial, NestedSign};
 use record::{Denied, Opened, Spool};
@@ -51,6 +52,7 @@ pub(super) fn start(input: &OwnedFd, config: &Config, binaries: &[PathBuf]) -> R
 struct Clerk {
     nested: NestedPolicy,
     spool: PathBuf,
+    conf: GlexecConf,
     log: Log,
     binaries: Vec<PathBuf>,
     children: Vec<Pid>,
@@ -63,6 +65,7 @@ impl Clerk {
         Self {
             nested: config.policy.payload.nested,
             spool: config.policy.accounting.spool.clone(),
+            conf: config.conf.clone(),
             log: Log::configured(&config.conf),
             binaries: binaries.to_vec(),
             children: Vec::new(),
@@ -99,6 +102,8 @@ impl Clerk {
     fn take(&mut self, rest: &mut Vec<u8>, new: &[u8]) {
         rest.extend_from_slice(new);
         let Some(end) = rest.iter().rposition(|b| *b == b'\n') else { return };
+        // Opened anew each time: the file may have been rotated since.
+        self.log = Log::configured(&self.conf);
         let lines: Vec<u8> = rest.drain(..=end).collect();
         String::from_utf8_lossy(&lines).lines().filter_map(Message::decode).for_each(|m| self.act(m));
     }
@@ -181,8 +186,9 @@ impl Clerk {
         match config::load() {
             Ok(config) => {
                 self.nested = config.policy.payload.nested;
-                self.spool = config.policy.accounting.spool.clone();
-                self.log = Log::configured(&config.conf);
+                self.spool = config.policy.accounting.spool;
+                self.conf = config.conf;
+                self.log = Log::configured(&self.conf);
                 self.log.notice("monitor: configuration read");
             }
             Err(failure) => {
@@ -195,14 +201,18 @@ impl Clerk {
     fn compare(&mut self, who: &Looked) {
         self.in_child(|clerk| {
             nix::unistd::alarm::set(COMPARE_SECONDS);
-            let copied = clerk.binaries.iter().find(|b| same_bytes(who.pid, b));
-            if let Some(binary) = copied {
-                let (program, original) = (exe_text(who.pid), super::message::path_text(binary));
-                let text = who_text(who);
-                clerk.log.warning(&format!(
-                    "monitor: {text} executes {program}, a copy of {original}; without its setuid bit it can do nothing"
-                ));
-            }
+            let verdicts = clerk.binaries.iter().map(|binary| (binary, same_bytes(who.pid, binary)));
+            let Some((binary, same)) = verdicts.into_iter().find(|(_, same)| *same != Some(false)) else {
+                return;
+            };
+            let (text, original) = (who_text(who), super::message::path_text(binary));
+            let what = match same {
+                Some(_) => format!("executes {}, a copy of {original}", exe_text(who.pid)),
+                None => {
+                    format!("executed a program of equal size, perhaps a copy of {original}, and has ended")
+                }
+            };
+            clerk.log.warning(&format!("monitor: {text} {what}; without a setuid bit it can do nothing"));
         });
     }
 
@@ -297,17 +307,16 @@ fn denied(who: &Looked, program: &str, opened: Option<Opened>) -> Denied {
     }
 }
 
-fn same_bytes(pid: i32, binary: &Path) -> bool {
+/// Whether the process executes the same bytes; `None` when that can no longer be told.
+fn same_bytes(pid: i32, binary: &Path) -> Option<bool> {
     let open = |path: &Path| File::open(path).map(BufReader::new);
-    let (Ok(theirs), Ok(ours)) = (open(Path::new(&format!("/proc/{pid}/exe"))), open(binary)) else {
-        return false;
-    };
-    let (mut theirs, mut ours) = (theirs.bytes(), ours.bytes());
+    let mut theirs = open(Path::new(&format!("/proc/{pid}/exe"))).ok()?.bytes();
+    let mut ours = open(binary).ok()?.bytes();
     loop {
         match (theirs.next(), ours.next()) {
-            (None, None) => return true,
+            (None, None) => return Some(true),
             (Some(Ok(a)), Some(Ok(b))) if a == b => {}
-            _ => return false,
+            _ => return Some(false),
         }
     }
 }
@@ -328,9 +337,9 @@ mod tests {
     fn a_copy_is_known_by_its_bytes() {
         let own = std::env::current_exe().unwrap();
         let pid = std::process::id().cast_signed();
-        assert!(same_bytes(pid, &own));
-        assert!(!same_bytes(pid, Path::new("/bin/sh")));
-        assert!(!same_bytes(pid, Path::new("/nonexistent")));
+        assert_eq!(same_bytes(pid, &own), Some(true));
+        assert_eq!(same_bytes(pid, Path::new("/bin/sh")), Some(false));
+        assert_eq!(same_bytes(pid, Path::new("/nonexistent")), None);
     }
 
     #[test]

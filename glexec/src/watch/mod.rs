@@ -45,7 +45,8 @@ Usage: glexec-monitor [--foreground] [--glexec PATH]...
 Stops payloads before they can execute glexec, and closes sessions whose supervisor was killed.
 It stays in the foreground and needs root. SIGHUP reads the configuration again, SIGTERM ends it.
 
-  --glexec PATH  another installed glexec to guard, besides /usr/sbin/glexec; may be repeated
+  --glexec PATH  another installed glexec to guard, besides /usr/sbin/glexec and the one beside this program;
+                 may be repeated
   --foreground   does nothing: it always stays in the foreground
   --help, --version
 
@@ -66,7 +67,7 @@ struct Refusal(u8, String);
 /// Runs the monitor and returns its exit code.
 pub fn main() -> ExitCode {
     let done = match parse(std::env::args_os().skip(1)) {
-        Ok(Wish::Watch(binaries)) => watch(binaries),
+        Ok(Wish::Watch(binaries)) => watch(with_neighbour(binaries, std::env::current_exe().ok())),
         Ok(Wish::Help) => tell(HELP),
         Ok(Wish::Version) => tell(concat!("glexec-monitor ", env!("CARGO_PKG_VERSION"), " (Pilotage)\n")),
         Err(why) => Err(Refusal(2, why)),
@@ -102,6 +103,13 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Wish, String> {
         }
     }
     Ok(Wish::Watch(binaries))
+}
+
+/// Adds the glexec that was installed beside this program, when that is another one.
+fn with_neighbour(mut binaries: Vec<PathBuf>, own: Option<PathBuf>) -> Vec<PathBuf> {
+    let beside = own.map(|own| own.with_file_name("glexec"));
+    binaries.extend(beside.filter(|path| !binaries.contains(path)));
+    binaries
 }
 
 fn watch(binaries: Vec<PathBuf>) -> Result<(), Refusal> {
@@ -158,6 +166,13 @@ mod tests {
         let more = wish(&["--foreground", "--glexec", "/opt/glexec", "--glexec", GLEXEC]);
         assert_eq!(more, Ok(Wish::Watch(vec![GLEXEC.into(), "/opt/glexec".into()])));
         assert_eq!((wish(&["--help"]), wish(&["-V"])), (Ok(Wish::Help), Ok(Wish::Version)));
+    }
+
+    #[test]
+    fn the_neighbour_is_guarded_as_well() {
+        let with = |own: &str| with_neighbour(vec![GLEXEC.into()], Some(own.into()));
+        assert_eq!(with("/usr/sbin/glexec-monitor"), [PathBuf::from(GLEXEC)]);
+        assert_eq!(with("/usr/local/sbin/glexec-monitor")[1..], [PathBuf::from("/usr/local/sbin/glexec")]);
     }
 
     #[test]
