@@ -179,6 +179,27 @@ fn voms_map_files_and_bans() {
 }
 
 #[test]
+fn bans_of_lcas_stay() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("lcmaps.db"), include_str!("lcmaps/plain.db")).unwrap();
+    let lcas = "# LCAS\npluginname=\"lcas_userban.mod\",pluginargs=\"ban_users.db\"\n\
+                pluginname=\"lcas_timeslots.mod\",pluginargs=\"timeslots.db\"\n";
+    fs::write(path("lcas.db"), lcas).unwrap();
+    fs::write(path("ban_users.db"), "\"/CN=[Mm]allory\"\n").unwrap();
+    let conf = format!("[glexec]\nuse_lcas = yes\nlcas_db_file = {}\n", path("lcas.db"));
+    fs::write(path("glexec.conf"), conf).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_site-policy"));
+    command.args(["import", "--lcmaps", &path("lcmaps.db"), "--glexec-conf", &path("glexec.conf")]);
+    let output = command.output().unwrap();
+    let (text, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let policy = SitePolicy::parse(Path::new("policy.toml"), &text).unwrap();
+    assert!(policy.bans.dn_file.explicit && policy.bans.dn_file.path == Path::new(&path("ban_users.db")));
+    assert!(said.contains("lcas.db:3: glexec accepts more: lcas_timeslots"), "{said}");
+    assert!(said.contains("ban_users.db:1: glexec accepts more: [...]"), "{said}");
+}
+
+#[test]
 fn what_lcmaps_would_refuse_is_refused_with_its_line() {
     let imported = Imported::new(include_str!("lcmaps/broken.db"), "glexec");
     assert_eq!((imported.code(), imported.text().as_str()), (1, ""));

@@ -6,6 +6,7 @@
 //! | plug-ins, their options, and what takes their place | [`modules`] |
 //! | where a graph of modules means something else than a list of sources | [`flow`] |
 //! | the settings that are carried over | [`plan`] |
+//! | bans of LCAS | [`lcas`] |
 //! | `[accounts]` from the map files | [`people`] |
 //! | patterns that mean something else | [`patterns`] |
 //! | the text that is written | [`render`] |
@@ -13,6 +14,7 @@
 //! Nothing is dropped without a word: each remark names file and line, on standard error and as a comment in the result.
 
 mod flow;
+mod lcas;
 mod modules;
 mod note;
 mod patterns;
@@ -31,6 +33,8 @@ use std::path::{Path, PathBuf};
 
 /// Where gLExec 0.9 has it, when neither the command line nor `glexec.conf` says.
 const LCMAPS_DB: &str = "/etc/lcmaps/lcmaps-glexec.db";
+/// The same for LCAS.
+const LCAS_DB: &str = "/etc/lcas/lcas-glexec.db";
 
 /// Imports; the error means that a file could not be read or written.
 pub fn run(args: &ImportArgs) -> Result<Reply, String> {
@@ -46,10 +50,14 @@ pub fn run(args: &ImportArgs) -> Result<Reply, String> {
         Err(broken) => return Ok(refused(&lcmaps, Some(broken.line), &broken.reason)),
     };
     let mut notes = Notes::about(&lcmaps);
-    let plan = match plan::gather(&database, &policy, &mut notes) {
+    let mut plan = match plan::gather(&database, &policy, &mut notes) {
         Ok(plan) => plan,
         Err(reason) => return Ok(refused(&lcmaps, Some(policy.name.line), &reason)),
     };
+    if setting(&conf, "use_lcas").is_some_and(|v| v.eq_ignore_ascii_case("yes")) {
+        let database = setting(&conf, "lcas_db_file").unwrap_or(LCAS_DB);
+        lcas::take_over(Path::new(database), &mut plan, &mut notes);
+    }
     patterns::check(&plan, &mut notes);
     notes.turn_to(args.output.as_deref().unwrap_or(Path::new("policy.toml")));
     let people = people::of(&plan, &mut notes)?;
@@ -142,11 +150,6 @@ fn about_conf(conf: &GlexecConf, text: &str, lcmaps: &Path, notes: &mut Notes) {
         if kept {
             notes.add(line(key), Effect::Note, format!("{key} stays in force: glexec reads it here"));
         }
-    }
-    if setting(conf, "use_lcas").is_some_and(|v| v.eq_ignore_ascii_case("yes")) {
-        let text =
-            "use_lcas: LCAS is not imported; put banned names into [bans] dn_file, times have no counterpart";
-        notes.add(line("use_lcas"), Effect::Looser, text);
     }
     if setting(conf, "lcmaps_db_file").is_some_and(|file| Path::new(file) != lcmaps) {
         let text = format!("lcmaps_db_file names another file than the imported {}", lcmaps.display());

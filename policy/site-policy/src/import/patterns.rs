@@ -13,6 +13,7 @@ pub fn check(plan: &Plan, notes: &mut Notes) {
     }
     let files = [
         (&plan.ban_dn, Effect::Looser),
+        (&plan.lcas_ban, Effect::Looser),
         (&plan.ban_fqan, Effect::Looser),
         (&plan.voms_mapfile, Effect::Differs),
     ];

@@ -35,6 +35,8 @@ pub struct Plan {
     pub gridmapdir: Option<Kept>,
     pub ban_dn: Option<Kept>,
     pub ban_fqan: Option<Kept>,
+    /// The ban file of LCAS; the line is one of its database.
+    pub lcas_ban: Option<Kept>,
     pub ca_dir: Option<Kept>,
     pub voms_dir: Option<Kept>,
     /// Seconds.

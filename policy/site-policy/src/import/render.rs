@@ -34,9 +34,12 @@ pub fn policy(plan: &Plan, people: &People, origin: &Origin<'_>, notes: &[Note])
     out.comment("Groups of the batch system that must survive the switch:");
     out.line("keep_gids = []");
     trust(&mut out, plan);
-    if plan.ban_dn.is_some() || plan.ban_fqan.is_some() {
+    if [&plan.ban_dn, &plan.lcas_ban, &plan.ban_fqan].iter().any(|kept| kept.is_some()) {
         out.section("bans");
-        out.kept("dn_file", plan.ban_dn.as_ref());
+        if plan.ban_dn.is_none() && plan.lcas_ban.is_some() {
+            out.comment("of LCAS");
+        }
+        out.kept("dn_file", plan.ban_dn.as_ref().or(plan.lcas_ban.as_ref()));
         out.kept("fqan_file", plan.ban_fqan.as_ref());
     }
     mapping(&mut out, plan);
