@@ -429,7 +429,8 @@ pub struct LeaseUpdate {
 /// The queue's answer to a heartbeat.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Synced {
-    /// Leases the pilot has lost: it must end those payloads and not report.
+    /// Leases the pilot has lost: it must end those payloads and not report. One that it has ended itself by a result
+    /// is not among them.
     pub lost: Vec<Uuid>,
     /// Repeated until acknowledged.
     pub wishes: Vec<Wish>,

@@ -2,15 +2,16 @@
 
 use super::Agent;
 use super::launch::Launch;
-use super::lease::{Effects, Event, Exit, GRACE, Lease, Verdict, Wish};
+use super::lease::{Answer, Delivered, Delivery, Effects, Event, Exit, GRACE, Lease, Verdict, Wish};
 use super::ports::Reservation;
 use super::session::{Input, News, Session};
 use super::stage::{Staged, stage};
-use crate::api::{self, AttemptResult, Outcome, PayloadState, Report};
-use crate::client::{file_body, pause};
+use crate::api::{self, AttemptResult, PayloadState, Report};
+use crate::client::{ClientError, file_body, pause};
 use crate::runner::protocol::{self, Cause, Start, ToAgent};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -156,7 +157,8 @@ impl Work<'_> {
         }
     }
 
-    /// Delivers logs, output and the result; only the loss of the lease cuts it short.
+    /// Delivers logs, output and the result; only the loss of the lease cuts it short, and not once the queue has the
+    /// result.
     async fn conclude(&mut self, staged: Option<&Staged>, mut shipping: JoinSet<()>, wishes: &mut Wishes) {
         let ids = (self.lease.payload, self.lease.attempt);
         let (outcome, report) = match self.hands.verdict.take() {
@@ -169,34 +171,74 @@ impl Work<'_> {
         };
         tracing::info!(payload = %ids.0, attempt = %ids.1, outcome = %outcome, exit_code = report.exit_code,
             reason = report.reason, wall_ms = report.wall_ms, cpu_ms = report.cpu_ms, "payload ended");
-        tokio::select! {
-            () = self.deliver(staged, shipping, outcome, report) => (),
-            () = lost(wishes) => tracing::warn!(payload = %ids.0, attempt = %ids.1, "lease lost before the result was delivered"),
+        let delivered = tokio::select! {
+            report = self.deliver_files(staged, shipping, report) => {
+                let result = AttemptResult { lease: self.lease.lease, outcome, report };
+                self.deliver(&result, wishes).await
+            }
+            () = lost(wishes) => Delivered::Lost,
+        };
+        match delivered {
+            Delivered::Yes => tracing::debug!(payload = %ids.0, attempt = %ids.1, "result delivered"),
+            Delivered::Lost => {
+                tracing::warn!(payload = %ids.0, attempt = %ids.1, "lease lost before the result was delivered");
+            }
+            // The reason was told when the answer came.
+            Delivered::Refused => (),
         }
     }
 
-    async fn deliver(
+    /// Logs and output; what could not be stored is added to the report.
+    async fn deliver_files(
         &self,
         staged: Option<&Staged>,
         mut shipping: JoinSet<()>,
-        outcome: Outcome,
         mut report: Report,
-    ) {
+    ) -> Report {
         while shipping.join_next().await.is_some() {}
         if let Err(e) = self.upload(staged).await {
             let text = format!("output files were not stored: {e:#}");
             tracing::error!(attempt = %self.lease.attempt, "{text}");
             report.reason = Some(report.reason.map_or(text.clone(), |reason| format!("{reason}; {text}")));
         }
-        let result = AttemptResult { lease: self.lease.lease, outcome, report };
-        let mut failures = 0;
-        while let Err(e) = self.agent.client.result(self.lease.attempt, &result).await {
-            if !e.is_transient() {
-                return tracing::error!(attempt = %self.lease.attempt, error = %e, "the queue does not take the result");
+        report
+    }
+
+    async fn deliver(&self, result: &AttemptResult, wishes: &mut Wishes) -> Delivered {
+        let (mut delivery, mut failures) = (Delivery::default(), 0);
+        loop {
+            delivery.send();
+            let mut sent = pin!(self.agent.client.result(self.lease.attempt, result));
+            let delivered = loop {
+                tokio::select! {
+                    sent = &mut sent => {
+                        let answer = sent.map_or_else(|e| self.refusal(&e), |()| Answer::Taken);
+                        break delivery.answer(answer);
+                    }
+                    () = lost(wishes) => if let Some(delivered) = delivery.lose() { return delivered },
+                }
+            };
+            if let Some(delivered) = delivered {
+                return delivered;
             }
             failures += 1;
-            sleep(pause(failures, fastrand::f64())).await;
+            if timeout(pause(failures, fastrand::f64()), lost(wishes)).await.is_ok()
+                && let Some(delivered) = delivery.lose()
+            {
+                return delivered;
+            }
         }
+    }
+
+    fn refusal(&self, error: &ClientError) -> Answer {
+        if error.is_transient() {
+            return Answer::Unknown;
+        }
+        if error.code() == Some("lease_superseded") {
+            return Answer::Late;
+        }
+        tracing::error!(attempt = %self.lease.attempt, %error, "the queue does not take the result");
+        Answer::Refused
     }
 
     async fn upload(&self, staged: Option<&Staged>) -> Result<()> {

@@ -157,6 +157,8 @@ impl Ending {
 }
 
 async fn life(agent: &Arc<Agent>, limits: Limits, ending: &Arc<Ending>) -> Result<End, Forgotten> {
+    // Claim and heartbeat may both have met a queue that forgot us; one new registration answers both.
+    ending.forgotten.store(false, Ordering::SeqCst);
     let terms = tokio::select! {
         terms = register(agent, limits) => match terms {
             Ok(terms) => terms,

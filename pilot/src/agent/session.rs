@@ -162,7 +162,7 @@ impl Session {
     }
 
     async fn exit(&self, status: ExitStatus) -> Exit {
-        self.logs[1].closed(LINGER).await;
+        tokio::join!(self.logs[0].close(LINGER), self.logs[1].close(LINGER));
         match status.signal() {
             Some(signal) => Exit::Signal(signal),
             None => Exit::Code(status.code().unwrap_or(1), self.logs[1].last_line()),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -35,6 +36,7 @@ struct Progress {
 pub struct Spool {
     file: Arc<File>,
     progress: watch::Receiver<Progress>,
+    filling: AbortHandle,
 }
 
 impl Spool {
@@ -43,19 +45,21 @@ impl Spool {
         let (sender, progress) = watch::channel(Progress::default());
         let file = Arc::new(file);
         let to = Arc::clone(&file);
-        tokio::spawn(async move {
+        let filling = tokio::spawn(async move {
             if let Err(e) = copy(pipe, &to, &sender).await {
                 tracing::error!(error = %e, "cannot keep a payload's output");
             }
             sender.send_modify(|p| p.end = true);
         });
-        Self { file, progress }
+        Self { file, progress, filling: filling.abort_handle() }
     }
 
-    /// Waits until the pipe is closed, but not longer than `limit`: a stray process may hold it for ever.
-    pub async fn closed(&self, limit: Duration) {
+    /// Waits until the pipe is closed, but not longer than `limit`: a stray process may hold it for ever, and what it
+    /// writes after that is not the payload's any more.
+    pub async fn close(&self, limit: Duration) {
         let mut progress = self.progress.clone();
         tokio::time::timeout(limit, progress.wait_for(|p| p.end)).await.ok();
+        self.filling.abort();
     }
 
     /// The last line written so far, for error messages.
@@ -153,9 +157,22 @@ mod tests {
     async fn the_last_line_is_found_and_made_harmless() {
         let text = b"first\nglexec: denied\x1b[31m\n\n".as_slice();
         let spool = Spool::fill(tempfile::tempfile().unwrap(), text);
-        spool.closed(Duration::from_secs(5)).await;
+        spool.close(Duration::from_secs(5)).await;
         assert_eq!(spool.last_line(), "glexec: denied [31m");
         assert_eq!(spool.read(0, 5).unwrap(), b"first");
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_stays_open_does_not_keep_the_log_open() {
+        let (mut stray, pipe) = tokio::io::duplex(64);
+        let mut spool = Spool::fill(tempfile::tempfile().unwrap(), pipe);
+        tokio::io::AsyncWriteExt::write_all(&mut stray, b"said").await.unwrap();
+        spool.progress.wait_for(|p| p.written == 4).await.unwrap();
+        spool.close(Duration::from_millis(10)).await;
+        // What `ship` waits for next: there will be nothing more.
+        let more = spool.progress.wait_for(|p| p.written > 4 || p.end);
+        let more = tokio::time::timeout(Duration::from_secs(5), more).await.expect("waits for ever");
+        assert!(more.is_err());
     }
 
     #[test]

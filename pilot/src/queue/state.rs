@@ -190,6 +190,8 @@ impl Queue {
                     // Before the commit, so that no expiry can come in between: it needs the writer, too.
                     self.lease_clock.set(open.lease, self.term());
                 }
+                // The result overtook the heartbeat that still names its lease.
+                _ if leases::is_delivered(tx.conn(), id, update.lease).await? => {}
                 _ => lost.push(update.lease),
             }
         }
@@ -208,7 +210,12 @@ impl Queue {
         let mut conn = self.store.read().await?;
         let pilot = pilots::find(&mut conn, id, dn).await?;
         let open: HashSet<_> = leases::open(&mut conn, Some(id)).await?.iter().map(|l| l.lease).collect();
-        let lost = body.leases.iter().map(|u| u.lease).filter(|l| !open.contains(l)).collect();
+        let mut lost = Vec::new();
+        for lease in body.leases.iter().map(|u| u.lease).filter(|l| !open.contains(l)) {
+            if !leases::is_delivered(&mut conn, id, lease).await? {
+                lost.push(lease);
+            }
+        }
         Ok(Synced { lost, wishes: leases::wishes(&mut conn, id).await?, drain: pilot.drain })
     }
 

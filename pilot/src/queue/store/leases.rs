@@ -313,6 +313,18 @@ pub async fn attempt(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Att
     row.map(|(lease, dn, reported)| Ok(AttemptRow { lease: parse(&lease)?, dn, reported })).transpose()
 }
 
+/// Whether this pilot has ended the lease by its own result: then the lease is over, but not lost.
+pub async fn is_delivered(conn: &mut SqliteConnection, pilot: Uuid, lease: Uuid) -> Result<bool, Problem> {
+    let found = sqlx::query_scalar::<_, i64>(
+        "SELECT 1 FROM attempts WHERE lease = ? AND pilot = ? AND report IS NOT NULL",
+    )
+    .bind(lease.to_string())
+    .bind(pilot.to_string())
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
+}
+
 /// Wishes for the leases of a pilot, oldest first.
 pub async fn wishes(conn: &mut SqliteConnection, pilot: Uuid) -> Result<Vec<Wish>, Problem> {
     let rows = sqlx::query_as::<_, (String, String, String)>(

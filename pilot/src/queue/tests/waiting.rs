@@ -72,9 +72,33 @@ async fn a_sync_is_answered_when_the_lease_is_lost_and_when_the_pilot_shall_drai
     let drain = async { w.post(&w.pilot, &format!("/v1/pilots/{pilot}/drain"), Value::Null).await.ok() };
     assert!(woken(w.post(&w.pilot, &path, body), drain).await.json::<Synced>().drain);
     let body = json!({"leases": [{"lease": lease.lease, "state": "running"}], "state": "draining"});
-    let lose = async { w.result(&lease, Outcome::Infra).await.ok() };
+    let lose = async {
+        w.queue.lease_clock.set(lease.lease, Instant::now());
+        w.queue.expire(lease.lease).await.unwrap();
+    };
     let answer = woken(w.post(&w.pilot, &path, body), lose).await.json::<Synced>();
     assert_eq!(answer.lost, [lease.lease]);
+}
+
+/// The result may be stored while a heartbeat that names its lease is held, or on its way.
+#[tokio::test]
+async fn a_lease_that_its_own_result_ended_is_not_lost() {
+    let w = World::with(|s| s.lease = Duration::from_secs(5)).await;
+    let (_, pilot, lease) = w.leased().await;
+    let path = format!("/v1/pilots/{pilot}/sync?wait=20");
+    let body = json!({"leases": [{"lease": lease.lease, "state": "completing"}], "state": "busy"});
+    let begin = Instant::now();
+    let deliver = async { w.result(&lease, Outcome::Infra).await.ok() };
+    let held = woken(w.post(&w.pilot, &path, body.clone()), deliver).await.json::<Synced>();
+    assert!(held.lost.is_empty());
+    assert!(begin.elapsed() >= Duration::from_millis(900), "a delivered result is no news for its pilot");
+    assert!(w.sync(pilot, &[&lease], "completing").await.json::<Synced>().lost.is_empty());
+    // The next attempt changes nothing about it, and no other pilot may count on it.
+    let second = w.claim(pilot, 1).await.remove(0);
+    assert_eq!(second.payload, lease.payload);
+    assert!(w.sync(pilot, &[&lease, &second], "running").await.json::<Synced>().lost.is_empty());
+    let other = w.register().await;
+    assert_eq!(w.sync(other, &[&lease], "running").await.json::<Synced>().lost, [lease.lease]);
 }
 
 #[tokio::test]
