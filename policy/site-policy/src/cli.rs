@@ -5,8 +5,11 @@ use policy::file::POLICY_FILE;
 use policy::glexec_conf::GLEXEC_CONF;
 use std::path::PathBuf;
 
-/// Where the programs without privilege are installed.
-const LIBEXEC: &str = "/usr/libexec/pilotage";
+/// Where the programs without privilege are installed; `make install` names it when PREFIX is not /usr.
+const LIBEXEC: &str = match option_env!("PILOTAGE_LIBEXEC") {
+    Some(path) => path,
+    None => "/usr/libexec/pilotage",
+};
 
 /// Check the site's policy and explain its decisions. Needs no privilege and changes nothing.
 #[derive(Debug, Parser)]
