@@ -236,11 +236,11 @@ mod tests {
     #[test]
     fn too_many_ways_are_refused() {
         let mut rules = String::new();
-        for n in 0..12 {
+        for n in 0..41 {
             rules.insert_str(0, &format!("b{n} = \"lcmaps_ban_dn.mod\"\n"));
         }
         rules.push_str("p:\n");
-        (0..11).for_each(|n| rules.push_str(&format!("b{n} -> b{} | b{}\n", n + 1, n + 1)));
+        (0..40).for_each(|n| rules.push_str(&format!("b{n} -> b{} | b{}\n", n + 1, n + 1)));
         let database = Database::parse(&rules).unwrap();
         assert!(Flow::of(&database, &database.policies[0]).is_err());
     }

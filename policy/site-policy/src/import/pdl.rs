@@ -12,7 +12,7 @@
 //! Everything but `path` is free of lines. What LCMAPS refuses at its start is refused here, with one exception: a
 //! backslash at the end of a line is taken as a continuation, with a word about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A word and the line it stands in.
@@ -264,22 +264,33 @@ impl Database {
                 }
             }
         }
-        let mut trail = Vec::new();
-        policy.rules.first().map_or(Ok(()), |first| acyclic(policy, &first.state, &mut trail))
+        let (mut trail, mut done) = (Vec::new(), BTreeSet::new());
+        policy.rules.first().map_or(Ok(()), |first| acyclic(policy, &first.state, &mut trail, &mut done))
     }
 }
 
-fn acyclic<'a>(policy: &'a Policy, word: &'a Word, trail: &mut Vec<&'a str>) -> Result<(), Broken> {
-    if trail.contains(&word.text.as_str()) {
-        return broken(word.line, format!("the rules lead back to {:?} without end", word.text));
+/// `done` has the states below which all is well.
+fn acyclic<'a>(
+    policy: &'a Policy,
+    word: &'a Word,
+    trail: &mut Vec<&'a str>,
+    done: &mut BTreeSet<&'a str>,
+) -> Result<(), Broken> {
+    let state = word.text.as_str();
+    if trail.contains(&state) {
+        return broken(word.line, format!("the rules lead back to {state:?} without end"));
     }
-    trail.push(&word.text);
-    if let Some(rule) = policy.rule(&word.text) {
+    if done.contains(state) {
+        return Ok(());
+    }
+    trail.push(state);
+    if let Some(rule) = policy.rule(state) {
         for next in rule.success.iter().chain(&rule.failure) {
-            acyclic(policy, next, trail)?;
+            acyclic(policy, next, trail, done)?;
         }
     }
     trail.pop();
+    done.insert(state);
     Ok(())
 }
 

@@ -57,7 +57,7 @@ fn a_backslash_continues_and_is_told() {
 }
 
 /// Each of these keeps the real LCMAPS 1.6.6 from starting, which `tests/tests/oracle_mapfiles.rs` shows.
-pub const BROKEN: &[(&str, usize)] = &[
+const BROKEN: &[(&str, usize)] = &[
     ("x = \"lcmaps_localaccount.mod\np:\ngood -> bad\n", 4),
     ("foo bar\np:\ngood -> bad\n", 4),
     ("good = \"lcmaps_dummy_bad.mod\"\np:\ngood -> bad\n", 4),
@@ -83,4 +83,13 @@ fn what_lcmaps_refuses_is_refused_with_its_line() {
         assert_eq!(line_of(text), *line, "{text}");
     }
     assert_eq!(Database::parse("").unwrap_err().line, 1);
+}
+
+#[test]
+fn many_ways_to_one_place_are_no_circle() {
+    let mut text: String = (0..60).map(|n| format!("b{n} = \"lcmaps_ban_dn.mod\"\n")).collect();
+    text.push_str("p:\n");
+    text.extend((0..59).map(|n| format!("b{n} -> b{} | b{}\n", n + 1, n + 1)));
+    assert!(parse(&text).is_ok());
+    assert!(parse(&(text + "b59 -> b0\n")).unwrap_err().reason.contains("lead back to"));
 }
