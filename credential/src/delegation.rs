@@ -1,6 +1,7 @@
 //! Delegation: the receiver makes a key and a request, the issuer signs a proxy, no private key travels.
 //!
-//! [`new_request`] and [`join`] are the receiver's side, [`sign`] the issuer's.
+//! [`new_request`] and [`join`] are the receiver's side, [`sign`] the issuer's. [`check`] tells before all that whether
+//! a credential can be delegated as often as its way is long.
 
 use crate::cert::{Cert, Family, Language};
 use crate::{Refusal, key, pem};
@@ -35,6 +36,18 @@ pub enum Error {
     /// The chain or key to be joined is not PEM of the right kind.
     #[error("signed chain: {0}")]
     Chain(String),
+    /// The path length of a proxy (RFC 3820, section 3.8.1) allows too few delegations.
+    #[error(
+        "the proxy allows {allowed} more delegation{}, but {needed} are needed; make one without that limit: \
+         grid-proxy-init -rfc, or voms-proxy-init -rfc with -path-length {needed} or more, or none",
+        if *.allowed == 1 { "" } else { "s" }
+    )]
+    PathLength {
+        /// Delegations in a row that its path length leaves.
+        allowed: u32,
+        /// Delegations in a row that it was made for.
+        needed: u32,
+    },
     /// OpenSSL failed.
     #[error("OpenSSL failed: {0}")]
     Library(#[from] ErrorStack),
@@ -105,11 +118,7 @@ impl Issuer {
                 return fail("its policy gives no rights to pass on; make a full proxy");
             }
         }
-        let proxies = self.chain.iter().take_while(|c| c.proxy.is_some());
-        let spent = |(n, c): (usize, &Cert)| {
-            c.proxy.as_ref().and_then(|p| p.path_len).is_some_and(|l| l as usize <= n)
-        };
-        if proxies.enumerate().any(spent) {
+        if remaining(&self.chain) == Some(0) {
             return fail("the path length of its chain is used up; start from a fresh proxy");
         }
         if self.not_after() <= now {
@@ -121,6 +130,43 @@ impl Issuer {
     fn not_after(&self) -> i64 {
         self.chain.iter().map(|c| c.not_after).min().unwrap_or_default()
     }
+}
+
+/// How many more proxies may be made in a row, each below the other, the first one below the leaf; `None` when the path
+/// lengths of the chain (RFC 3820, section 3.8.1) set no limit. The leaf comes first, its issuers in any order.
+pub fn remaining(chain: &[Cert]) -> Option<u32> {
+    let mut lengths = Vec::new();
+    let mut next = chain.first();
+    // No way is longer than the chain, also when two proxies name each other as issuer.
+    while let Some((cert, proxy)) = next.and_then(|c| Some((c, c.proxy.as_ref()?)))
+        && lengths.len() < chain.len()
+    {
+        lengths.push(proxy.path_len);
+        next = chain.iter().find(|c| c.subject == cert.issuer);
+    }
+    left(&lengths)
+}
+
+/// What the path lengths of a leaf and the proxies above it leave.
+fn left(lengths: &[Option<u32>]) -> Option<u32> {
+    let room = (0..).zip(lengths).filter_map(|(below, length)| Some(length.as_ref()?.saturating_sub(below)));
+    room.min()
+}
+
+/// Whether the credential (certificate, key, chain in one PEM) can be delegated so many times in a row.
+///
+/// # Errors
+/// [`Error::PathLength`] when it allows fewer, [`Error::Issuer`] like [`sign`].
+pub fn check(issuer_credential_pem: impl AsRef<[u8]>, times: u32) -> Result<(), Error> {
+    let issuer = Issuer::parse(issuer_credential_pem.as_ref())?;
+    if let Some(allowed) = remaining(&issuer.chain).filter(|allowed| *allowed < times) {
+        return Err(Error::PathLength { allowed, needed: times });
+    }
+    issuer.judge(now())
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0))
 }
 
 /// Signs an RFC 3820 proxy for the request and returns its chain as PEM: the new proxy first, then the issuer's certificates.
@@ -140,8 +186,7 @@ pub fn sign(
 ) -> Result<String, Error> {
     let key = requested_key(request_csr_pem.as_ref())?;
     let issuer = Issuer::parse(issuer_credential_pem.as_ref())?;
-    let now =
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(0));
+    let now = now();
     issuer.judge(now)?;
     let proxy = build(&key, &issuer, now, lifetime, limited || issuer.is_limited())?;
     let chain = issuer.chain.iter().map(|c| pem::encode("CERTIFICATE", &c.der));
@@ -223,4 +268,114 @@ pub fn join(chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> Result<St
     text.extend(key);
     text.extend(certs[1..].iter().map(|der| pem::encode("CERTIFICATE", der)));
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_path_length_counts_from_its_own_place() {
+        assert_eq!(left(&[]), None, "an end-entity certificate has no limit");
+        assert_eq!(left(&[None, None]), None);
+        assert_eq!(left(&[Some(0)]), Some(0));
+        assert_eq!(left(&[Some(2)]), Some(2));
+        assert_eq!(left(&[None, Some(2)]), Some(1));
+        assert_eq!(left(&[Some(7), None, Some(2)]), Some(0));
+        assert_eq!(left(&[Some(1), Some(9)]), Some(1));
+        assert_eq!(left(&[None, None, Some(1)]), Some(0), "a chain that is too long leaves nothing");
+    }
+
+    /// A self-signed certificate, and proxies below it, each signed with the same key; leaf first.
+    fn credential(lengths: &[Option<u8>]) -> String {
+        let key = PKey::from_rsa(Rsa::generate(KEY_BITS).unwrap()).unwrap();
+        let mut text = to_text(&key.private_key_to_pem_pkcs8().unwrap());
+        let mut name: Vec<String> = vec!["Alice".to_owned()];
+        text.insert_str(0, &certificate(&key, &name, &name, None));
+        for (number, length) in lengths.iter().rev().enumerate() {
+            let issuer = name.clone();
+            name.push(number.to_string());
+            text.insert_str(0, &certificate(&key, &name, &issuer, Some(*length)));
+        }
+        text
+    }
+
+    fn certificate(
+        key: &PKey<Private>,
+        name: &[String],
+        issuer: &[String],
+        pci: Option<Option<u8>>,
+    ) -> String {
+        let dn = |cns: &[String]| {
+            let mut dn = X509Name::builder().unwrap();
+            cns.iter().for_each(|cn| dn.append_entry_by_text("CN", cn).unwrap());
+            dn.build()
+        };
+        let mut cert = X509::builder().unwrap();
+        cert.set_version(2).unwrap();
+        cert.set_serial_number(&Asn1Integer::from_bn(&BigNum::from_u32(7).unwrap()).unwrap()).unwrap();
+        cert.set_subject_name(&dn(name)).unwrap();
+        cert.set_issuer_name(&dn(issuer)).unwrap();
+        cert.set_not_before(&Asn1Time::from_unix(now() - 60).unwrap()).unwrap();
+        cert.set_not_after(&Asn1Time::from_unix(now() + 3600).unwrap()).unwrap();
+        cert.set_pubkey(key).unwrap();
+        cert.append_extension(KeyUsage::new().critical().digital_signature().build().unwrap()).unwrap();
+        if let Some(length) = pci {
+            let full: &[u8] = &[0x30, 10, 0x06, 8, 0x2b, 6, 1, 5, 5, 7, 21, 1];
+            let length = length.map(|n| vec![0x02, 1, n]).unwrap_or_default();
+            let body = [&length, full].concat();
+            let info = [&[0x30, u8::try_from(body.len()).unwrap()], &body[..]].concat();
+            let oid = Asn1Object::from_str("1.3.6.1.5.5.7.1.14").unwrap();
+            let info = Asn1OctetString::new_from_bytes(&info).unwrap();
+            cert.append_extension(X509Extension::new_from_der(&oid, true, &info).unwrap()).unwrap();
+        }
+        cert.sign(key, MessageDigest::sha256()).unwrap();
+        to_text(&cert.build().to_pem().unwrap())
+    }
+
+    fn chain(pem: &str) -> Vec<Cert> {
+        let blocks = pem::split_pem(pem.as_bytes()).unwrap();
+        pem::certificates(&blocks).unwrap().iter().map(|der| Cert::parse(der).unwrap()).collect()
+    }
+
+    #[test]
+    fn path_lengths_are_read_from_the_certificates_in_any_order() {
+        for (lengths, expected) in [
+            (&[][..], None),
+            (&[None], None),
+            (&[Some(3)], Some(3)),
+            (&[None, Some(1)], Some(0)),
+            (&[Some(5), None, Some(4)], Some(2)),
+        ] {
+            let mut chain = chain(&credential(lengths));
+            assert_eq!(remaining(&chain), expected, "{lengths:?}");
+            chain[1..].reverse();
+            assert_eq!(remaining(&chain), expected, "{lengths:?}, reversed");
+        }
+        assert_eq!(remaining(&[]), None);
+    }
+
+    #[test]
+    fn a_credential_is_checked_for_the_whole_way() {
+        check(credential(&[Some(2)]), 2).unwrap();
+        check(credential(&[None]), 9).unwrap();
+        check(credential(&[]), 9).unwrap();
+        let short = check(credential(&[Some(1)]), 2).unwrap_err().to_string();
+        assert!(short.contains("allows 1 more delegation, but 2 are needed"), "{short}");
+        assert!(short.contains("grid-proxy-init -rfc") && short.contains("-path-length 2"), "{short}");
+        let spent = check(credential(&[None, Some(1)]), 2).unwrap_err();
+        assert!(matches!(spent, Error::PathLength { allowed: 0, needed: 2 }), "{spent}");
+        assert!(check("nonsense", 1).is_err());
+    }
+
+    #[test]
+    fn each_delegation_takes_one_of_them() {
+        let user = credential(&[Some(1)]);
+        let (key, csr) = new_request().unwrap();
+        let signed = sign(&csr, &user, Duration::from_secs(60), false).unwrap();
+        assert_eq!(remaining(&chain(&signed)), Some(0));
+        let next =
+            sign(new_request().unwrap().1, join(&signed, key).unwrap(), Duration::from_secs(60), false);
+        assert!(next.unwrap_err().to_string().contains("path length"));
+    }
 }

@@ -88,6 +88,10 @@ pub struct InputFile {
     pub mode: u32,
 }
 
+/// How often a user's proxy is delegated on its way to a payload: to the queue, and from there to the pilot. `glexec`
+/// only copies what it gets.
+pub const DELEGATIONS: u32 = 2;
+
 /// A delegation in preparation: sign the request and send the chain back.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Delegation {

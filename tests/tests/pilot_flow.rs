@@ -258,6 +258,27 @@ fn a_payload_goes_from_submission_to_output() {
 }
 
 #[test]
+fn a_proxy_that_does_not_reach_the_worker_node_is_refused_before_anything_is_sent() {
+    let mut site = Site::new("30s");
+    let user = site.pki.user("carol", "Carol").unwrap();
+    site.alice = site.pki.grid_proxy(&user, &site.dir.path().join("short.pem"), &["-rfc", "-path-length", "1"]).unwrap();
+    std::fs::write(site.dir.path().join("in.txt"), "from home\n").unwrap();
+    let out = site.alice(&["submit", "--input", &site.path("in.txt"), "--", "/bin/true"]);
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{text}");
+    for words in ["short.pem", "allows 1 more delegation", "2 are needed", "grid-proxy-init -rfc", "-path-length 2"] {
+        assert!(text.contains(words), "{text}");
+    }
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(!site.log("queue.log").contains("Carol"), "{}", site.log("queue.log"));
+    let options = ["-rfc", "-path-length", "2"];
+    site.alice = site.pki.grid_proxy(&user, &site.dir.path().join("enough.pem"), &options).unwrap();
+    let _agent = site.agent("agent", &[]);
+    let id = site.submit(&["--", "/bin/true"]);
+    assert_eq!(site.wait(&id), Some(0), "{}\n{}", site.show(&id), site.log("agent"));
+}
+
+#[test]
 fn exit_codes_reach_the_user() {
     let site = Site::new("30s");
     let _agent = site.agent("agent", &["--slots", "4"]);

@@ -3,7 +3,8 @@
 use super::problem;
 use super::store::delegations::DelegationRow;
 use super::store::now;
-use crate::api::Problem;
+use crate::api::{DELEGATIONS, Problem};
+use credential::cert::Cert;
 use credential::{Trust, delegation, pem, split_pem, verify_chain};
 use policy::identity::VerifiedIdentity;
 use std::time::Duration;
@@ -38,7 +39,22 @@ pub fn accept(
     if (&identity.subject, &identity.issuer) != (&peer.subject, &peer.issuer) {
         return Err(refuse(&"it is another person's; delegate with the proxy that you connect with"));
     }
+    reaches(&certificates)?;
     Ok((String::from_utf8_lossy(&identity.chain_pem).into_owned(), identity.not_after))
+}
+
+/// Whether the delegated proxy, the first of the chain, can be delegated on to a pilot.
+fn reaches(certificates: &[Vec<u8>]) -> Result<(), Problem> {
+    let chain: Result<Vec<Cert>, _> = certificates.iter().map(|der| Cert::parse(der)).collect();
+    let left = delegation::remaining(&chain.map_err(|e| problem::internal("a chain", &e.reason))?);
+    // One step has been made already; the user wants to hear of the own proxy.
+    match left.map(|left| left.saturating_add(1)).filter(|allowed| *allowed < DELEGATIONS) {
+        None => Ok(()),
+        Some(allowed) => {
+            let title = delegation::Error::PathLength { allowed, needed: DELEGATIONS }.to_string();
+            Err(problem::unsatisfiable("path_length", title))
+        }
+    }
 }
 
 /// How long a proxy for a worker node shall live; `None` when the delegated one has expired.

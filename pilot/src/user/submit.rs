@@ -2,9 +2,10 @@
 
 use super::wait::await_all;
 use super::{Common, Failure, RETRY, Result, print_json};
-use crate::api::{InputFile, PayloadSpec, SignedChain, Submission};
+use crate::api::{DELEGATIONS, InputFile, PayloadSpec, SignedChain, Submission};
 use crate::client::{Client, duration};
 use crate::runner::environment::{possible, reserved};
+use credential::delegation;
 use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use openssl::sha::Sha256;
@@ -97,16 +98,22 @@ pub async fn run(args: Args) -> Result<u8> {
 pub async fn delegate(client: &Client, proxy: &Path) -> Result<Uuid> {
     let credential = std::fs::read(proxy)
         .map_err(|e| Failure::usage(format!("cannot read the proxy {}: {e}", proxy.display())))?;
-    let delegation = client.patiently(RETRY, || client.new_delegation()).await?;
-    let chain = credential::delegation::sign(&delegation.csr, &credential, LIFETIME, false).map_err(|e| {
-        Failure::usage(format!(
-            "cannot delegate with {}: {e}; run grid-proxy-init or voms-proxy-init",
-            proxy.display()
-        ))
-    })?;
+    // Before anything leaves: a proxy that reaches the queue, but not the worker node, would only fail there.
+    delegation::check(&credential, DELEGATIONS).map_err(|e| refused(proxy, &e))?;
+    let asked = client.patiently(RETRY, || client.new_delegation()).await?;
+    let chain = delegation::sign(&asked.csr, &credential, LIFETIME, false);
+    let chain = chain.map_err(|e| refused(proxy, &e))?;
     let chain = SignedChain { chain };
-    client.patiently(RETRY, || client.sign_delegation(delegation.id, &chain)).await?;
-    Ok(delegation.id)
+    client.patiently(RETRY, || client.sign_delegation(asked.id, &chain)).await?;
+    Ok(asked.id)
+}
+
+fn refused(proxy: &Path, error: &delegation::Error) -> Failure {
+    let remedy = match error {
+        delegation::Error::PathLength { .. } => "",
+        _ => "; run grid-proxy-init or voms-proxy-init",
+    };
+    Failure::usage(format!("cannot delegate with {}: {error}{remedy}", proxy.display()))
 }
 
 /// A file to be uploaded.

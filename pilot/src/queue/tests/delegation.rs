@@ -34,6 +34,39 @@ async fn only_the_right_chain_completes_a_delegation() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_does_not_reach_the_pilot_is_refused_when_it_comes() {
+    let w = World::new().await;
+    for (path_length, reaches) in [(1, false), (2, true), (5, true)] {
+        let d: Delegation = w.post(&w.alice, "/v1/delegations", Value::Null).await.json();
+        let path = format!("/v1/delegations/{}", d.id);
+        let chain = sign(&d.csr, &w.alice.proxy(path_length));
+        let reply = w.put(&w.alice, &path, json!({"chain": chain}).to_string()).await;
+        if reaches {
+            reply.ok();
+            continue;
+        }
+        reply.refused(422, "path_length");
+        let title = reply.problem().title;
+        for words in ["allows 1 more delegation", "2 are needed", "grid-proxy-init -rfc", "-path-length 2"] {
+            assert!(title.contains(words), "{title}");
+        }
+        let submit = w.submit(&w.alice, d.id, json!({"command": ["true"]})).await;
+        submit.refused(422, "delegation_incomplete");
+    }
+    // What was let in gets as far as promised.
+    let d: Delegation = w.post(&w.alice, "/v1/delegations", Value::Null).await.json();
+    let chain = sign(&d.csr, &w.alice.proxy(2));
+    w.put(&w.alice, &format!("/v1/delegations/{}", d.id), json!({"chain": chain}).to_string()).await.ok();
+    w.submit_true(&w.alice, d.id).await;
+    let pilot = w.register().await;
+    let lease = w.claim(pilot, 1).await.remove(0);
+    let (_, csr) = credential::delegation::new_request().unwrap();
+    let body = json!({"lease": lease.lease, "csr": csr});
+    let signed = w.post(&w.pilot, &format!("/v1/attempts/{}/delegation", lease.attempt), body).await;
+    signed.json::<SignedChain>();
+}
+
+#[tokio::test]
 async fn a_pilot_gets_a_limited_proxy_for_what_it_has_leased() {
     let w = World::new().await;
     let delegation = w.delegate_for(&w.alice, 7 * 3600).await;

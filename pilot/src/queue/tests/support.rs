@@ -6,14 +6,14 @@ use crate::queue::http::router;
 use crate::queue::state::Queue;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request};
-use openssl::asn1::Asn1Time;
+use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::extension::{BasicConstraints, KeyUsage};
-use openssl::x509::{X509, X509Name};
+use openssl::x509::{X509, X509Builder, X509Extension, X509Name, X509NameRef};
 use policy::identity::{Dn, VerifiedIdentity};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -28,21 +28,26 @@ fn new_key() -> PKey<Private> {
     PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
 }
 
-fn certificate(cn: &str, key: &PKey<Private>, issuer: Option<(&X509, &PKey<Private>)>) -> X509 {
-    let mut name = X509Name::builder().unwrap();
-    name.append_entry_by_text("O", "Test").unwrap();
-    name.append_entry_by_text("CN", cn).unwrap();
-    let name = name.build();
+fn start(subject: &X509NameRef, issuer: &X509NameRef, key: &PKey<Private>) -> X509Builder {
     let mut cert = X509::builder().unwrap();
     let mut serial = BigNum::new().unwrap();
     serial.rand(63, openssl::bn::MsbOption::ONE, false).unwrap();
     cert.set_version(2).unwrap();
     cert.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
-    cert.set_subject_name(&name).unwrap();
-    cert.set_issuer_name(issuer.map_or(&*name, |i| i.0.subject_name())).unwrap();
-    cert.set_not_before(&Asn1Time::from_unix(1_700_000_000).unwrap()).unwrap();
-    cert.set_not_after(&Asn1Time::days_from_now(30).unwrap()).unwrap();
+    cert.set_subject_name(subject).unwrap();
+    cert.set_issuer_name(issuer).unwrap();
+    cert.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    cert.set_not_after(&Asn1Time::days_from_now(2).unwrap()).unwrap();
     cert.set_pubkey(key).unwrap();
+    cert
+}
+
+fn certificate(cn: &str, key: &PKey<Private>, issuer: Option<(&X509, &PKey<Private>)>) -> X509 {
+    let mut name = X509Name::builder().unwrap();
+    name.append_entry_by_text("O", "Test").unwrap();
+    name.append_entry_by_text("CN", cn).unwrap();
+    let name = name.build();
+    let mut cert = start(&name, issuer.map_or(&*name, |i| i.0.subject_name()), key);
     if issuer.is_none() {
         cert.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
         cert.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build().unwrap())
@@ -70,6 +75,27 @@ impl Person {
     pub fn limited(&self) -> Self {
         let identity = VerifiedIdentity { limited: true, ..(*self.identity).clone() };
         Self { identity: Arc::new(identity), credential: self.credential.clone() }
+    }
+
+    /// The credential of a proxy of this person that allows so many more.
+    pub fn proxy(&self, path_length: u8) -> String {
+        let issuer = X509::from_pem(self.credential.as_bytes()).unwrap();
+        let issuer_key = PKey::private_key_from_pem(self.credential.as_bytes()).unwrap();
+        let key = new_key();
+        let mut name = X509Name::builder().unwrap();
+        issuer.subject_name().entries().for_each(|entry| name.append_entry(entry).unwrap());
+        name.append_entry_by_text("CN", "7").unwrap();
+        let mut proxy = start(&name.build(), issuer.subject_name(), &key);
+        proxy.append_extension(KeyUsage::new().critical().digital_signature().build().unwrap()).unwrap();
+        // ProxyCertInfo: the path length and the policy language inheritAll.
+        let info = [0x30, 15, 0x02, 1, path_length, 0x30, 10, 0x06, 8, 0x2b, 6, 1, 5, 5, 7, 21, 1];
+        let oid = Asn1Object::from_str("1.3.6.1.5.5.7.1.14").unwrap();
+        let info = Asn1OctetString::new_from_bytes(&info).unwrap();
+        proxy.append_extension(X509Extension::new_from_der(&oid, true, &info).unwrap()).unwrap();
+        proxy.sign(&issuer_key, MessageDigest::sha256()).unwrap();
+        let pem = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let proxy = pem(proxy.build().to_pem().unwrap());
+        proxy + &pem(key.private_key_to_pem_pkcs8().unwrap()) + &pem(issuer.to_pem().unwrap())
     }
 }
 
