@@ -3,6 +3,14 @@
 //! - `fexec PROGRAM ARGUMENT...`: executes a program by a descriptor that knows no path
 //! - `ptrace PID`: attaches to a process
 //! - `reaper ARGUMENT...`: runs a program whose parent has ended, under a reaper of its own
+//! - `victim FILE PORT`: makes one of everything that others must not touch, names it all in FILE, and waits
+//! - `attack FILE PID...`: tries everything on what a victim made, and on processes
+//! - `with-key PROGRAM ARGUMENT...`: puts a key into its session keyring, names it in `GLEXEC_KEY`, and executes
+//! - `keys`: tries to get at that key
+//! - `push`: pushes a character into the terminal
+//! - `pty PROGRAM ARGUMENT...`: runs a program at the head of a terminal session
+//! - `no-argv PROGRAM`: executes with not even `argv[0]`, and odd strings in the environment
+//! - `kill-at N UID PROGRAM ARGUMENT...`: as root, runs a program as an account and kills it at its Nth system call
 
 use nix::errno::Errno;
 use nix::libc;
@@ -17,6 +25,14 @@ fn main() {
         ["fexec", command @ ..] => fexec(command),
         ["ptrace", pid] => println!("ptrace {}", told(ptrace(number(pid)))),
         ["reaper", command @ ..] => reaper(command),
+        ["victim", file, port] => victim(file, number(port)),
+        ["attack", file, pids @ ..] => attack(file, pids),
+        ["with-key", command @ ..] => with_key(command),
+        ["keys"] => keys(),
+        ["push"] => push(),
+        ["pty", command @ ..] => pty(command),
+        ["no-argv", program] => no_argv(program),
+        ["kill-at", n, uid, command @ ..] => kill_at(number(n), number(uid), command),
         _ => panic!("see the source for the ways to call this"),
     }
 }
@@ -65,4 +81,257 @@ fn reaper(command: &[&str]) {
         std::process::exit(0);
     }
     while waitpid(Pid::from_raw(-1), None).is_ok() {}
+}
+
+fn made(result: i32) -> i32 {
+    Errno::result(result).expect("it can be made")
+}
+
+/// Makes shared memory, a message queue, a listening port and a secret in memory; all private.
+fn victim(file: &str, port: i32) {
+    let secret = b"the victim's secret".to_vec();
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe {
+        nix::sys::signal::signal(nix::sys::signal::Signal::SIGUSR1, nix::sys::signal::SigHandler::SigIgn)
+    }
+    .expect("it can be ignored");
+    // SAFETY: plain numbers.
+    let memory = made(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, 0o600 | libc::IPC_CREAT) });
+    // SAFETY: plain numbers.
+    let queue = made(unsafe { libc::msgget(libc::IPC_PRIVATE, 0o600 | libc::IPC_CREAT) });
+    // SAFETY: plain numbers.
+    let semaphore = made(unsafe { libc::semget(libc::IPC_PRIVATE, 1, 0o600 | libc::IPC_CREAT) });
+    let name = format!("/victim-{}", std::process::id());
+    let flags = nix::fcntl::OFlag::O_CREAT | nix::fcntl::OFlag::O_RDWR;
+    let private = nix::sys::stat::Mode::from_bits_truncate(0o600);
+    let shared = nix::fcntl::open(format!("/dev/shm{name}").as_str(), flags, private).expect("shm_open");
+    // SAFETY: the name ends with NUL; a null attribute asks for the defaults.
+    let posix =
+        unsafe { libc::mq_open(c_string(&name).as_ptr(), flags.bits(), 0o600, std::ptr::null::<u8>()) };
+    let listening = bind(port).expect("the port is free");
+    let pid = std::process::id();
+    let text = format!(
+        "{pid} {memory} {queue} {semaphore} {name} {port} {:p} {}\n",
+        secret.as_ptr(),
+        i32::from(posix >= 0)
+    );
+    std::fs::write(format!("{file}.new"), text).expect("the file can be written");
+    std::fs::rename(format!("{file}.new"), file).expect("and named");
+    std::thread::sleep(std::time::Duration::from_secs(300));
+    drop((secret, shared, listening));
+}
+
+fn c_string(text: &str) -> CString {
+    CString::new(text).expect("no NUL")
+}
+
+/// Listens as one does who wants to share the port, or to take it over.
+fn bind(port: i32) -> Result<std::os::fd::OwnedFd, Errno> {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, setsockopt, sockopt};
+    let socket = nix::sys::socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    setsockopt(&socket, sockopt::ReusePort, &true)?;
+    let port = u16::try_from(port).map_err(|_| Errno::EINVAL)?;
+    nix::sys::socket::bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrIn::new(127, 0, 0, 1, port))?;
+    nix::sys::socket::listen(&socket, Backlog::new(1)?)?;
+    Ok(socket)
+}
+
+fn attack(file: &str, pids: &[&str]) {
+    let text = std::fs::read_to_string(file).expect("the victim's names are public");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    things(&words);
+    for pid in pids.iter().copied().chain([words[0]]) {
+        process(pid, number(pid), words[6]);
+    }
+}
+
+fn tried(what: &str, result: i64) {
+    println!("{what} {}", told(Errno::result(result)));
+}
+
+/// What the victim made, by number or by name.
+fn things(words: &[&str]) {
+    let null = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the kernel chooses the address, and nothing is done with the memory.
+    tried("shmat", unsafe { libc::shmat(number(words[1]), null, 0) } as i64);
+    // SAFETY: removing takes a null pointer.
+    tried(
+        "shmctl",
+        i64::from(unsafe { libc::shmctl(number(words[1]), libc::IPC_RMID, std::ptr::null_mut()) }),
+    );
+    // SAFETY: removing takes a null pointer.
+    tried(
+        "msgctl",
+        i64::from(unsafe { libc::msgctl(number(words[2]), libc::IPC_RMID, std::ptr::null_mut()) }),
+    );
+    let mut message = [0_u8; 64];
+    // SAFETY: the buffer is longer than the eight bytes of type and the sixteen that are asked for.
+    let got = unsafe { libc::msgrcv(number(words[2]), message.as_mut_ptr().cast(), 16, 0, libc::IPC_NOWAIT) };
+    tried("msgrcv", got as i64);
+    // SAFETY: removing reads no further argument.
+    tried("semctl", i64::from(unsafe { libc::semctl(number(words[3]), 0, libc::IPC_RMID) }));
+    let shared = std::fs::File::open(format!("/dev/shm{}", words[4]));
+    println!("shm_open {}", told_io(shared.map(drop)));
+    println!("shm_unlink {}", told_io(std::fs::remove_file(format!("/dev/shm{}", words[4]))));
+    if words[7] == "1" {
+        let name = c_string(words[4]);
+        // SAFETY: the name ends with NUL.
+        tried("mq_open", i64::from(unsafe { libc::mq_open(name.as_ptr(), libc::O_RDWR) }));
+        // SAFETY: the name ends with NUL.
+        tried("mq_unlink", i64::from(unsafe { libc::mq_unlink(name.as_ptr()) }));
+    }
+    println!("bind {}", told(bind(number(words[5]))));
+}
+
+fn told_io(result: std::io::Result<()>) -> String {
+    told(result.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))))
+}
+
+fn process(pid: &str, number: i32, address: &str) {
+    let at = usize::from_str_radix(address.trim_start_matches("0x"), 16).expect("an address");
+    println!(
+        "{pid} kill {}",
+        told(nix::sys::signal::kill(Pid::from_raw(number), nix::sys::signal::Signal::SIGUSR1))
+    );
+    println!("{pid} ptrace {}", told(ptrace(number)));
+    let mut buffer = [0; 16];
+    let remote = nix::sys::uio::RemoteIoVec { base: at, len: 16 };
+    let mut local = [std::io::IoSliceMut::new(&mut buffer)];
+    let read = nix::sys::uio::process_vm_readv(Pid::from_raw(number), &mut local, &[remote]);
+    println!("{pid} process_vm_readv {}", told(read));
+    for file in ["mem", "environ", "maps", "auxv", "io", "syscall", "fd", "cwd", "root", "exe", "map_files"] {
+        let path = format!("/proc/{pid}/{file}");
+        let opened = match file {
+            "fd" | "map_files" => std::fs::read_dir(&path).map(drop),
+            "cwd" | "root" | "exe" => std::fs::read_link(&path).map(drop),
+            // Some of them open for everybody and refuse to be read.
+            _ => std::fs::read(&path).map(drop),
+        };
+        println!("{pid} {file} {}", told_io(opened));
+    }
+    let writing = std::fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/oom_score_adj"));
+    println!("{pid} oom_score_adj {}", told_io(writing.map(drop)));
+    // SAFETY: pidfd_open takes numbers only.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
+    // SAFETY: pidfd_getfd takes numbers only.
+    tried(&format!("{pid} pidfd_getfd"), unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd, 0, 0) });
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the new limit outlives the call, and a null old one is allowed.
+    let limited = unsafe { libc::prlimit(number, libc::RLIMIT_CPU, &none, std::ptr::null_mut()) };
+    tried(&format!("{pid} prlimit"), i64::from(limited));
+    // SAFETY: plain numbers.
+    tried(
+        &format!("{pid} setpriority"),
+        i64::from(unsafe { libc::setpriority(libc::PRIO_PROCESS, number as u32, 19) }),
+    );
+}
+
+const READ_KEY: i32 = 11;
+const SESSION_KEYRING: i32 = -3;
+
+fn keyctl(operation: i32, a: i64, b: *const libc::c_char, c: *const libc::c_char) -> i64 {
+    // SAFETY: pointers are null or to strings that end with NUL and outlive the call.
+    unsafe { libc::syscall(libc::SYS_keyctl, operation, a, b, c, 0) }
+}
+
+fn with_key(command: &[&str]) {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    keyctl(JOIN_SESSION_KEYRING, 0, std::ptr::null(), std::ptr::null());
+    let secret = c"secret";
+    // SAFETY: three strings that end with NUL and outlive the call; the length is the secret's.
+    let key = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"user".as_ptr(),
+            c"pilot-secret".as_ptr(),
+            secret.as_ptr(),
+            6,
+            SESSION_KEYRING,
+        )
+    };
+    assert!(keyctl(READ_KEY, key, std::ptr::null(), std::ptr::null()) == 6, "its owner can read it");
+    // SAFETY: there is one thread.
+    unsafe { std::env::set_var("GLEXEC_KEY", key.to_string()) };
+    let _ = nix::unistd::execv(&strings(command)[0], &strings(command));
+}
+
+fn keys() {
+    const SEARCH: i32 = 10;
+    let key = std::env::var("GLEXEC_KEY").expect("with-key has set it");
+    tried("read", keyctl(READ_KEY, i64::from(number(&key)), std::ptr::null(), std::ptr::null()));
+    tried("search", keyctl(SEARCH, i64::from(SESSION_KEYRING), c"user".as_ptr(), c"pilot-secret".as_ptr()));
+}
+
+fn push() {
+    let byte = b'x';
+    // SAFETY: TIOCSTI reads one byte, which outlives the call.
+    tried("push", i64::from(unsafe { libc::ioctl(0, libc::TIOCSTI, &byte) }));
+}
+
+/// Runs a program as the leader of a session with a terminal, and prints what it says there.
+fn pty(command: &[&str]) {
+    use std::io::Read;
+    let master = nix::pty::posix_openpt(nix::fcntl::OFlag::O_RDWR).expect("a terminal can be made");
+    nix::pty::grantpt(&master).and_then(|()| nix::pty::unlockpt(&master)).expect("and used");
+    // SAFETY: this program has one thread.
+    let name = unsafe { nix::pty::ptsname(&master) }.expect("it has a name");
+    if let ForkResult::Child = fork() {
+        let _ = nix::unistd::setsid();
+        // A session's first terminal becomes the one that controls it.
+        let terminal = std::fs::OpenOptions::new().read(true).write(true).open(&name).expect("it is there");
+        for fd in 0..3 {
+            // SAFETY: 0, 1 and 2 are owned by nobody in Rust's sense.
+            unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&terminal), fd) };
+        }
+        let _ = nix::unistd::execv(&strings(command)[0], &strings(command));
+        std::process::exit(99);
+    }
+    let mut said = Vec::new();
+    let mut chunk = [0; 4096];
+    let mut master = std::fs::File::from(std::os::fd::OwnedFd::from(master));
+    // A terminal that nobody has open any more reads as an error.
+    while let Ok(n @ 1..) = master.read(&mut chunk) {
+        said.extend_from_slice(&chunk[..n]);
+    }
+    print!("{}", String::from_utf8_lossy(&said));
+}
+
+fn no_argv(program: &str) {
+    let (program, odd) = (c_string(program), [c_string("NOEQUALS"), c_string("=x"), c_string("")]);
+    let environment: Vec<_> = odd.iter().map(|c| c.as_ptr()).chain([std::ptr::null()]).collect();
+    let argv = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: both lists end with null, and their strings outlive the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+}
+
+/// Counts the system calls of one process, from both sides; prints how many there were when it ended before.
+fn kill_at(stops: i32, uid: i32, command: &[&str]) {
+    use nix::sys::ptrace;
+    use nix::sys::wait::WaitStatus;
+    let child = match fork() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let id = uid.unsigned_abs();
+            nix::unistd::setgroups(&[]).expect("root may");
+            nix::unistd::setgid(id.into()).expect("root may");
+            nix::unistd::setuid(id.into()).expect("root may");
+            ptrace::traceme().expect("the parent wants to");
+            let _ = nix::unistd::execv(&strings(command)[0], &strings(command));
+            std::process::exit(99);
+        }
+    };
+    let mut seen = 0;
+    loop {
+        match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, code)) => return println!("ended {seen} {code}"),
+            Ok(WaitStatus::Signaled(..)) | Err(_) => return println!("killed {seen}"),
+            Ok(WaitStatus::Stopped(_, signal)) if signal != nix::sys::signal::Signal::SIGTRAP => {
+                let _ = ptrace::syscall(child, signal);
+            }
+            Ok(_) if seen == stops => drop(nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL)),
+            Ok(_) => drop(ptrace::syscall(child, None)),
+        }
+        seen += 1;
+    }
 }
