@@ -223,3 +223,22 @@ fn the_text_of_a_proxy_in_the_environment_still_counts() {
     let environment = run.arg("/usr/bin/env").output().ok();
     assert!(environment.contains("USER=bob") && !environment.contains("PRIVATE KEY"), "{environment}");
 }
+
+/// A shell's `ulimit`, `nice` and `trap` in the caller, seen from the payload.
+#[test]
+fn limits_priority_and_ignored_signals_are_the_callers() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    for linger in ["yes", "no"] {
+        set_conf(&m, "linger", linger);
+        let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+        let payload =
+            "ulimit -n; ulimit -c; nice; kill -HUP $$; echo survived; kill -PIPE $$; echo not reached";
+        let script =
+            format!("ulimit -n 77; ulimit -c 0; trap '' HUP; exec nice -n 5 {GLEXEC} /bin/sh -c \"$1\"");
+        let ran = run.args(["-c", &script, "sh", payload]).output();
+        assert_eq!(ran.text(), "77\n0\n5\nsurvived", "linger = {linger}");
+    }
+}

@@ -1,4 +1,4 @@
-//! Locks on the proxies that come in: a reader waits for whoever writes them, for a while.
+//! Locks on the proxies that come in and go out: glexec waits for whoever has them, for a while.
 
 use end_to_end::contract::{set_conf, sh, site};
 use harness::{Machine, need};
@@ -104,4 +104,62 @@ fn readers_do_not_wait_for_readers() {
     let start = Instant::now();
     call(&m, &proxy).ok();
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// How long renewing the copy takes while a reader has it locked for a moment.
+fn renewal_under_lock(m: &Machine) -> Duration {
+    let renew = || {
+        m.glexec()
+            .env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"))
+            .env("GLEXEC_TARGET_PROXY", "/tmp/copy")
+    };
+    renew().output().ok();
+    let held = hold("/tmp/copy", "flock");
+    let release = std::thread::spawn(move || {
+        std::thread::sleep(PAUSE);
+        drop(held);
+    });
+    let run = renew();
+    let start = Instant::now();
+    run.output().ok();
+    let took = start.elapsed();
+    release.join().unwrap();
+    took
+}
+
+#[test]
+fn readers_of_the_copy_are_waited_for() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    assert!(renewal_under_lock(&m) > PAUSE / 2, "flock is the default");
+}
+
+/// `lock_mechanism` is the old name of the key.
+#[test]
+fn the_lock_on_the_copy_can_be_disabled() {
+    if !need::root() {
+        return;
+    }
+    for key in ["target_lock_mechanism", "lock_mechanism"] {
+        let m = site();
+        set_conf(&m, key, "disabled");
+        let proxy = m.proxy("Alice", "pilot");
+        let renew =
+            || m.glexec().env("GLEXEC_CLIENT_CERT", &proxy).env("GLEXEC_TARGET_PROXY", "/tmp/copy").output();
+        renew().ok();
+        let _held = hold("/tmp/copy", "flock");
+        renew().ok();
+    }
+}
+
+#[test]
+fn a_mechanism_that_does_not_exist_is_a_mistake_of_the_site() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    set_conf(&m, "input_lock_mechanism", "hope");
+    sh(&m, "exit 0").output().refused(202, &["input_lock_mechanism", "flock, fcntl or disabled"]);
 }

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | descriptors, streams | `streams` |
 //! | command line, environment, umask, working directory | `attributes` |
+//! | who may call | `callers` |
+//! | configuration files of sites | `configuration` |
 //! | exit codes and signals | `signals` |
 //! | the proxies that come in and go out | `proxies` |
 //! | locks on proxies | `locks` |
@@ -15,6 +17,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
 mod attributes;
+mod callers;
+mod configuration;
 mod epilogue;
 mod in_place;
 mod locks;

@@ -233,3 +233,29 @@ fn a_listed_caller_may_leave_the_key_out() {
     assert_eq!(who("pilot", &client).ok(), "alice");
     who("other", &m.put_credential(&without_key, "other")).refused(201, &["key"]);
 }
+
+/// Pilots with several slots call at the same time, for the same account and the same copy.
+#[test]
+fn calls_at_the_same_time_do_not_meet() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    let calls: Vec<_> = (0..12)
+        .map(|_| {
+            m.glexec()
+                .env("GLEXEC_CLIENT_CERT", &proxy)
+                .args(["/bin/sh", "-c", "cat $X509_USER_PROXY"])
+                .spawn()
+        })
+        .collect();
+    let whole = fs::read(&proxy).unwrap();
+    for running in calls {
+        let ran = running.end_within(std::time::Duration::from_secs(60));
+        assert_eq!((ran.code(), ran.errors()), (Some(0), String::new()));
+        assert!(ran.stdout == whole, "nobody ever sees half a copy");
+    }
+    let left = fs::read_dir("/tmp").unwrap().count();
+    assert_eq!(left, 1, "one copy, and nothing half-written beside it");
+}

@@ -1,0 +1,85 @@
+//! `/etc/glexec.conf` as it lies on worker nodes: what was written for gLExec works unchanged.
+
+use end_to_end::contract::{CONF, call, sh, site};
+use harness::need;
+
+/// A worker node of EGI: linger, LCAS, a log file of its own.
+const WORKER_NODE: &str = "\
+# Managed by the site's configuration system
+[glexec]
+silent_logging               = no
+log_level                    = 1
+user_white_list              = pilot,.pilotpool
+linger                       = yes
+
+lcmaps_db_file               = /etc/lcmaps/lcmaps-glexec.db
+lcmaps_log_file              = /var/log/glexec/lcas_lcmaps.log
+lcmaps_debug_level           = 0
+lcmaps_log_level             = 1
+lcmaps_get_account_policy    = glexec_get_account
+lcmaps_verify_account_policy = glexec_verify_account
+lcas_db_file                 = /etc/lcas/lcas-glexec.db
+lcas_log_file                = /var/log/glexec/lcas_lcmaps.log
+lcas_debug_level             = 0
+lcas_log_level               = 1
+
+preserve_env_variables       =
+user_identity_switch_by      = glexec
+create_target_proxy          = yes
+log_destination              = file
+log_file                     = /var/log/glexec/glexec_log
+";
+
+/// OSG: everybody may call, no linger, no LCAS, syslog, HTCondor's variables.
+const OPEN_SCIENCE_GRID: &str = "\
+[glexec]
+linger=no
+user_white_list=*
+omission_private_key_white_list=pilot,
+preserve_env_variables=HOME, CONDOR_INHERIT, CONDOR_CONFIG, _CONDOR_EXECUTE, SSL_CLIENT_CERT
+user_identity_switch_by=lcmaps
+use_lcas=no
+lcmaps_db_file=/etc/lcmaps.db
+lcmaps_get_account_policy=glexec
+lcmaps_voms_verification=no
+log_destination=syslog
+syslog_facility=LOG_LOCAL1
+input_lock_mechanism=flock
+lock_mechanism=flock
+";
+
+/// CREAM, with the words that templates of that time put where names belong, and their misspelt key.
+const COMPUTING_ELEMENT: &str = "\
+[glexec]
+  log_level = 3
+  user_white_list = tomcat , pilot
+  ommission_private_key_white_list = tomcat
+  preserve_env_variables = no
+  linger = no
+  create_target_proxy = no
+  log_destination = file
+  log_file = /var/log/glexec/glexec.log
+
+[glite]
+  anything = goes
+";
+
+#[test]
+fn configurations_of_sites_work_as_they_are() {
+    if !need::root() {
+        return;
+    }
+    for (name, text, home) in [
+        ("worker node", WORKER_NODE, "/home/alice"),
+        ("OSG", OPEN_SCIENCE_GRID, "/home/pilot"),
+        ("CREAM", COMPUTING_ELEMENT, "/home/alice"),
+    ] {
+        let m = site();
+        m.write(CONF, "root", 0o640, text);
+        m.edit_policy(|p| p.replace("[\"pilot\", \"other\"]", "[]"));
+        let ran = sh(&m, "id -un; echo $HOME; exit 5").env("SSL_CLIENT_CERT", "not looked at").output();
+        assert_eq!(ran.exits(5).text(), format!("alice\n{home}"), "{name}: {}", ran.errors());
+        assert_eq!(ran.errors(), "", "{name}");
+        call(&m, "/home/pilot/none").arg("/bin/true").output().refused(201, &["/home/pilot/none"]);
+    }
+}
