@@ -66,7 +66,11 @@ fn refusals(m: &Machine) -> Vec<Value> {
 
 #[track_caller]
 fn logged(m: &Machine, words: &str) {
-    eventually(words, || m.log().contains(words).then_some(()));
+    let end = Instant::now() + SOON;
+    while !m.log().contains(words) {
+        assert!(Instant::now() < end, "not in the log: {words}\n{}", m.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Takes the cgroups away, so that sessions are without a leaf.
@@ -428,6 +432,7 @@ fn when_it_is_killed_nobody_waits_at_its_gate() {
     let said = payload(&m, "/usr/sbin/glexec /bin/true 2>&1; echo code $?").output().ok();
     assert!(said.contains("code 203"), "{said}");
     monitor.end_within(SOON);
+    fs::write(harness::GLEXEC_LOG, "").unwrap();
     end(self::monitor(&m));
 }
 

@@ -20,11 +20,14 @@ pub(super) enum Event {
 }
 
 /// What one look at the socket brought.
-pub(super) enum Received {
-    /// Events, in their order; there may be more.
-    Events(Vec<Event>),
-    /// The kernel had to throw events away.
-    Behind,
+#[derive(Default)]
+pub(super) struct Received {
+    /// Events in their order.
+    pub(super) events: Vec<Event>,
+    /// Whether there are no more of them for now.
+    pub(super) all: bool,
+    /// Whether the kernel had to throw events away.
+    pub(super) behind: bool,
 }
 
 /// Messages taken at a time, so that a flood cannot keep the loop from answering.
@@ -33,16 +36,19 @@ const BATCH: usize = 64;
 /// Takes what is there, up to a bound.
 pub(super) fn receive(socket: &ProcessEvents) -> Received {
     let mut buffer = [0; 1024];
-    let mut events = Vec::new();
+    let mut received = Received::default();
     for _ in 0..BATCH {
         match socket.receive(&mut buffer) {
-            Ok(message) => events.extend(parse(message)),
-            Err(Errno::ENOBUFS) => return Received::Behind,
+            Ok(message) => received.events.extend(parse(message)),
+            Err(Errno::ENOBUFS) => received.behind = true,
             Err(Errno::EINTR) => {}
-            Err(_) => break,
+            Err(_) => {
+                received.all = true;
+                break;
+            }
         }
     }
-    Received::Events(events)
+    received
 }
 
 /// Subscribes to executions, and with `families` to births and ends.

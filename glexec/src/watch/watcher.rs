@@ -1,7 +1,7 @@
 //! The watcher: one loop that answers at the gate first, and never waits for a disk, a log or a look-up of names.
 
 use super::clerk;
-use super::events::{self, Event, Received};
+use super::events::{self, Event};
 use super::family::{Families, Kin};
 use super::gate::{Gate, Kind};
 use super::look::{self, Looked};
@@ -66,6 +66,8 @@ pub(super) struct Watcher {
     clerk: Clerk,
     next_round: Instant,
     look_at_sessions: Option<Instant>,
+    /// Whether events were lost since the queue was empty.
+    behind: bool,
     behind_told: Option<Instant>,
 }
 
@@ -100,6 +102,7 @@ impl Watcher {
             clerk,
             next_round: now + ROUND,
             look_at_sessions: None,
+            behind: false,
             behind_told: None,
             events: None,
         };
@@ -181,9 +184,12 @@ impl Watcher {
 
     fn serve_events(&mut self) {
         let Some(socket) = &self.events else { return };
-        match events::receive(socket) {
-            Received::Events(events) => events.into_iter().for_each(|event| self.heed(event)),
-            Received::Behind => self.was_behind(),
+        let received = events::receive(socket);
+        received.events.into_iter().for_each(|event| self.heed(event));
+        self.behind |= received.behind;
+        // Only once its queue was empty does the kernel fill it again: before, more may be lost.
+        if received.all && std::mem::take(&mut self.behind) {
+            self.make_good();
         }
     }
 
@@ -218,7 +224,7 @@ impl Watcher {
     }
 
     /// The kernel threw events away: everything that runs now is looked at instead.
-    fn was_behind(&mut self) {
+    fn make_good(&mut self) {
         let now = Instant::now();
         if self.behind_told.is_none_or(|then| now.duration_since(then) > Duration::from_secs(60)) {
             self.behind_told = Some(now);
