@@ -60,7 +60,8 @@ impl Name {
             rdns.push(attributes);
         }
         let openssl = X509Name::from_der(raw).map_err(|_| DerError("name"))?;
-        Ok(Self { raw: raw.to_vec(), rdns, one_line: one_line(&openssl) })
+        let one_line = one_line(&openssl, &rdns);
+        Ok(Self { raw: raw.to_vec(), rdns, one_line })
     }
 
     /// The DER encoding.
@@ -123,12 +124,15 @@ impl Name {
     }
 }
 
-/// The form that `X509_NAME_oneline(3)` gives: short names, numeric OIDs for unknown types, `\xHH` for other bytes.
-pub fn one_line(name: &X509NameRef) -> String {
+/// The form that `X509_NAME_oneline(3)` of OpenSSL 3 gives: short names, numeric OIDs for unknown types, `\xHH` for other
+/// bytes, `+` within a component of several attributes. A `/` or `+` in a value has a backslash: else `CN=a/CN=b` could
+/// be one name or another.
+fn one_line(name: &X509NameRef, rdns: &[Vec<Attribute>]) -> String {
     let mut line = String::new();
-    for entry in name.entries() {
+    let separators = rdns.iter().flat_map(|rdn| (0..rdn.len()).map(|n| if n == 0 { '/' } else { '+' }));
+    for (entry, separator) in name.entries().zip(separators) {
         let object = entry.object();
-        line.push('/');
+        line.push(separator);
         match object.nid().short_name() {
             Ok(short) if object.nid() != openssl::nid::Nid::UNDEF => line.push_str(short),
             _ => line.push_str(&object.to_string()),
@@ -136,6 +140,7 @@ pub fn one_line(name: &X509NameRef) -> String {
         line.push('=');
         for byte in entry.data().as_slice() {
             match byte {
+                b'/' | b'+' => line.extend(['\\', char::from(*byte)]),
                 b' '..=b'~' => line.push(char::from(*byte)),
                 other => line.push_str(&format!("\\x{other:02X}")),
             }
@@ -171,6 +176,14 @@ mod tests {
             name(&[("C", "XX"), ("DC", "org"), ("UID", "u1"), ("CN", "Jürgen"), ("emailAddress", "j@x.org")]);
         assert_eq!(n.as_str(), r"/C=XX/DC=org/UID=u1/CN=J\xC3\xBCrgen/emailAddress=j@x.org");
         assert!(n.dn().is_ok());
+    }
+
+    #[test]
+    fn a_value_cannot_pose_as_another_component() {
+        let one = name(&[("CN", "Alice/CN=Bob")]);
+        let two = name(&[("CN", "Alice"), ("CN", "Bob")]);
+        assert_eq!((one.as_str(), two.as_str()), (r"/CN=Alice\/CN=Bob", "/CN=Alice/CN=Bob"));
+        assert_eq!(name(&[("CN", "a+b")]).as_str(), r"/CN=a\+b");
     }
 
     #[test]

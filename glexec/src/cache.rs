@@ -1,61 +1,91 @@
-//! Answers of mapping services, kept for `[mapping] cache_ttl`.
+//! Answers of the children, kept for `[mapping] cache_ttl`: one job means many calls with one and the same proxy.
 //!
-//! Only mappings are kept, never a refusal or an error; bans are looked at before the cache. The key is every input of
-//! the decision. Files lie in `/run/glexec/cache`, belong to root, and go with the next boot. Removing them is always
-//! safe: `rm /run/glexec/cache/*` makes the next call ask again.
+//! Only what permits is kept, never a refusal or an error, and bans are looked at before anything kept is used. The key
+//! is every input of the answer. Files lie in `/run/glexec/cache`, belong to root, and go with the next boot. Removing
+//! them is always safe: `rm /run/glexec/cache/*` makes the next call ask again.
 
 use crate::session::RUN_DIR;
 use crate::sys::process;
-use policy::wire::{MapReply, MapRequest, Mapping};
+use policy::identity::VerifiedIdentity;
+use policy::wire::{MapRequest, VerifyRequest};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The place of one answer.
 pub(crate) struct Cache {
     file: PathBuf,
-    lives: Duration,
+    ttl: Duration,
 }
 
 impl Cache {
-    /// The place for the answer to this request; it never outlives the credential.
-    pub(crate) fn for_request(request: &MapRequest, ttl: Duration) -> Self {
-        let identity = &request.identity;
-        let ends = identity.voms.as_ref().map_or(identity.not_after, |v| v.not_after.min(identity.not_after));
-        let left = Duration::from_secs(ends.saturating_sub(process::unix_ns() / 1_000_000_000));
-        let file = Path::new(RUN_DIR).join("cache").join(crate::recording::hex(&key(request)));
-        Self { file, lives: ttl.min(left) }
+    /// The place for the verdict on a credential: the same bytes, judged by the same rules, in the same directories.
+    ///
+    /// A directory's time of change stands for its content: tools that fetch revocation lists rename new ones into it.
+    pub(crate) fn for_verdict(
+        request: &VerifyRequest,
+        digest: &[u8; 32],
+        trusted: &[&fs::File],
+        ttl: Duration,
+    ) -> Self {
+        let relevant = VerifyRequest { credential: digest.to_vec(), now: 0, ..request.clone() };
+        let mut key = relevant.encode();
+        for directory in trusted {
+            let stamp = directory
+                .metadata()
+                .map(|m| [m.dev(), m.ino(), m.mtime().cast_unsigned(), m.mtime_nsec().cast_unsigned()]);
+            key.extend(stamp.unwrap_or_default().iter().flat_map(|n| n.to_be_bytes()));
+        }
+        Self::named("verdict", &key, ttl)
     }
 
-    /// The kept mapping, if it is still good.
-    pub(crate) fn get(&self) -> Option<Mapping> {
+    /// The place for the answer of a mapping service: everything it may depend on, but for secrets and time limits.
+    pub(crate) fn for_mapping(request: &MapRequest, ttl: Duration) -> Self {
+        let mut relevant = request.clone();
+        relevant.host_credential = Vec::new();
+        relevant.timeout = Duration::ZERO;
+        relevant.identity.digest = [0; 32];
+        relevant.identity.chain_pem = Vec::new();
+        relevant.identity.not_after = 0;
+        if let Some(voms) = &mut relevant.identity.voms {
+            voms.not_after = 0;
+        }
+        Self::named("mapping", &relevant.encode(), ttl)
+    }
+
+    fn named(kind: &str, key: &[u8], ttl: Duration) -> Self {
+        let digest = crate::recording::hex(&hmac_sha256::Hash::hash(key));
+        Self { file: Path::new(RUN_DIR).join("cache").join(format!("{kind}-{digest}")), ttl }
+    }
+
+    /// The kept frame, if it is still good.
+    pub(crate) fn get(&self) -> Option<Vec<u8>> {
         let bytes = fs::read(&self.file).ok()?;
         let (expiry, frame) = bytes.split_first_chunk::<8>()?;
-        let expiry = u64::from_be_bytes(*expiry);
-        let now = process::boottime_ns();
+        let (expiry, now) = (u64::from_be_bytes(*expiry), process::boottime_ns());
         // An entry that would live longer than the policy allows comes from an older, laxer policy.
-        let fresh = now < expiry && expiry - now <= nanos(self.lives);
-        match MapReply::decode(frame) {
-            Ok(MapReply::Mapped(mapping)) if fresh => Some(mapping),
-            _ => None,
-        }
+        let fresh = now < expiry && expiry - now <= nanos(self.ttl);
+        fresh.then(|| frame.to_vec())
     }
 
-    /// Keeps a mapping. Failing to do so only costs time, so it is not an error.
-    pub(crate) fn put(&self, mapping: &Mapping) {
-        if self.lives.is_zero() {
-            return;
+    /// Keeps a frame, no longer than the credential lives. Failing to do so only costs time, so it is not an error.
+    pub(crate) fn put(&self, frame: &[u8], identity: &VerifiedIdentity) {
+        let ends = identity.voms.as_ref().map_or(identity.not_after, |v| v.not_after.min(identity.not_after));
+        let left = Duration::from_secs(ends.saturating_sub(process::unix_ns() / 1_000_000_000));
+        let lives = self.ttl.min(left);
+        if !lives.is_zero() {
+            let expiry = process::boottime_ns() + nanos(lives);
+            let _ = self.write(&[&expiry.to_be_bytes(), frame].concat());
         }
-        let expiry = process::boottime_ns() + nanos(self.lives);
-        let frame = MapReply::Mapped(mapping.clone()).encode();
-        let _ = self.write(&[&expiry.to_be_bytes()[..], &frame].concat());
     }
 
     fn write(&self, bytes: &[u8]) -> std::io::Result<()> {
         let dir = self.file.parent().ok_or(std::io::ErrorKind::NotFound)?;
+        fs::DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
         fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)?;
+        remove_expired(dir);
         let temporary = self.file.with_extension(std::process::id().to_string());
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
@@ -63,20 +93,18 @@ impl Cache {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+/// Keeps the directory small; it is looked through only when something new is written.
+fn remove_expired(dir: &Path) {
+    let now = process::boottime_ns();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let bytes = fs::read(entry.path()).unwrap_or_default();
+        let expiry = bytes.first_chunk::<8>().map(|e| u64::from_be_bytes(*e));
+        if expiry.is_none_or(|expiry| expiry <= now) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
-/// Everything the answer may depend on, except secrets and time limits.
-fn key(request: &MapRequest) -> [u8; 32] {
-    let mut relevant = request.clone();
-    relevant.host_credential = Vec::new();
-    relevant.timeout = Duration::ZERO;
-    relevant.identity.digest = [0; 32];
-    relevant.identity.chain_pem = Vec::new();
-    relevant.identity.not_after = 0;
-    if let Some(voms) = &mut relevant.identity.voms {
-        voms.not_after = 0;
-    }
-    hmac_sha256::Hash::hash(&relevant.encode())
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

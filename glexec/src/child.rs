@@ -6,6 +6,7 @@
 
 use crate::audit::{self, Rule};
 use crate::failure::Failure;
+use crate::supervise;
 use crate::sys::{fds, ids, process};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -40,12 +41,26 @@ pub(crate) fn exchange(
     let path = Path::new(LIBEXEC).join(program);
     let executable = audit::open(&path, Rule::FILE)?;
     let failed = |why: String| Failure::site(format!("{program}: {why}"));
-    let mut child =
-        Child::start(&executable, program, account, patience).map_err(|e| failed(format!("start: {e}")))?;
+    // Whatever the program starts comes to us when it ends, so that it cannot leave anything behind.
+    nix::sys::prctl::set_child_subreaper(true).map_err(|e| failed(e.to_string()))?;
+    let answer = converse(&executable, program, account, request, patience).map_err(&failed);
+    let alone = supervise::end_children();
+    nix::sys::prctl::set_child_subreaper(false).map_err(|e| failed(e.to_string()))?;
+    if alone { answer } else { Err(failed("left processes that do not end".into())) }
+}
+
+fn converse(
+    executable: &File,
+    program: &str,
+    account: (u32, u32),
+    request: &[u8],
+    patience: Duration,
+) -> Result<Vec<u8>, String> {
+    let started = Child::start(executable, program, account, patience);
+    let mut child = started.map_err(|e| format!("start: {e}"))?;
     let deadline = Instant::now() + patience;
-    let answer = child.converse(request, deadline).map_err(&failed)?;
-    child.finish(deadline).map_err(failed)?;
-    Ok(answer)
+    let answer = child.converse(request, deadline)?;
+    child.finish(deadline).map(|()| answer)
 }
 
 struct Child {

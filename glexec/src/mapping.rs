@@ -74,8 +74,8 @@ fn ask_service(config: &Config, service: Service, identity: &VerifiedIdentity) -
         host: host.to_string_lossy().into_owned(),
         identity: identity.clone(),
     };
-    let cache = Cache::for_request(&request, config.policy.mapping.cache_ttl);
-    if let Some(mapping) = cache.get() {
+    let cache = Cache::for_mapping(&request, config.policy.mapping.cache_ttl);
+    if let Some(Ok(MapReply::Mapped(mapping))) = cache.get().map(|frame| MapReply::decode(&frame)) {
         return Ok(mapping);
     }
     let patience = section.timeout + Duration::from_secs(2);
@@ -83,7 +83,7 @@ fn ask_service(config: &Config, service: Service, identity: &VerifiedIdentity) -
         .map_err(|failure| Denial::MappingUnavailable(failure.reason()))?;
     match MapReply::decode(&answer) {
         Ok(MapReply::Mapped(mapping)) => {
-            cache.put(&mapping);
+            cache.put(&answer, identity);
             Ok(mapping)
         }
         Ok(MapReply::Denied(why)) => {

@@ -215,6 +215,11 @@ fn caller_code(code: i32) -> u8 {
 /// Ends what the payload left behind, and proves it: an empty leaf, and no child.
 fn end_leftovers(leaf: Option<&Leaf>) -> bool {
     let leaf_empty = leaf.is_none_or(Leaf::kill_all);
+    end_children() && leaf_empty
+}
+
+/// Ends all children of this process, and theirs, as far as they come to us as orphans. `false` when some would not end.
+pub(crate) fn end_children() -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {
         // Whoever is killed hands its own children to us, so this goes down the tree level by level.
@@ -222,7 +227,7 @@ fn end_leftovers(leaf: Option<&Leaf>) -> bool {
             let _ = kill(pid, Signal::SIGKILL);
         }
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::ECHILD) => return leaf_empty,
+            Err(Errno::ECHILD) => return true,
             Ok(WaitStatus::StillAlive) if Instant::now() > deadline => return false,
             Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
             _ => {}

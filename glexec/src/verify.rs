@@ -1,6 +1,7 @@
 //! Asking `glexec-verify` what a credential is worth.
 
 use crate::audit::{self, Rule};
+use crate::cache::Cache;
 use crate::child;
 use crate::config::Config;
 use crate::credential::Credential;
@@ -14,20 +15,44 @@ use std::time::Duration;
 /// A chain is judged in milliseconds; a CA directory on a slow network file system takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The identity in the credential, as the unprivileged verifier found it.
+/// The identity in the credential, as the unprivileged verifier found it, now or within `cache_ttl`.
 pub(crate) fn verify(
     config: &Config,
     caller: &Caller,
     credential: &Credential,
 ) -> Result<VerifiedIdentity, Failure> {
     let trust = &config.policy.trust;
-    // The verifier reads the directory by name, so nobody but root may be able to change it.
-    audit::open(&trust.ca_dir, Rule::DIRECTORY)?;
-    if audit::exists(&trust.voms_dir) {
-        audit::open(&trust.voms_dir, Rule::DIRECTORY)?;
+    // The verifier reads the directories by name, so nobody but root may be able to change them.
+    let ca_dir = audit::open(&trust.ca_dir, Rule::DIRECTORY)?;
+    let voms_dir = match audit::exists(&trust.voms_dir) {
+        true => Some(audit::open(&trust.voms_dir, Rule::DIRECTORY)?),
+        false => None,
+    };
+    let request = request(config, caller, credential);
+    let trusted: Vec<_> = std::iter::once(&ca_dir).chain(&voms_dir).collect();
+    let ttl = config.policy.mapping.cache_ttl;
+    let cache = Cache::for_verdict(&request, &credential.digest(), &trusted, ttl);
+    if let Some(Ok(Ok(identity))) = cache.get().map(|frame| wire::decode_verify_reply(&frame)) {
+        return Ok(identity);
     }
+    let answer = child::exchange("glexec-verify", config.child_ids, &request.encode(), PATIENCE)?;
+    match wire::decode_verify_reply(&answer) {
+        Ok(Ok(identity)) => {
+            // Root compares the digest before it believes a verdict, so it does before it keeps one.
+            if identity.digest == credential.digest() {
+                cache.put(&answer, &identity);
+            }
+            Ok(identity)
+        }
+        Ok(Err(refusal)) => Err(Denial::Credential(refusal).into()),
+        Err(error) => Err(Failure::site(format!("glexec-verify: {error}"))),
+    }
+}
+
+fn request(config: &Config, caller: &Caller, credential: &Credential) -> VerifyRequest {
+    let trust = &config.policy.trust;
     let may_omit = |name| config.conf.omission_private_key_white_list.iter().any(|p| p.matches(name));
-    let request = VerifyRequest {
+    VerifyRequest {
         credential: credential.bytes().to_vec(),
         ca_dir: trust.ca_dir.clone(),
         voms_dir: trust.voms_dir.clone(),
@@ -36,11 +61,5 @@ pub(crate) fn verify(
         allow_limited: trust.allow_limited,
         require_key: !caller.name.as_ref().is_some_and(may_omit),
         now: process::unix_ns() / 1_000_000_000,
-    };
-    let answer = child::exchange("glexec-verify", config.child_ids, &request.encode(), PATIENCE)?;
-    match wire::decode_verify_reply(&answer) {
-        Ok(Ok(identity)) => Ok(identity),
-        Ok(Err(refusal)) => Err(Denial::Credential(refusal).into()),
-        Err(error) => Err(Failure::site(format!("glexec-verify: {error}"))),
     }
 }

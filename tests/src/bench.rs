@@ -1,40 +1,98 @@
 //! `make bench`: what an identity switch costs, next to what others take for theirs.
 //!
 //! The programs take turns, so that whatever else happens on this host happens to all of them. Nothing is asserted:
-//! times depend on the host, the ratio between the programs much less.
+//! times depend on the host, the ratio between the programs much less. System calls are counted by `strace -f`, peak
+//! memory is the largest single process (`wait4(2)`, `ru_maxrss`).
 
 use harness::{Machine, Run, need};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 200;
 const WARM_UP: usize = 5;
 const SUDOERS: &str = "pilot ALL=(alice) NOPASSWD: /bin/true\n";
+const LCMAPS_DB: &str = "path = /usr/lib/lcmaps\nverify = \"lcmaps_verify_proxy.mod -certdir /etc/grid-security/certificates\"\n\
+                         map = \"lcmaps_localaccount.mod -gridmapfile /etc/grid-security/grid-mapfile\"\n\
+                         p:\nverify -> map\n";
 
-/// A program to measure: what it is called, and how to run it.
-struct Contender<'a> {
+/// A program to measure, and what was measured.
+struct Contender {
     name: &'static str,
-    run: Box<dyn Fn() -> Run + 'a>,
+    user: &'static str,
+    program: String,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     times: Vec<Duration>,
+    peak_kib: i64,
+    calls: Option<u64>,
 }
 
-impl<'a> Contender<'a> {
-    fn new(name: &'static str, run: impl Fn() -> Run + 'a) -> Self {
-        let run = Box::new(run);
-        Self { name, run, times: Vec::with_capacity(ROUNDS) }
+impl Contender {
+    fn new(name: &'static str, user: &'static str, words: &[&str]) -> Self {
+        let (program, arguments) = words.split_first().expect("a program has a name");
+        Self {
+            name,
+            user,
+            program: (*program).to_owned(),
+            arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
+            environment: Vec::new(),
+            times: Vec::with_capacity(ROUNDS),
+            peak_kib: 0,
+            calls: None,
+        }
     }
 
-    fn once(&self) -> Duration {
-        let mut run = (self.run)();
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    fn run(&self, machine: &Machine) -> Run {
+        let run = machine.command(&self.program).as_user(self.user).args(&self.arguments);
+        self.environment.iter().fold(run, |run, (name, value)| run.env(name, value))
+    }
+
+    fn once(&mut self, machine: &Machine) -> Duration {
+        let mut run = self.run(machine);
+        run.raw().stdout(std::process::Stdio::null());
         let start = Instant::now();
-        let status = run.start().wait();
+        let child = run.start();
+        let (status, peak_kib) = wait_for(child.id());
         let took = start.elapsed();
-        assert!(
-            status.is_ok_and(|s| s.success()),
-            "{} failed; run it by hand in a machine to see why",
-            self.name
-        );
+        assert!(status == 0, "{} failed; run it by hand in a machine to see why", self.name);
+        self.peak_kib = self.peak_kib.max(peak_kib);
         took
     }
+
+    /// Runs it once under strace, as root's child that becomes the user, so that setuid programs keep their bit.
+    fn count_calls(&mut self, machine: &Machine) {
+        let counts = "/tmp/bench.calls";
+        let strace =
+            machine.command("/usr/bin/strace").args(["-f", "-qq", "-c", "-o", counts, "-u", self.user]);
+        let run = strace.arg(&self.program).args(&self.arguments);
+        let run = self.environment.iter().fold(run, |run, (name, value)| run.env(name, value));
+        if run.output().code() == Some(0) {
+            self.calls = std::fs::read_to_string(counts).ok().and_then(|text| total_calls(&text));
+        }
+    }
+}
+
+/// The fourth column of strace's last line: `100.00    0.001234           3       582        61 total`.
+fn total_calls(table: &str) -> Option<u64> {
+    let total = table.lines().rev().find(|line| line.trim_end().ends_with("total"))?;
+    total.split_whitespace().nth(3)?.parse().ok()
+}
+
+/// Waits for a child; its raw status and its peak memory in KiB.
+fn wait_for(pid: u32) -> (i32, i64) {
+    let mut status = 0;
+    // SAFETY: rusage is plain numbers, for which zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live locals; the child is ours, and nobody else waits for it.
+    let waited = unsafe { libc::wait4(pid.cast_signed(), &mut status, 0, &mut usage) };
+    assert!(waited > 0, "the child is gone");
+    (status, usage.ru_maxrss)
 }
 
 fn main() {
@@ -45,41 +103,78 @@ fn main() {
     machine.map("Alice", "alice");
     let proxy = machine.proxy("Alice", "pilot");
     machine.write("/etc/sudoers.d/bench", "root", 0o440, SUDOERS);
-    let uid = machine.uid("alice").to_string();
-    let glexec =
-        || machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).env("GLEXEC_TARGET_PROXY", "/dev/null");
-    let setpriv =
-        || machine.command("/usr/bin/setpriv").args(["--reuid", &uid, "--regid", &uid, "--init-groups"]);
-    let sudo = || machine.command("/usr/bin/sudo").as_user("pilot").args(["-n", "-u", "alice"]);
-    let mut contenders = [
-        Contender::new("glexec /bin/true", || glexec().arg("/bin/true")),
-        Contender::new("sudo -n -u alice /bin/true", || sudo().arg("/bin/true")),
-        Contender::new("setpriv --reuid alice /bin/true", || setpriv().arg("/bin/true")),
-        Contender::new("/bin/true", || machine.command("/bin/true").as_user("pilot")),
-    ];
-    measure(&mut contenders);
+    let mut contenders = contenders(&machine, &proxy);
+    measure(&machine, &mut contenders);
     print(&mut contenders);
 }
 
-fn measure(contenders: &mut [Contender<'_>]) {
-    contenders.iter().for_each(|c| {
-        (0..WARM_UP).for_each(|_| {
-            c.once();
-        })
-    });
+fn contenders(machine: &Machine, proxy: &str) -> Vec<Contender> {
+    let uid = machine.uid("alice").to_string();
+    let setpriv = ["/usr/bin/setpriv", "--reuid", &uid, "--regid", &uid, "--init-groups", "/bin/true"];
+    let mut all = vec![
+        Contender::new("glexec", "pilot", &["/usr/sbin/glexec", "/bin/true"])
+            .with("GLEXEC_CLIENT_CERT", proxy)
+            .with("GLEXEC_TARGET_PROXY", "/dev/null"),
+        Contender::new("sudo", "pilot", &["/usr/bin/sudo", "-n", "-u", "alice", "/bin/true"]),
+        Contender::new("setpriv (no decision)", "root", &setpriv),
+        Contender::new("/bin/true (no switch)", "pilot", &["/bin/true"]),
+    ];
+    if Path::new("/usr/bin/sudo-rs").exists() {
+        all.push(Contender::new("sudo-rs", "pilot", &["/usr/bin/sudo-rs", "-n", "-u", "alice", "/bin/true"]));
+    }
+    all.extend(lcmaps(machine, proxy));
+    all
+}
+
+/// The library that did gLExec's work: verifying the same proxy and looking it up in the same map file, without a switch.
+fn lcmaps(machine: &Machine, proxy: &str) -> Option<Contender> {
+    let installed = ["verify_proxy", "localaccount"]
+        .iter()
+        .all(|name| Path::new(&format!("/usr/lib/lcmaps/lcmaps_{name}.mod")).exists());
+    let driver = "/usr/bin/bench-lcmaps";
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle/lcmaps.c");
+    let built = installed
+        && Command::new("cc").args(["-O2", "-o", driver]).arg(source).arg("-ldl").status().ok()?.success();
+    machine.write("/etc/bench-lcmaps.db", "root", 0o644, LCMAPS_DB);
+    built.then(|| {
+        Contender::new("LCMAPS (verify, map; no switch)", "pilot", &[driver, "pem", "p", proxy])
+            .with("LCMAPS_DB_FILE", "/etc/bench-lcmaps.db")
+            .with("LCMAPS_LOG_FILE", "/tmp/bench-lcmaps.log")
+            .with("X509_CERT_DIR", "/etc/grid-security/certificates")
+    })
+}
+
+fn measure(machine: &Machine, contenders: &mut [Contender]) {
+    for contender in contenders.iter_mut() {
+        for _ in 0..WARM_UP {
+            contender.once(machine);
+        }
+        contender.peak_kib = 0;
+    }
     for _ in 0..ROUNDS {
-        contenders.iter_mut().for_each(|c| c.times.push(c.once()));
+        for contender in contenders.iter_mut() {
+            let took = contender.once(machine);
+            contender.times.push(took);
+        }
+    }
+    if Path::new("/usr/bin/strace").exists() {
+        contenders.iter_mut().for_each(|c| c.count_calls(machine));
     }
 }
 
-fn print(contenders: &mut [Contender<'_>]) {
+fn print(contenders: &mut [Contender]) {
     let millis = |d: Duration| d.as_secs_f64() * 1e3;
     contenders.iter_mut().for_each(|c| c.times.sort_unstable());
     let ours = millis(contenders[0].times[ROUNDS / 2]);
-    println!("{ROUNDS} rounds, taking turns; wall time in ms\n");
-    println!("{:<34} {:>8} {:>8} {:>14}", "program", "median", "p99", "glexec takes");
-    for Contender { name, times, .. } in contenders {
+    println!("{ROUNDS} rounds, taking turns; wall time in ms, memory of the largest process\n");
+    println!(
+        "{:<32} {:>8} {:>8} {:>12} {:>8} {:>9}",
+        "program", "median", "p99", "glexec takes", "calls", "peak MiB"
+    );
+    for Contender { name, times, calls, peak_kib, .. } in contenders {
         let (median, p99) = (millis(times[ROUNDS / 2]), millis(times[ROUNDS * 99 / 100]));
-        println!("{name:<34} {median:>8.2} {p99:>8.2} {:>12.2} x", ours / median);
+        let calls = calls.map_or_else(|| "-".into(), |n| n.to_string());
+        let peak = *peak_kib as f64 / 1024.0;
+        println!("{name:<32} {median:>8.2} {p99:>8.2} {:>10.2} x {calls:>8} {peak:>9.1}", ours / median);
     }
 }

@@ -2,10 +2,11 @@
 
 use crate::cgroup;
 use crate::nesting::{self, Shown};
-use crate::session::{self, State};
+use crate::session::{self, RUN_DIR, State};
 use nix::unistd::Pid;
 use policy::judge::NestedSign;
 use std::fs;
+use std::path::Path;
 
 /// A process, as far as it could be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,11 @@ impl Looked {
 pub(super) fn live_sessions() -> Vec<State> {
     let live = session::all().into_iter().filter(|found| found.orphaned.is_none());
     live.map(|found| found.state).collect()
+}
+
+/// How many sessions there are, those in the making included.
+pub(super) fn session_count() -> usize {
+    fs::read_dir(Path::new(RUN_DIR).join("sessions")).map_or(0, Iterator::count)
 }
 
 /// Looks at a process; `None` when it is gone.

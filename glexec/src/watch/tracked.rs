@@ -1,5 +1,6 @@
 //! The sessions that live, and their supervisors: an end of one that nobody expected is noticed at once.
 
+use super::look;
 use crate::session::{self, State};
 use crate::sys::process;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -21,6 +22,7 @@ struct Tracked {
 /// All sessions that were there at the last look.
 #[derive(Default)]
 pub(super) struct Sessions {
+    unfinished: bool,
     tracked: HashMap<String, Tracked>,
     swept: HashMap<String, Instant>,
 }
@@ -30,8 +32,12 @@ impl Sessions {
     ///
     /// `base` plus the supervisor's process id is what `epoll` reports for it.
     pub(super) fn refresh(&mut self, epoll: &Epoll, base: u64, now: Instant) -> Vec<State> {
+        // Counted before: what comes in between announces itself again.
+        let count = look::session_count();
+        let found = session::all();
+        self.unfinished = found.len() < count;
         let (orphaned, live): (Vec<_>, Vec<_>) =
-            session::all().into_iter().partition(|found| found.orphaned.is_some());
+            found.into_iter().partition(|found| found.orphaned.is_some());
         // The locks of the orphaned ones go here: the sweep has to take them.
         let orphaned: Vec<State> = orphaned.into_iter().map(|found| found.state).collect();
         let live: Vec<State> = live.into_iter().map(|found| found.state).collect();
@@ -48,6 +54,11 @@ impl Sessions {
         due.retain(|state| self.swept.get(&state.id).is_none_or(|then| now.duration_since(*then) >= AGAIN));
         self.swept.extend(due.iter().map(|state| (state.id.clone(), now)));
         due
+    }
+
+    /// Whether one was in the making at the last look.
+    pub(super) fn has_unfinished(&self) -> bool {
+        self.unfinished
     }
 
     /// The supervisor with this process id has ended: it is not reported again.

@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 const ROUND: Duration = Duration::from_secs(5);
 /// Sessions announce themselves before they are complete, and come in crowds.
 const SETTLE: Duration = Duration::from_millis(20);
+/// How many more looks a session in the making gets before the next round.
+const LOOKS: u32 = 50;
 /// Processes looked at between two looks at the gate.
 const SLICE: usize = 32;
 /// Lines that wait for the clerk, bytes.
@@ -66,6 +68,7 @@ pub(super) struct Watcher {
     clerk: Clerk,
     next_round: Instant,
     look_at_sessions: Option<Instant>,
+    looks_left: u32,
     /// Whether events were lost since the queue was empty.
     behind: bool,
     behind_told: Option<Instant>,
@@ -102,6 +105,7 @@ impl Watcher {
             clerk,
             next_round: now + ROUND,
             look_at_sessions: None,
+            looks_left: LOOKS,
             behind: false,
             behind_told: None,
             events: None,
@@ -254,6 +258,7 @@ impl Watcher {
     fn serve_places(&mut self) {
         while self.places.read_events().is_ok_and(|events| !events.is_empty()) {}
         self.look_at_binaries();
+        self.looks_left = LOOKS;
         self.look_soon();
     }
 
@@ -302,6 +307,10 @@ impl Watcher {
     fn refresh_sessions(&mut self, now: Instant) {
         self.look_at_sessions = None;
         let orphaned = self.sessions.refresh(&self.epoll, SUPERVISOR, now);
+        if self.sessions.has_unfinished() && self.looks_left > 0 {
+            self.looks_left -= 1;
+            self.look_soon();
+        }
         let leafless = orphaned.iter().filter(|state| state.cgroup.is_none());
         self.condemned.extend(leafless.map(|state| (state.id.clone(), state.uid)));
         self.follow_families();

@@ -8,7 +8,6 @@
 //! | the settings that are carried over | [`plan`] |
 //! | bans of LCAS | [`lcas`] |
 //! | `[accounts]` from the map files | [`people`] |
-//! | patterns that mean something else | [`patterns`] |
 //! | the text that is written | [`render`] |
 //!
 //! Nothing is dropped without a word: each remark names file and line, on standard error and as a comment in the result.
@@ -17,7 +16,6 @@ mod flow;
 mod lcas;
 mod modules;
 mod note;
-mod patterns;
 mod pdl;
 mod people;
 mod plan;
@@ -58,7 +56,6 @@ pub fn run(args: &ImportArgs) -> Result<Reply, String> {
         let database = setting(&conf, "lcas_db_file").unwrap_or(LCAS_DB);
         lcas::take_over(Path::new(database), &mut plan, &mut notes);
     }
-    patterns::check(&plan, &mut notes);
     notes.turn_to(args.output.as_deref().unwrap_or(Path::new("policy.toml")));
     let people = people::of(&plan, &mut notes)?;
     notes.turn_to(&args.glexec_conf);

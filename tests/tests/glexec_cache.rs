@@ -1,0 +1,74 @@
+//! What `glexec` remembers between calls, and what it must not remember.
+
+use harness::{Machine, need};
+
+/// A machine on which Alice was just verified, and whose verifier then stopped working.
+fn remembered() -> Option<(Machine, String)> {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return None;
+    }
+    let machine = Machine::builder().pilot("pilot").account("alice").build();
+    machine.map("alice", "alice");
+    let proxy = machine.proxy("alice", "pilot");
+    call(&machine, &proxy).ok();
+    let over = ["--bind", "/bin/false", "/usr/libexec/pilotage/glexec-verify"];
+    assert!(std::process::Command::new("mount").args(over).status().expect("mount can be run").success());
+    Some((machine, proxy))
+}
+
+fn call(machine: &Machine, proxy: &str) -> harness::Ran {
+    machine.glexec().env("GLEXEC_CLIENT_CERT", proxy).arg("/bin/true").output()
+}
+
+#[test]
+fn the_same_proxy_is_not_verified_again_within_cache_ttl() {
+    let Some((machine, proxy)) = remembered() else { return };
+    call(&machine, &proxy).ok();
+    machine.write(&proxy, "pilot", 0o600, [&std::fs::read(&proxy).unwrap()[..], b"\n"].concat());
+    call(&machine, &proxy).refused(202, &["glexec-verify"]);
+}
+
+#[test]
+fn a_ban_counts_at_once() {
+    let Some((machine, proxy)) = remembered() else { return };
+    let ban = format!("\"{}\"\n", machine.dn("alice"));
+    machine.write("/etc/grid-security/ban-mapfile", "root", 0o644, ban);
+    call(&machine, &proxy).refused(203, &["banned"]);
+}
+
+#[test]
+fn new_revocation_lists_make_it_ask_again() {
+    let Some((machine, proxy)) = remembered() else { return };
+    let list = std::fs::read_dir("/etc/grid-security/certificates").unwrap().flatten();
+    let list = list.map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "r0")).unwrap();
+    let fetched = list.with_extension("new");
+    std::fs::copy(&list, &fetched).unwrap();
+    std::fs::rename(&fetched, &list).unwrap();
+    call(&machine, &proxy).refused(202, &["glexec-verify"]);
+}
+
+#[test]
+fn other_rules_make_it_ask_again() {
+    let Some((machine, proxy)) = remembered() else { return };
+    machine.edit_policy(|policy| format!("{policy}\n[trust]\nallow_limited = false\n"));
+    call(&machine, &proxy).refused(202, &["glexec-verify"]);
+}
+
+#[test]
+fn without_cache_ttl_nothing_is_kept() {
+    let Some((machine, proxy)) = remembered() else { return };
+    machine.edit_policy(|policy| match policy.contains("[mapping]") {
+        true => policy.replace("[mapping]", "[mapping]\ncache_ttl = \"0s\""),
+        false => format!("{policy}\n[mapping]\ncache_ttl = \"0s\"\n"),
+    });
+    call(&machine, &proxy).refused(202, &["glexec-verify"]);
+}
+
+#[test]
+fn another_callers_copy_must_still_be_his_own_file() {
+    let Some((machine, proxy)) = remembered() else { return };
+    let bytes = std::fs::read(&proxy).unwrap();
+    machine.write("/tmp/stolen.pem", "alice", 0o644, bytes);
+    let stolen = machine.glexec().env("GLEXEC_CLIENT_CERT", "/tmp/stolen.pem").arg("/bin/true").output();
+    stolen.refused(201, &["belongs to uid"]);
+}
