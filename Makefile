@@ -14,7 +14,7 @@ export PILOTAGE_LIBEXEC := $(PREFIX)/libexec/pilotage
 endif
 .DELETE_ON_ERROR:
 
-.PHONY: all demo demo-clean test install bench lint packages build root
+.PHONY: all demo demo-clean test fuzz install bench lint packages build root
 
 all: build
 
@@ -32,6 +32,10 @@ demo-clean:
 
 test: packages
 	@tests/run
+
+# Searches for inputs that break a parser; SECONDS_EACH=600 looks longer. `make test` replays what is known.
+fuzz: packages
+	@tests/fuzz/run
 
 install:
 	@packaging/install

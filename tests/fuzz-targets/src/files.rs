@@ -1,0 +1,114 @@
+//! Files that an administrator writes: read by root, so a slip in one must not crash or open anything.
+
+use crate::assert_one_line;
+use crate::source::Source;
+use credential::signing_policy::SigningPolicy;
+use credential::voms::lsc as lsc_file;
+use policy::identity::{Dn, Fqan};
+use policy::mapfile::{Mapfile, wildcard_match};
+use policy::{GlexecConf, SitePolicy};
+use std::path::Path;
+
+fn text(data: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(data)
+}
+
+/// `/etc/pilotage/policy.toml`.
+pub fn policy_toml(data: &[u8]) {
+    match SitePolicy::parse(Path::new("policy.toml"), &text(data)) {
+        Ok(policy) => {
+            policy.warnings();
+            assert!(!policy.accounts.uids.contains(u32::MAX) && !policy.accounts.gids.contains(u32::MAX));
+            assert!(policy.trust.ca_dir.is_absolute() && policy.accounting.spool.is_absolute());
+            for (host, share) in &policy.ports.hosts {
+                assert_eq!(policy.ports.share_of(host), Some(*share));
+            }
+        }
+        Err(why) => assert!(!why.to_string().contains('\n'), "{:?} is not one line", why.to_string()),
+    }
+}
+
+/// `/etc/glexec.conf`.
+pub fn glexec_conf(data: &[u8]) {
+    match GlexecConf::parse(&text(data)) {
+        Ok(conf) => {
+            assert!(conf.log_level <= 5);
+            assert!(conf.epilogue.is_none_or(|e| e.program.is_absolute()));
+            conf.warnings.iter().for_each(|(_, warning)| assert_one_line(warning));
+        }
+        Err(why) => assert_one_line(&why.to_string()),
+    }
+}
+
+/// `grid-mapfile`, `voms-mapfile` and ban files.
+pub fn mapfile(data: &[u8]) {
+    let text = text(data);
+    let Ok(file) = Mapfile::parse(&text) else { return };
+    // Names that the seeds have lines for, and whatever stands between the first quotes.
+    let mut names = vec!["/C=XX/CN=Alice".to_owned(), "/cms/Role=pilot/Capability=NULL".to_owned()];
+    names.extend(text.split('"').nth(1).map(str::to_owned));
+    for name in names {
+        let listed = file.lists(&name);
+        if let Ok(dn) = Dn::parse(&name)
+            && let Some(Ok(account)) = file.account_of_dn(&dn)
+        {
+            assert!(text.contains(account.as_str()) && !account.as_str().starts_with('.'));
+            // A key without wildcards matches itself, so whoever is mapped by it is listed.
+            assert!(listed || name.contains('\\'), "{name} is mapped but not listed");
+        }
+        if let Ok(fqan) = Fqan::parse(&name)
+            && let Some(Ok(account)) = file.account_of_fqans(std::slice::from_ref(&fqan))
+        {
+            assert!(text.contains(account.as_str()));
+            assert!(listed, "{name} is mapped but not listed");
+        }
+    }
+}
+
+/// The matcher against the textbook's table: every prefix of the pattern with every prefix of the text.
+pub fn wildcard(data: &[u8]) {
+    let mut source = Source::new(data);
+    let (pattern, text) = (source.text(), source.text());
+    let (p, t) = (pattern.as_bytes(), text.as_bytes());
+    let mut table = vec![vec![false; t.len() + 1]; p.len() + 1];
+    table[0][0] = true;
+    for i in 1..=p.len() {
+        for j in 0..=t.len() {
+            table[i][j] = match p[i - 1] {
+                b'*' => table[i - 1][j] || (j > 0 && table[i][j - 1]),
+                c => j > 0 && table[i - 1][j - 1] && (c == b'?' || c == t[j - 1]),
+            };
+        }
+    }
+    assert_eq!(wildcard_match(&pattern, &text), table[p.len()][t.len()], "{pattern:?} on {text:?}");
+}
+
+/// `<hash>.signing_policy`.
+pub fn signing_policy(data: &[u8]) {
+    const CA: &str = "/C=XX/O=Test Grid/CN=Test Grid CA";
+    match SigningPolicy::parse(&text(data)) {
+        Ok(policy) => {
+            let lower = text(data).to_ascii_lowercase();
+            for subject in ["/C=XX/O=Test Grid/CN=Alice", "/C=YY/CN=Mallory", ""] {
+                if policy.permits(CA, subject) == Some(true) {
+                    assert!(lower.contains("ca:sign") && lower.contains("cond_subjects"));
+                }
+            }
+            assert_eq!(policy.permits("/CN=not in the file: \u{0}", "/CN=x"), None);
+        }
+        Err(why) => assert_one_line(&why.to_string()),
+    }
+}
+
+/// `<host>.lsc`.
+pub fn lsc(data: &[u8]) {
+    match lsc_file::parse(&text(data)) {
+        Ok(lists) => {
+            assert!(lists.iter().all(|names| !names.is_empty()));
+            assert!(!lsc_file::any_matches(&lists, &[]), "a chain of nobody is trusted");
+            let first: Vec<(&str, &str)> = lists[0].iter().map(|(s, i)| (s.as_str(), i.as_str())).collect();
+            assert!(lsc_file::any_matches(&lists, &first), "the file does not match itself");
+        }
+        Err(why) => assert_one_line(&why.to_string()),
+    }
+}
