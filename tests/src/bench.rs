@@ -23,6 +23,8 @@ struct Contender {
     program: String,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
+    /// Forget before each run what glexec keeps for `cache_ttl`.
+    cold: bool,
     times: Vec<Duration>,
     peak_kib: i64,
     calls: Option<u64>,
@@ -37,6 +39,7 @@ impl Contender {
             program: (*program).to_owned(),
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
             environment: Vec::new(),
+            cold: false,
             times: Vec::with_capacity(ROUNDS),
             peak_kib: 0,
             calls: None,
@@ -54,6 +57,9 @@ impl Contender {
     }
 
     fn once(&mut self, machine: &Machine) -> Duration {
+        if self.cold {
+            let _ = std::fs::remove_dir_all("/run/glexec/cache");
+        }
         let mut run = self.run(machine);
         run.raw().stdout(std::process::Stdio::null());
         let start = Instant::now();
@@ -111,10 +117,14 @@ fn main() {
 fn contenders(machine: &Machine, proxy: &str) -> Vec<Contender> {
     let uid = machine.uid("alice").to_string();
     let setpriv = ["/usr/bin/setpriv", "--reuid", &uid, "--regid", &uid, "--init-groups", "/bin/true"];
-    let mut all = vec![
-        Contender::new("glexec", "pilot", &["/usr/sbin/glexec", "/bin/true"])
+    let glexec = |name| {
+        Contender::new(name, "pilot", &["/usr/sbin/glexec", "/bin/true"])
             .with("GLEXEC_CLIENT_CERT", proxy)
-            .with("GLEXEC_TARGET_PROXY", "/dev/null"),
+            .with("GLEXEC_TARGET_PROXY", "/dev/null")
+    };
+    let mut all = vec![
+        glexec("glexec"),
+        Contender { cold: true, ..glexec("glexec, proxy not seen before") },
         Contender::new("sudo", "pilot", &["/usr/bin/sudo", "-n", "-u", "alice", "/bin/true"]),
         Contender::new("setpriv (no decision)", "root", &setpriv),
         Contender::new("/bin/true (no switch)", "pilot", &["/bin/true"]),
