@@ -19,6 +19,7 @@ mod report;
 mod services;
 
 use clap::Parser;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Show Pilotage at work: two users, four payloads, one of them hostile, one pilot.
@@ -42,6 +43,11 @@ fn main() -> ExitCode {
         eprintln!("pilotage-demo: switching accounts needs root; run it as root, or `sudo make demo`");
         return ExitCode::FAILURE;
     }
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        progress_over();
+        report(panic);
+    }));
     let result = match (cli.clean, cli.inner) {
         (true, _) => outer::clean(),
         (_, true) => play::run(),
@@ -51,13 +57,30 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
+            progress_over();
             eprintln!("pilotage-demo: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Says on standard error what is going on.
+/// Back to the first column of a terminal's line, and the line empty.
+const CLEARED: &str = "\r\x1b[2K";
+
+/// Says on standard error what is going on: on a terminal in one line that is written again and again.
 fn progress(what: &str) {
-    eprintln!("demo: {what}");
+    let mut to = std::io::stderr().lock();
+    // Who cannot read it misses nothing that counts.
+    let _ = match to.is_terminal() {
+        true => write!(to, "{CLEARED}demo: {what}").and_then(|()| to.flush()),
+        false => writeln!(to, "demo: {what}"),
+    };
+}
+
+/// Takes the line away, before anything else is printed.
+fn progress_over() {
+    let mut to = std::io::stderr().lock();
+    if to.is_terminal() {
+        let _ = write!(to, "{CLEARED}").and_then(|()| to.flush());
+    }
 }

@@ -1,6 +1,6 @@
 //! Around the play: namespaces that end with it, and a look at the host before and after.
 
-use crate::progress;
+use crate::{progress, progress_over};
 use anyhow::{Context, Result};
 use harness::left::{self, Traces};
 use nix::mount::{MsFlags, mount};
@@ -8,22 +8,47 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// What is still there after this long is left behind.
+const SETTLED: Duration = Duration::from_secs(20);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 
 /// Plays in namespaces of its own and shows that nothing is left; false when anything went wrong.
 pub(crate) fn run() -> Result<bool> {
     let before = Traces::now();
     let ended = play_apart()?;
-    left::clean_up();
-    let traces = Traces::now().since(&before, of_others);
+    if ended.code().is_none() {
+        // Killed, so it could not clean up; what a play that ended by itself leaves is to be seen.
+        left::clean_up();
+    }
+    let traces = remaining(&before);
+    progress_over();
     for trace in &traces {
         println!("left behind: {trace}");
     }
-    if traces.is_empty() {
+    if !traces.is_empty() {
+        left::clean_up();
+    } else if ended.success() {
         println!(
             "Nothing is left on this host: no account, process, mount, cgroup, setuid file or other file of the demo."
         );
     }
     Ok(ended.success() && traces.is_empty())
+}
+
+/// What is there now, was not there before, and stays. Other people on this host start and end things meanwhile, so one
+/// look is not enough: what is gone at the next one was theirs.
+fn remaining(before: &Traces) -> Vec<String> {
+    let look = || Traces::now().since(before, of_others);
+    let end = Instant::now() + SETTLED;
+    let mut traces = look();
+    while !traces.is_empty() && Instant::now() < end {
+        std::thread::sleep(BETWEEN_LOOKS);
+        let now = look();
+        traces.retain(|trace| now.contains(trace));
+    }
+    traces
 }
 
 /// `--clean`: for the demo or test that was killed together with its parents.
@@ -40,7 +65,7 @@ pub(crate) fn clean() -> Result<bool> {
 
 /// Other people on this host go on working meanwhile.
 fn of_others(trace: &str) -> bool {
-    let ours = ["glexec", "pilot", "x509", "demo"];
+    let ours = ["glexec", "pilot", "x509"];
     let file = trace.starts_with("file: ") && !ours.iter().any(|name| trace.contains(name));
     file || left::is_of_living_machine(trace)
 }

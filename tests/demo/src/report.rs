@@ -25,17 +25,28 @@ impl Checks {
         }
     }
 
-    /// Whether every expectation was met.
-    pub(crate) fn all_good(&self) -> bool {
-        self.bad.is_empty()
+    /// What was not met; `None` when all was.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let all = self.good + self.bad.len();
+        let which = self.bad.join("; ");
+        (!self.bad.is_empty()).then(|| format!("{} of {all} expectations not met: {which}", self.bad.len()))
     }
 
-    /// The result in a few lines.
+    /// The result in one line.
     pub(crate) fn summary(&self, took: Duration) -> String {
-        let failed: String = self.bad.iter().map(|what| format!("NOT AS IT SHOULD BE: {what}\n")).collect();
         let all = self.good + self.bad.len();
-        format!("{failed}{} of {all} expectations met in {:.1} s.", self.good, took.as_secs_f64())
+        format!("{} of {all} expectations met in {:.1} s.", self.good, took.as_secs_f64())
     }
+}
+
+/// The reason first, where one looks, and last, where a terminal stops; between them what the services said. Only the
+/// first line of the reason stands twice.
+pub(crate) fn failed(reason: &str, logs: &str) -> String {
+    let line = |title: &str| format!("-- {title} {}\n", "-".repeat(76_usize.saturating_sub(title.len())));
+    let (reason, more) = reason.trim_end().split_once('\n').unwrap_or((reason, ""));
+    let reason = format!("pilotage-demo: FAILED: {reason}\n");
+    let more: String = more.lines().map(|line| format!("    {line}\n")).collect();
+    [&reason, &more, &line("what the services said"), logs, &line("end of the logs"), &reason].concat()
 }
 
 /// Shows everything and checks it.
@@ -216,5 +227,23 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) {
     for row in &all {
         let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         println!("  {}", cells.join("  ").trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_begins_and_ends_with_its_reason() {
+        let mut checks = Checks::default();
+        checks.expect(true, "fine");
+        assert_eq!(checks.failure(), None);
+        checks.expect(false, "a port answered");
+        let text = failed(&(checks.failure().unwrap() + "\nand more\n"), "    queue: a line\n");
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "pilotage-demo: FAILED: 1 of 2 expectations not met: a port answered");
+        assert_eq!((lines[1], lines[3], lines.first()), ("    and more", "    queue: a line", lines.last()));
+        assert!(lines[2].starts_with("-- what") && lines[4].starts_with("-- end") && lines.len() == 6);
     }
 }

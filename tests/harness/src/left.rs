@@ -34,7 +34,7 @@ impl Traces {
         for (_, dir) in cgroup::mount_points() {
             collect(&dir, 6, &mut cgroups, |path| {
                 let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-                path.is_dir() && (name.starts_with(cgroup::PREFIX) || name.starts_with("glexec-"))
+                path.is_dir() && (name.starts_with(cgroup::PREFIX) || name.starts_with(cgroup::LEAF))
             });
         }
         let mut setuid = BTreeSet::new();
@@ -79,13 +79,24 @@ impl Traces {
 
 /// Whether a trace is of a machine that is in use right now, by another test or another demo.
 pub fn is_of_living_machine(trace: &str) -> bool {
-    let number = |text: &str| text.trim_end_matches(']').parse::<u32>().ok();
-    let slot = match trace.split_once(": ") {
-        Some(("cgroup", dir)) => dir.split(cgroup::PREFIX).nth(1).and_then(|n| number(n.split('/').next()?)),
-        Some(("process", process)) => process.rsplit(' ').next().and_then(number).and_then(slot::of_uid),
-        _ => None,
+    slots_of(trace).into_iter().any(|number| slot::Slot::take_this(number).is_none())
+}
+
+/// The slots of the machines that a trace can be of: by any of a process's uids (one that switches has several), and by
+/// the names of cgroups, also where a mount shows them.
+fn slots_of(trace: &str) -> Vec<u32> {
+    let number = |text: &str| {
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u32>().ok()
     };
-    slot.is_some_and(|number| slot::Slot::take_this(number).is_none())
+    match trace.split_once(": ") {
+        Some(("process", process)) => {
+            let uids = process.rsplit_once("uids [").map_or("", |(_, uids)| uids);
+            uids.split(", ").filter_map(number).filter_map(slot::of_uid).collect()
+        }
+        Some(("cgroup" | "mount", text)) => text.split(cgroup::PREFIX).skip(1).filter_map(number).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Ends what a killed machine could not end itself: its processes and its cgroup. Living machines are left alone.
@@ -120,5 +131,35 @@ fn collect(dir: &Path, depth: u32, found: &mut BTreeSet<String>, wanted: impl Fn
         if depth > 1 && entry.file_type().is_ok_and(|t| t.is_dir()) {
             collect(&path, depth - 1, found, wanted);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_uid_of_a_process_tells_its_machine() {
+        assert_eq!(slots_of("process: 19454 glexec uids [200901, 0, 0, 0]"), [9]);
+        assert_eq!(slots_of("process: 7 uids [1, 200101] uids [0, 200220, 200220, 0]"), [2, 2]);
+        assert!(slots_of("process: 7 sh uids [0, 0, 0, 0]").is_empty());
+        assert!(slots_of("process: 7 sh uids [206400, 1, 1, 1]").is_empty());
+    }
+
+    #[test]
+    fn cgroups_and_mounts_are_known_by_the_machines_name() {
+        assert_eq!(slots_of("cgroup: /sys/fs/cgroup/unified/pilotage-test-12/glexec-01a2"), [12]);
+        assert_eq!(slots_of("mount: 31 28 0:30 /pilotage-test-3 /mnt rw - cgroup2 cgroup rw"), [3]);
+        assert!(slots_of("cgroup: /sys/fs/cgroup/unified/glexec-01a2").is_empty());
+        assert!(slots_of("file: /tmp/pilotage-test-12").is_empty());
+    }
+
+    #[test]
+    fn a_machine_is_living_while_its_slot_is_taken() {
+        let slot = slot::Slot::take();
+        let trace = format!("process: 1 glexec uids [{}, 0, 0, 0]", slot.first_uid() + 1);
+        assert!(is_of_living_machine(&trace));
+        drop(slot);
+        assert!(!is_of_living_machine("process: 1 sh uids [0, 0, 0, 0]"));
     }
 }

@@ -8,7 +8,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Generous: a loaded host is slow, and a service that has ended is noticed at once.
+const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A running service with its log file; killed when dropped.
@@ -34,7 +35,7 @@ impl Service {
     /// Waits until the service answers on its port.
     ///
     /// # Errors
-    /// When it ends, or does not listen within 20 seconds; with the end of its log.
+    /// When it ends, or does not listen within two minutes; with the end of its log.
     pub fn listens(mut self, port: u16) -> Result<Self, Failed> {
         let end = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -125,6 +126,6 @@ impl Machine {
     /// The `[mapping.gums]` table of a policy that asks the mapping service on this port.
     pub fn gums_table(port: u16) -> String {
         let path = "gums/services/GUMSXACMLAuthorizationServicePort";
-        format!("[mapping.gums]\nendpoints = [\"https://localhost:{port}/{path}\"]\ntimeout = \"5s\"\n")
+        format!("[mapping.gums]\nendpoints = [\"https://localhost:{port}/{path}\"]\ntimeout = \"30s\"\n")
     }
 }
