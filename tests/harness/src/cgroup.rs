@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 /// All cgroups of machines are named like this, followed by the slot's number.
 pub(crate) const PREFIX: &str = "pilotage-test-";
 
+/// The leaf of a session is named like this, followed by the session's id.
+pub(crate) const LEAF: &str = "glexec-";
+/// How deep below a hierarchy's root callers of `glexec` may sit: two levels of the batch system, and ours.
+const LEAF_DEPTH: u32 = 5;
+
 /// A machine's cgroup; it is below the cgroup of the test itself.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -45,6 +50,27 @@ impl Cgroup {
         let end = Instant::now() + Duration::from_secs(5);
         while remove_tree(&self.dir).is_err() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Removes the leaves of these sessions from every hierarchy, version 1 and 2: a `glexec` that was killed could not do it,
+/// and it may have been called from outside of the machine's own cgroup.
+pub(crate) fn remove_leaves(is_ours: impl Fn(&str) -> bool + Copy) {
+    mount_points().iter().for_each(|(_, dir)| remove_leaves_in(dir, LEAF_DEPTH, is_ours));
+}
+
+fn remove_leaves_in(dir: &Path, depth: u32, is_ours: impl Fn(&str) -> bool + Copy) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+            continue;
+        }
+        let name = entry.file_name();
+        if name.to_str().and_then(|n| n.strip_prefix(LEAF)).is_some_and(is_ours) {
+            // Its processes have been killed; what the kernel still keeps shows up as left behind.
+            let _ = remove_tree(&entry.path());
+        } else if depth > 1 {
+            remove_leaves_in(&entry.path(), depth - 1, is_ours);
         }
     }
 }

@@ -1,13 +1,14 @@
 //! A machine: the real programs at their real paths, with accounts and configuration of its own.
 
 use crate::accounts::{self, Account};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::grid::Grid;
 use crate::install;
 use crate::processes;
 use crate::run::Run;
 use crate::slot::Slot;
 use crate::view::{Failed, View};
+use std::collections::BTreeSet;
 use std::fs;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -292,12 +293,22 @@ impl Machine {
     }
 }
 
+/// Ids of the sessions that this machine has seen: those with a record, and those that have none yet.
+fn session_ids() -> BTreeSet<String> {
+    let dirs =
+        ["/run/glexec/sessions", "/var/spool/pilotage/records/open", "/var/spool/pilotage/records/closed"];
+    let files = dirs.into_iter().flat_map(fs::read_dir).flatten().flatten();
+    files.filter_map(|f| Some(Path::new(&f.file_name()).file_stem()?.to_str()?.to_owned())).collect()
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
         if let Some(cgroup) = &self.cgroup {
             cgroup.remove();
         }
         processes::kill_all_with(|uid| self.slot.has_uid(uid));
+        let sessions = session_ids();
+        cgroup::remove_leaves(|id| sessions.contains(id));
         self.view.leave();
     }
 }

@@ -7,15 +7,16 @@
 //! if !need::root() || !need::tool("grid-proxy-init") { return; }
 //! ```
 
-use nix::sched::CloneFlags;
+use crate::view;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Names a file that gets one line for each test that is skipped; `make test` sets it and counts the lines.
 const SKIPPED: &str = "PILOTAGE_SKIPPED";
 
-/// Root, with the right to make mount namespaces: what a [`crate::Machine`] is made of.
+/// Root, with the right to make mount namespaces, on a kernel with overlayfs: what a [`crate::Machine`] is made of.
 ///
 /// # Panics
 /// When it is missing and `PILOTAGE_MUST_WORK=1`.
@@ -23,12 +24,8 @@ pub fn root() -> bool {
     if !nix::unistd::geteuid().is_root() {
         return missing("root is needed to switch accounts; run the tests as root");
     }
-    // Asked on a thread of its own, since the answer "yes" changes the asking thread.
-    let allowed = std::thread::spawn(|| nix::sched::unshare(CloneFlags::CLONE_NEWNS).is_ok());
-    allowed.join().unwrap_or(false)
-        || missing(
-            "this root may not make mount namespaces; run outside of the container or with CAP_SYS_ADMIN",
-        )
+    static HINDRANCE: OnceLock<Option<String>> = OnceLock::new();
+    HINDRANCE.get_or_init(view::hindrance).as_deref().is_none_or(missing)
 }
 
 /// A program in `PATH` or the system's own directories.

@@ -59,6 +59,20 @@ impl View {
     }
 }
 
+/// Why this host does not allow to build a view, found out by building one.
+pub(crate) fn hindrance() -> Option<String> {
+    // On a thread of its own, which takes its namespace with it when it ends.
+    let attempt = || -> Result<(), Failed> {
+        let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS;
+        unshare(flags).map_err(|e| {
+            format!("this root may not make mount namespaces ({e}); run outside of the container or with CAP_SYS_ADMIN")
+        })?;
+        build(|_| Ok(()))
+    };
+    let tried = std::thread::spawn(move || attempt().err().map(|e| e.to_string())).join();
+    tried.unwrap_or_else(|_| Some("building a private view of the files panicked".to_owned()))
+}
+
 fn build(furnish: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     let names = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].map(|f| (f, fs::read(f)));
@@ -70,7 +84,10 @@ fn build(furnish: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed
     }
     let layers = format!("lowerdir=/,upperdir={BASE}/upper,workdir={BASE}/work");
     mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(layers.as_str()))
-        .map_err(|e| format!("cannot mount an overlay of /: {e}; the kernel needs overlayfs"))?;
+        .map_err(|e| {
+            format!("cannot mount an overlay of / ({e}); the kernel needs overlayfs (modprobe overlay), and the root may \
+                     itself be an overlay that allows no second one: run on a plain host or in a virtual machine")
+        })?;
     for dir in ["proc", "sys", "dev"] {
         bind(&Path::new("/").join(dir), &root.join(dir))?;
     }
