@@ -100,7 +100,8 @@ fn of_its_own_supervisor_a_payload_gets_the_ear_only() {
     let pilot = m.command(TOOL).as_user("pilot").args(["victim", "/tmp/pilot", &port]).spawn();
     ready("/tmp/pilot");
     // SIGUSR1 is passed on to the payload's first process, the shell.
-    let ran = alice(&m, &format!("trap 'echo heard' USR1; {TOOL} attack /tmp/pilot $PPID; sleep 0.5")).output();
+    let ran =
+        alice(&m, &format!("trap 'echo heard' USR1; {TOOL} attack /tmp/pilot $PPID; sleep 0.5")).output();
     let said = ran.ok();
     assert!(said.contains("heard"), "{said}");
     let lines: Vec<_> = said.lines().filter(|l| *l != "heard").collect();

@@ -312,11 +312,12 @@ fn kill_at(stops: i32, uid: i32, command: &[&str]) {
     let child = match fork() {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
+            // Asked for as root: the setuid bit counts only under a tracer that could have it anyway.
+            ptrace::traceme().expect("the parent wants to");
             let id = uid.unsigned_abs();
             nix::unistd::setgroups(&[]).expect("root may");
             nix::unistd::setgid(id.into()).expect("root may");
             nix::unistd::setuid(id.into()).expect("root may");
-            ptrace::traceme().expect("the parent wants to");
             let _ = nix::unistd::execv(&strings(command)[0], &strings(command));
             std::process::exit(99);
         }
