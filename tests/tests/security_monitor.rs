@@ -112,6 +112,33 @@ fn a_payload_is_stopped_before_glexec_starts() {
 }
 
 #[test]
+fn whoever_may_call_is_not_taken_for_a_payload() {
+    if !ready() {
+        return;
+    }
+    let m = site(KILL);
+    let monitor = monitor(&m);
+    let lasting: Vec<_> = (0..4).map(|_| payload(&m, "sleep 2; id -u").spawn()).collect();
+    for _ in 0..20 {
+        assert_eq!(payload(&m, "id -u").output().ok(), m.uid("alice").to_string());
+    }
+    // A supervisor runs glexec under the account's real uid, also after an upgrade and when all processes are looked at.
+    let copied =
+        Command::new("cp").args(["-p", "/usr/sbin/glexec", "/usr/sbin/glexec.new"]).status().unwrap();
+    assert!(copied.success());
+    fs::rename("/usr/sbin/glexec.new", "/usr/sbin/glexec").unwrap();
+    end(monitor);
+    fs::write(harness::GLEXEC_LOG, "").unwrap();
+    let monitor = self::monitor(&m);
+    for running in lasting {
+        assert_eq!(running.end_within(SOON).ok(), m.uid("alice").to_string());
+    }
+    end(monitor);
+    assert!(refusals(&m).is_empty());
+    assert!(!m.log().contains("nested call"), "{}", m.log());
+}
+
+#[test]
 fn other_names_of_glexec_are_stopped_as_well() {
     if !ready() {
         return;
@@ -292,6 +319,8 @@ fn without_cgroups_a_lost_session_s_processes_are_found_by_birth() {
     let state = fs::read_to_string(sessions.join(&id).join("state")).unwrap();
     assert!(state.contains("cgroup=\n"), "the session has no leaf: {state}");
     eventually("as many more", || (m.processes_of("alice").len() == 12).then_some(()));
+    // Sessions are looked at when they have settled; who dies before that leaves no trace of its children.
+    std::thread::sleep(Duration::from_millis(200));
     running.signal(9);
     eventually("the end of the session", || (!sessions.join(&id).exists()).then_some(()));
     logged(&m, "processes without a cgroup leaf ended");

@@ -37,6 +37,8 @@ pub(super) struct Gate {
     /// `None` where the kernel has no permission events: then executions are only seen, not stopped.
     fanotify: Option<Fanotify>,
     binaries: Vec<Binary>,
+    /// What was there before: still marked, and still run by supervisors of that time.
+    past: Vec<Executable>,
 }
 
 impl Gate {
@@ -51,7 +53,7 @@ impl Gate {
             Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC | EventFFlags::O_LARGEFILE);
         let failed = opened.as_ref().err().copied();
         let binaries = paths.iter().map(|path| Binary { path: path.clone(), seen: None }).collect();
-        (Self { fanotify: opened.ok(), binaries }, failed)
+        (Self { fanotify: opened.ok(), binaries, past: Vec::new() }, failed)
     }
 
     /// For the event loop.
@@ -62,6 +64,11 @@ impl Gate {
     /// Marks what is new at the paths; one line for each change. Old files stay marked: links to them may live on.
     pub(super) fn refresh(&mut self) -> Vec<String> {
         let fanotify = self.fanotify.as_ref();
+        for old in self.binaries.iter().filter_map(|binary| binary.seen) {
+            if !self.past.contains(&old) {
+                self.past.push(old);
+            }
+        }
         self.binaries.iter_mut().filter_map(|binary| binary.refresh(fanotify)).collect()
     }
 
@@ -76,7 +83,7 @@ impl Gate {
 
     /// What a file is to us.
     pub(super) fn kind_of(&self, file: &Executable) -> Kind {
-        classify(file, self.binaries.iter().filter_map(|binary| binary.seen.as_ref()))
+        classify(file, self.binaries.iter().filter_map(|binary| binary.seen.as_ref()).chain(&self.past))
     }
 
     /// The first path, for messages.

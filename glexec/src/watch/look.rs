@@ -45,14 +45,8 @@ pub(super) fn session_count() -> usize {
 pub(super) fn at(pid: i32) -> Option<Looked> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let ancestors = ancestors_of(pid);
+    let ancestors = nesting::ancestors(nesting::parent_of(Pid::from_raw(pid)));
     Some(judge(pid, &status, &cgroup, &ancestors, &live_sessions()))
-}
-
-/// Without leaves the process itself may be what a session calls its supervisor: the payload that took the place of
-/// `glexec` (`linger = no`). So it counts as its own first ancestor.
-fn ancestors_of(pid: i32) -> Vec<Pid> {
-    nesting::ancestors(Some(Pid::from_raw(pid)))
 }
 
 /// Decides on what was read.
@@ -114,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_no_payload() {
-        let found = judge(9, &status(1000), "0::/job\n", &pids(&[9, 5, 1]), &[session("a", 20_001, 77)]);
+        let found = judge(9, &status(1000), "0::/job\n", &pids(&[5, 1]), &[session("a", 20_001, 77)]);
         assert!(!found.is_payload());
         assert_eq!((found.uid, found.session), (1000, None));
     }
@@ -123,13 +117,13 @@ mod tests {
     fn each_sign_is_enough_and_names_its_session() {
         let sessions = [session("a", 20_001, 77), session("b", 20_002, 78), session("c", 20_002, 79)];
         let leaf = format!("0::/job/glexec-{ID}/sub\n");
-        let found = judge(9, &status(1000), &leaf, &pids(&[9, 1]), &sessions);
+        let found = judge(9, &status(1000), &leaf, &pids(&[1]), &sessions);
         assert_eq!(found.signs, [NestedSign::NoNewPrivs, NestedSign::SessionCgroup]);
         assert_eq!(found.session.as_deref(), Some(ID));
-        let found = judge(9, &status(20_001), "", &pids(&[9, 1]), &sessions);
+        let found = judge(9, &status(20_001), "", &pids(&[1]), &sessions);
         assert_eq!(found.signs, [NestedSign::NoNewPrivs, NestedSign::SessionAccount]);
         assert_eq!(found.session.as_deref(), Some("a"));
-        let found = judge(9, &status(1000), "", &pids(&[9, 79, 1]), &sessions);
+        let found = judge(9, &status(1000), "", &pids(&[79, 1]), &sessions);
         assert_eq!(found.signs, [NestedSign::NoNewPrivs, NestedSign::SupervisorAncestor]);
         assert_eq!(found.session.as_deref(), Some("c"));
     }
@@ -137,7 +131,7 @@ mod tests {
     #[test]
     fn an_account_of_two_sessions_names_neither() {
         let sessions = [session("b", 20_002, 78), session("c", 20_002, 79)];
-        let found = judge(9, &status(20_002), "", &pids(&[9, 1]), &sessions);
+        let found = judge(9, &status(20_002), "", &pids(&[1]), &sessions);
         assert!(found.is_payload());
         assert_eq!(found.session, None);
     }

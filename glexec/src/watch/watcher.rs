@@ -20,7 +20,6 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
-use policy::judge::NestedSign;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{DirBuilder, File};
 use std::io::Write;
@@ -199,7 +198,7 @@ impl Watcher {
 
     fn heed(&mut self, event: Event) {
         match event {
-            Event::Executes(pid) => self.look_at_program(pid),
+            Event::Executes(pid) => self.look_at_program(pid, true),
             Event::Ended(pid) => self.families.ended(pid),
             Event::Born { parent, child } => {
                 let session = self.families.born(parent, child);
@@ -210,13 +209,21 @@ impl Watcher {
         }
     }
 
-    fn look_at_program(&mut self, pid: i32) {
+    /// Looks at a program that runs already; `executed` when the kernel has just told that it was executed.
+    ///
+    /// Calls of glexec are the gate's business where there is one: whoever runs it has passed. Without a gate only the
+    /// one that executed counts, for supervisors and payloads on their way to their command run glexec rightly.
+    fn look_at_program(&mut self, pid: i32, executed: bool) {
         let Ok(file) = crate::sys::executable::of_process(Pid::from_raw(pid)) else { return };
         let kind = self.gate.kind_of(&file);
-        if kind == Kind::Other {
+        let seen_only = executed && self.gate.descriptor().is_none();
+        if kind == Kind::Other || (kind == Kind::Glexec && !seen_only) {
             return;
         }
         let Some(who) = look_at(pid, &self.families).filter(Looked::is_payload) else { return };
+        if look::live_sessions().iter().any(|state| state.supervisor == pid) && kind == Kind::Glexec {
+            return;
+        }
         // A setuid program has changed its effective uid only; the real one is still the payload's.
         self.clerk.send(&match kind {
             Kind::Glexec => {
@@ -251,7 +258,7 @@ impl Watcher {
     fn look_at_some(&mut self) {
         for _ in 0..SLICE {
             let Some(pid) = self.backlog.pop_front() else { return };
-            self.look_at_program(pid);
+            self.look_at_program(pid, false);
         }
     }
 
@@ -381,14 +388,12 @@ impl Watcher {
     }
 }
 
-/// Looks at a process, with what only the families know added.
+/// Looks at a process; whose child it is by birth tells sessions of one account apart. It is no sign by itself: numbers are
+/// given anew, and who shows no other sign may be a stranger by now.
 fn look_at(pid: i32, families: &Families) -> Option<Looked> {
     let mut who = look::at(pid)?;
-    if let Some(session) = families.session_of(pid) {
-        if who.signs.is_empty() {
-            who.signs.push(NestedSign::SupervisorAncestor);
-        }
-        who.session.get_or_insert_with(|| session.to_owned());
+    if who.is_payload() && who.session.is_none() {
+        who.session = families.session_of(pid).map(str::to_owned);
     }
     Some(who)
 }
