@@ -56,6 +56,7 @@ impl Contender {
         self.environment.iter().fold(run, |run, (name, value)| run.env(name, value))
     }
 
+    #[expect(clippy::zombie_processes, reason = "wait_for waits for it, and learns more than wait() would")]
     fn once(&mut self, machine: &Machine) -> Duration {
         if self.cold {
             let _ = std::fs::remove_dir_all("/run/glexec/cache");
