@@ -199,8 +199,8 @@ fn a_copy_is_noticed_though_it_can_do_nothing() {
     let m = site(OLD_RIGHTS);
     m.write("/home/alice/mine", "alice", 0o755, fs::read("/usr/sbin/glexec").unwrap());
     let monitor = monitor(&m);
-    let said =
-        payload(&m, "for i in 1 2 3 4 5 6 7 8 9 10; do ./mine /usr/bin/id -u; done; pwd").cwd("/home/alice");
+    let said = payload(&m, "sleep 0.5; for i in 1 2 3 4 5 6 7 8 9 10; do ./mine /usr/bin/id -u; done; pwd")
+        .cwd("/home/alice");
     let said = said.output().ok();
     assert!(said.ends_with("/home/alice"), "{said}");
     logged(&m, "copy of /usr/sbin/glexec");
@@ -512,8 +512,8 @@ fn an_idle_monitor_sleeps() {
     println!(
         "idle for {seconds} s: {wakes} + {clerk_wakes} wake-ups, {ticks} ticks of 10 ms of CPU, {born} births on the host"
     );
-    // A round every five seconds; executions elsewhere on the host wake it as well, each once.
-    assert!(wakes <= seconds / 2 + 2 + 3 * born, "{wakes} wake-ups in {seconds} s, {born} births");
+    // A round every five seconds. What others on the host do must not wake it while there is no session.
+    assert!(wakes <= seconds / 2 + 2, "{wakes} wake-ups in {seconds} s, {born} births");
     assert!(clerk_wakes <= 2, "{clerk_wakes} wake-ups of the clerk");
     end(monitor);
 }

@@ -14,6 +14,17 @@ pub(crate) const EXEC: u32 = 0x0000_0002;
 /// A process has ended (`PROC_EVENT_EXIT`).
 pub(crate) const EXIT: u32 = 0x8000_0000;
 
+/// What is worth waking us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// No event at all.
+    Nothing,
+    /// Executions.
+    Programs,
+    /// Executions, and births and ends of processes (not of threads).
+    Families,
+}
+
 /// Room for events that wait for us, bytes.
 const RECEIVE_BUFFER: libc::c_int = 4 * 1024 * 1024;
 /// `PROC_CN_MCAST_LISTEN` and `PROC_CN_MCAST_IGNORE`.
@@ -118,8 +129,8 @@ fn request(operation: u32) -> Vec<u8> {
     message
 }
 
-/// The filter's program: lets executions pass, and with `families` births and ends of processes (not of threads).
-pub(crate) fn filter(families: bool) -> Vec<libc::sock_filter> {
+/// The filter's program.
+pub(crate) fn filter(scope: Scope) -> Vec<libc::sock_filter> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const EQUAL_X: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_X) as u16;
@@ -130,8 +141,10 @@ pub(crate) fn filter(families: bool) -> Vec<libc::sock_filter> {
     let equal = |kind: u32, jt, jf| step(EQUAL, jt, jf, kind.to_be());
     let load = |at| step(LOAD, 0, 0, at);
     let (take, drop) = (step(RETURN, 0, 0, u32::MAX), step(RETURN, 0, 0, 0));
-    if !families {
-        return vec![load(KIND_AT), equal(EXEC, 0, 1), take, drop];
+    match scope {
+        Scope::Nothing => return vec![drop],
+        Scope::Programs => return vec![load(KIND_AT), equal(EXEC, 0, 1), take, drop],
+        Scope::Families => {}
     }
     vec![
         load(KIND_AT),
@@ -188,8 +201,8 @@ mod tests {
         let (exec, fork) = (message(EXEC, [7, 7, 0, 0]), message(FORK, [1, 1, 7, 7]));
         let (thread, exit) = (message(FORK, [1, 1, 8, 7]), message(EXIT, [7, 7, 0, 0]));
         let (thread_exit, uid) = (message(EXIT, [8, 7, 0, 0]), message(4, [7, 7, 0, 0]));
-        let few = filter(false);
-        let all = filter(true);
+        let (none, few, all) = (filter(Scope::Nothing), filter(Scope::Programs), filter(Scope::Families));
+        assert_eq!([&exec, &fork, &exit, &uid].map(|m| passes(&none, m)), [false; 4]);
         assert_eq!([&exec, &fork, &exit, &uid].map(|m| passes(&few, m)), [true, false, false, false]);
         assert_eq!([&exec, &fork, &exit, &uid].map(|m| passes(&all, m)), [true, true, true, false]);
         assert_eq!([&thread, &thread_exit].map(|m| passes(&all, m)), [false, false]);

@@ -1,6 +1,6 @@
 //! Process events: from the kernel's bytes to births, executions and ends.
 
-use crate::sys::netlink::{self, DATA_AT, EXEC, EXIT, FORK, KIND_AT, ProcessEvents};
+use crate::sys::netlink::{self, DATA_AT, EXEC, EXIT, FORK, KIND_AT, ProcessEvents, Scope};
 use nix::errno::Errno;
 
 /// One event. Threads are left out: only processes count.
@@ -51,14 +51,14 @@ pub(super) fn receive(socket: &ProcessEvents) -> Received {
     received
 }
 
-/// Subscribes to executions, and with `families` to births and ends.
-pub(super) fn listen(families: bool) -> Result<ProcessEvents, Errno> {
-    ProcessEvents::listen(&netlink::filter(families))
+/// Subscribes; nothing comes before the scope is set.
+pub(super) fn listen() -> Result<ProcessEvents, Errno> {
+    ProcessEvents::listen(&netlink::filter(Scope::Nothing))
 }
 
 /// Changes what is subscribed to.
-pub(super) fn refilter(socket: &ProcessEvents, families: bool) -> Result<(), Errno> {
-    socket.filter(&netlink::filter(families))
+pub(super) fn set_scope(socket: &ProcessEvents, scope: Scope) -> Result<(), Errno> {
+    socket.filter(&netlink::filter(scope))
 }
 
 /// One message of the connector; `None` for everything that is not of interest.

@@ -73,6 +73,11 @@ impl Sessions {
         states.filter(|state| state.cgroup.is_none()).map(|state| (state.supervisor, state.id.as_str()))
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tracked.is_empty()
+    }
+
     /// Whether a session is alive.
     pub(super) fn has(&self, id: &str) -> bool {
         self.tracked.contains_key(id)

@@ -10,7 +10,7 @@ use super::tracked::Sessions;
 use crate::config::Config;
 use crate::nesting;
 use crate::session::RUN_DIR;
-use crate::sys::netlink::ProcessEvents;
+use crate::sys::netlink::{ProcessEvents, Scope};
 use crate::sys::process;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -54,8 +54,8 @@ pub(super) struct Watcher {
     signals: SignalFd,
     gate: Gate,
     events: Option<ProcessEvents>,
-    /// Whether births and ends are subscribed to.
-    tracking: bool,
+    /// What is subscribed to.
+    scope: Scope,
     places: Inotify,
     directories: Vec<PathBuf>,
     sessions: Sessions,
@@ -88,13 +88,13 @@ impl Watcher {
         let places =
             Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(|e| text("inotify", e))?;
         let (gate, no_gate) = Gate::open(&binaries);
-        let events = events::listen(false);
+        let events = events::listen();
         let now = Instant::now();
         let mut this = Self {
             epoll,
             signals,
             gate,
-            tracking: false,
+            scope: Scope::Nothing,
             places,
             directories: binaries.iter().filter_map(|b| b.parent()).map(Path::to_owned).collect(),
             sessions: Sessions::default(),
@@ -241,7 +241,7 @@ impl Watcher {
             self.behind_told = Some(now);
             self.clerk.note("process events came too fast, some were lost; looking at all processes".into());
         }
-        if self.tracking {
+        if self.scope == Scope::Families {
             self.catch_up();
         }
         if self.backlog.is_empty() {
@@ -329,14 +329,24 @@ impl Watcher {
         self.families.keep(|id| sessions.has(id) || condemned.contains_key(id));
     }
 
-    /// Births are followed only while a session has no leaf: a flood of them costs nothing where all have one.
+    /// Without sessions the gate is enough. Births are followed only while a session has no leaf: a flood of
+    /// them costs nothing where all have one.
     fn follow_families(&mut self) {
-        let wanted = self.sessions.leafless().next().is_some() || !self.condemned.is_empty();
-        if wanted != self.tracking
+        let leafless = self.sessions.leafless().next().is_some() || !self.condemned.is_empty();
+        let scope = match (leafless, self.sessions.is_empty()) {
+            (true, _) => Scope::Families,
+            (false, true) if self.gate.descriptor().is_some() => Scope::Nothing,
+            (false, _) => Scope::Programs,
+        };
+        if scope != self.scope
             && let Some(events) = &self.events
-            && events::refilter(events, wanted).is_ok()
+            && events::set_scope(events, scope).is_ok()
         {
-            self.tracking = wanted;
+            if self.scope == Scope::Nothing && self.backlog.is_empty() {
+                // The first session is a few moments old.
+                self.backlog = look::all_pids().into();
+            }
+            self.scope = scope;
         }
         let mut new = false;
         for (supervisor, id) in self.sessions.leafless() {
