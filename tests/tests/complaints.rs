@@ -173,8 +173,8 @@ fn complaint_08_the_umask_is_passed_on() {
     for linger in ["yes", "no"] {
         set_conf(&m, "linger", linger);
         let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
-        let script = format!("umask 0137; exec {GLEXEC} /bin/sh -c umask");
-        assert_eq!(run.args(["-c", &script]).output().ok(), "0137");
+        let script = format!("umask 0137; exec {GLEXEC} /bin/sh -c 'umask; id -un'");
+        assert_eq!(run.args(["-c", &script]).output().ok(), "0137\nalice");
     }
 }
 
@@ -262,8 +262,8 @@ fn complaint_13_success_is_silent() {
     let m = site();
     for linger in ["yes", "no"] {
         set_conf(&m, "linger", linger);
-        let ran = sh(&m, "echo out; echo err >&2").env("GLEXEC_TARGET_PROXY", "/tmp/copy").output();
-        assert_eq!((ran.ok().as_str(), ran.errors().as_str()), ("out", "err\n"));
+        let ran = sh(&m, "id -un; echo err >&2").env("GLEXEC_TARGET_PROXY", "/tmp/copy").output();
+        assert_eq!((ran.ok().as_str(), ran.errors().as_str()), ("alice", "err\n"));
     }
 }
 
@@ -336,10 +336,10 @@ fn complaint_18_nothing_survives_the_payload() {
     }
     let m = site();
     let daemon = "for i in 1 2 3; do setsid setsid sh -c 'trap \"\" TERM HUP; exec >/dev/null 2>&1; sleep 1000 & wait' & done; \
-                  sleep 0.2; exit 0";
+                  sleep 0.2; id -un";
     for linger in ["yes", "no"] {
         set_conf(&m, "linger", linger);
-        sh(&m, daemon).output().ok();
+        assert_eq!(sh(&m, daemon).output().ok(), "alice");
         let left = || m.processes_of("alice");
         eventually(&format!("linger = {linger}: nothing is left"), Duration::from_secs(5), || {
             left().is_empty().then_some(())
@@ -389,9 +389,17 @@ fn complaint_21_the_helpers_are_exact() {
     let m = site();
     let wrapped = |run: Run| run.as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
     let run = wrapped(m.command("/usr/sbin/glexec_wrap.sh")).env("ME", "m").env("PROXY", "p");
-    let ran =
-        run.args(["/bin/sh", "-c", "printf '%s|' \"$ME\" \"$PROXY\" \"$@\"", "sh", "two words", ""]).output();
-    assert_eq!(ran.ok(), "m|p|two words||");
+    let ran = run
+        .args([
+            "/bin/sh",
+            "-c",
+            "printf '%s|' \"$(id -un)\" \"$ME\" \"$PROXY\" \"$@\"",
+            "sh",
+            "two words",
+            "",
+        ])
+        .output();
+    assert_eq!(ran.ok(), "alice|m|p|two words||");
     let run = wrapped(m.command("/usr/sbin/glexec_wrap.sh")).arg("/no/such/program");
     run.output().refused(127, &["/no/such/program"]);
 }

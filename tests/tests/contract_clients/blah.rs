@@ -74,6 +74,7 @@ fn a_stuck_command_is_ended_by_its_group() {
     mapped_exec(&m, &player, &["/bin/kill", "-s", "SIGTERM", "--", &group]).output().ok();
     std::thread::sleep(Duration::from_millis(300));
     assert!(lives(pid), "it ignores the first");
+    assert_eq!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), m.uid("alice"));
     mapped_exec(&m, &player, &["/bin/kill", "-s", "SIGKILL", "--", &group]).output().ok();
     running.end_within(Duration::from_secs(20));
     wait_gone(pid);

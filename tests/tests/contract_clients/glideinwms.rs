@@ -22,6 +22,7 @@ const SETUP: &str = r#"
         "$@" >out 2>err || { echo "failed: $(cat err)" >&2; exit 1; }
         [ "$(tail -n 1 out)" = "Hello World" ] || { echo "unexpected: $(cat out)" >&2; exit 1; }
         [ ! -s err ] || { echo "noise: $(cat err)" >&2; exit 1; }
+        grep -q '(alice)' out
     }
     check "$glexec" "$sh" -c 'id && echo "Hello World"'
     printf '#!/bin/sh\nid && echo "Hello World"\n' >glexec_test2.sh

@@ -234,6 +234,7 @@ fn a_dead_waiter_takes_the_job_with_it() {
     let (mut child, socket, _output) = starter.run(&wrapper);
     greet(&socket, &File::options().append(true).create(true).open("/tmp/errors").unwrap());
     written(&format!("{SANDBOX}/result"));
+    assert!(!m.processes_of("alice").is_empty(), "the job runs as the user");
     assert!(kill_as(&m, "pilot", "KILL", i32::try_from(child.id()).unwrap()));
     child.wait().unwrap();
     eventually("the job has ended", Duration::from_secs(10), || {

@@ -61,7 +61,9 @@ fn the_payloads_code_comes_through_both_layers() {
     }
     let m = site();
     proxy_at(&m, "Alice", "/home/pilot/user_proxy");
-    for (payload, code) in [("exit 65", 65), ("nosuchprogram_at_all", 127), ("kill -KILL $$", 128 + 9)] {
+    for (payload, code) in
+        [("[ $USER = alice ] && exit 65", 65), ("nosuchprogram_at_all", 127), ("kill -KILL $$", 128 + 9)]
+    {
         let script = format!(
             "export GLEXEC_ENV=`/usr/sbin/glexec_wrapenv.pl 2>/dev/null`; {GLEXEC} /usr/sbin/glexec_unwrapenv.pl -- '{payload};'"
         );
