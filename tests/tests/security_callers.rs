@@ -174,6 +174,33 @@ fn a_call_that_ends_at_any_system_call_leaves_nothing() {
     all_is_well_again(&m, &proxy);
 }
 
+/// Any call closes lost sessions first. Whoever makes that call must not be able to hold it at that point.
+#[test]
+fn a_stranger_that_stops_its_own_call_keeps_no_lost_session_open() {
+    if !need::root() {
+        return;
+    }
+    let (m, proxy) = site("");
+    let script = "(setsid sleep 300 &) >/dev/null 2>&1; echo > /tmp/runs; sleep 300";
+    let running = call(&m, &proxy).args(["/bin/sh", "-c", script]).spawn();
+    eventually("the payload", Duration::from_secs(10), || Path::new("/tmp/runs").exists().then_some(()));
+    running.signal(9);
+    drop(running);
+    let uid = m.uid("stranger").to_string();
+    let mut stopper =
+        m.command(TOOL).args(["stop-at-lock", "/tmp/stopped", &uid, "/usr/sbin/glexec", "/bin/true"]);
+    stopper.raw().stdin(std::process::Stdio::piped());
+    let mut stopper = stopper.start();
+    let said = eventually("the stop", Duration::from_secs(20), || fs::read_to_string("/tmp/stopped").ok());
+    assert!(said.starts_with("locks 2"), "{said}");
+    call(&m, &proxy).arg("/bin/true").output().ok();
+    let left = (sessions(), m.processes_of("alice"));
+    drop(stopper.stdin.take());
+    stopper.wait().unwrap();
+    assert!(left.0.is_empty() && left.1.is_empty(), "{said} {left:?}");
+    all_is_well_again(&m, &proxy);
+}
+
 #[test]
 fn a_refusal_that_ends_at_any_system_call_leaves_a_readable_spool() {
     if !need::root() {
@@ -316,6 +343,9 @@ fn odd_names_and_arguments_change_nothing() {
     let many: Vec<String> = (0..1500).map(|n| format!("{n}{}", "y".repeat(1000))).collect();
     let said = call(&m, &proxy).args(["/bin/sh", "-c", "echo $#", "sh"]).args(&many).output();
     assert_eq!(said.ok(), "1500");
+    let sizes = names(format!("{SPOOL}/closed")).into_iter();
+    let sizes = sizes.map(|name| fs::metadata(format!("{SPOOL}/closed/{name}")).unwrap().len());
+    assert!(sizes.max().is_some_and(|most| most < 256 * 1024), "records are bounded");
     // No argv[0] at all, and strings in the environment that are no variables.
     let ran = m.command(TOOL).as_user("pilot").args(["no-argv", "/usr/sbin/glexec"]).output();
     ran.refused(201, &["GLEXEC_CLIENT_CERT"]);

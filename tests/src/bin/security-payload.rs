@@ -10,6 +10,8 @@
 //! - `push`: pushes a character into the terminal
 //! - `pty PROGRAM ARGUMENT...`: runs a program at the head of a terminal session
 //! - `no-argv PROGRAM`: executes with not even `argv[0]`, and odd strings in the environment
+//! - `stop-at-lock FILE UID PROGRAM ARGUMENT...`: as root, runs a program as an account; once it has locked a file, the
+//!   account tries to stop it; FILE tells how that went; ends what is left when its standard input ends
 //! - `kill-at N UID PROGRAM ARGUMENT...`: as root, runs a program as an account and kills it at its Nth system call
 
 use nix::errno::Errno;
@@ -33,6 +35,7 @@ fn main() {
         ["pty", command @ ..] => pty(command),
         ["no-argv", program] => no_argv(program),
         ["kill-at", n, uid, command @ ..] => kill_at(number(n), number(uid), command),
+        ["stop-at-lock", file, uid, command @ ..] => stop_at_lock(file, number(uid), command),
         _ => panic!("see the source for the ways to call this"),
     }
 }
@@ -305,11 +308,10 @@ fn no_argv(program: &str) {
     unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
 }
 
-/// Counts the system calls of one process, from both sides; prints how many there were when it ended before.
-fn kill_at(stops: i32, uid: i32, command: &[&str]) {
+/// A program that is about to run as an account, and stops at each system call for us.
+fn traced(uid: i32, command: &[&str]) -> Pid {
     use nix::sys::ptrace;
-    use nix::sys::wait::WaitStatus;
-    let child = match fork() {
+    match fork() {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             // Asked for as root: the setuid bit counts only under a tracer that could have it anyway.
@@ -321,7 +323,45 @@ fn kill_at(stops: i32, uid: i32, command: &[&str]) {
             let _ = nix::unistd::execv(&strings(command)[0], &strings(command));
             std::process::exit(99);
         }
+    }
+}
+
+/// Sends a signal with the rights of an account.
+fn kill_as(uid: i32, pid: Pid, signal: nix::sys::signal::Signal) -> bool {
+    let ForkResult::Parent { child } = fork() else {
+        let _ = nix::unistd::setuid(uid.unsigned_abs().into());
+        std::process::exit(i32::from(nix::sys::signal::kill(pid, signal).is_err()));
     };
+    matches!(waitpid(child, None), Ok(nix::sys::wait::WaitStatus::Exited(_, 0)))
+}
+
+fn stop_at_lock(file: &str, uid: i32, command: &[&str]) {
+    use nix::sys::ptrace;
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::WaitStatus;
+    let child = traced(uid, command);
+    let locks = |_| {
+        let call = std::fs::read_to_string(format!("/proc/{child}/syscall")).unwrap_or_default();
+        call.split(' ').next() == Some(libc::SYS_flock.to_string().as_str())
+    };
+    let mut stops = 0;
+    while stops < 2 && matches!(waitpid(child, None), Ok(WaitStatus::Stopped(..))) {
+        // At the entry of the call and at its end.
+        stops += i32::from(locks(()));
+        let _ = if stops < 2 { ptrace::syscall(child, None) } else { Ok(()) };
+    }
+    let stopped = stops == 2 && kill_as(uid, child, Signal::SIGSTOP);
+    let _ = ptrace::detach(child, None);
+    std::fs::write(file, format!("locks {stops}, stopped {stopped}\n")).expect("root may write anywhere");
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    let _ = kill(child, Signal::SIGKILL);
+}
+
+/// Counts the system calls of one process, from both sides; prints how many there were when it ended before.
+fn kill_at(stops: i32, uid: i32, command: &[&str]) {
+    use nix::sys::ptrace;
+    use nix::sys::wait::WaitStatus;
+    let child = traced(uid, command);
     let mut seen = 0;
     loop {
         match waitpid(child, None) {
