@@ -75,11 +75,13 @@ fn logged(m: &Machine, words: &str) {
 
 /// Takes the cgroups away, so that sessions are without a leaf.
 fn without_cgroups() {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("the mounts can be changed here");
     let fields = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>());
     for place in fields.filter(|f| f[2] == "cgroup2").map(|f| f[1].to_owned()).collect::<Vec<_>>() {
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "none", &place]).status().unwrap();
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "ro", "none", &place])
+            .status()
+            .expect("the mounts can be changed here");
         assert!(status.success());
     }
 }
@@ -332,8 +334,12 @@ fn without_cgroups_a_lost_session_s_processes_are_found_by_birth() {
 }
 
 fn forks() -> u64 {
-    let stat = fs::read_to_string("/proc/stat").unwrap();
-    stat.lines().find_map(|l| l.strip_prefix("processes ")).unwrap().parse().unwrap()
+    let stat = fs::read_to_string("/proc/stat").expect("/proc is there");
+    stat.lines()
+        .find_map(|l| l.strip_prefix("processes "))
+        .expect("it counts forks")
+        .parse()
+        .expect("a number")
 }
 
 /// Calls in the middle of a storm of forks, all of them from inside; the storm must have been one.
@@ -483,13 +489,19 @@ fn one_monitor_per_host_and_only_as_root() {
 
 /// Voluntary context switches, and CPU time in clock ticks.
 fn spent(pid: i32) -> (u64, u64) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let switches = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:")).unwrap();
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let status =
+        fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives, and proc(5) holds");
+    let switches = status
+        .lines()
+        .find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"))
+        .expect("the process lives, and proc(5) holds");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives, and proc(5) holds");
+    let fields: Vec<_> =
+        stat.rsplit_once(") ").expect("the process lives, and proc(5) holds").1.split(' ').collect();
     (
-        switches.trim().parse().unwrap(),
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap(),
+        switches.trim().parse().expect("the process lives, and proc(5) holds"),
+        fields[11].parse::<u64>().expect("the process lives, and proc(5) holds")
+            + fields[12].parse::<u64>().expect("the process lives, and proc(5) holds"),
     )
 }
 
