@@ -261,12 +261,17 @@ fn a_payload_goes_from_submission_to_output() {
 fn a_proxy_that_does_not_reach_the_worker_node_is_refused_before_anything_is_sent() {
     let mut site = Site::new("30s");
     let user = site.pki.user("carol", "Carol").unwrap();
-    site.alice = site.pki.grid_proxy(&user, &site.dir.path().join("short.pem"), &["-rfc", "-path-length", "1"]).unwrap();
+    site.alice = site
+        .pki
+        .grid_proxy(&user, &site.dir.path().join("short.pem"), &["-rfc", "-path-length", "1"])
+        .unwrap();
     std::fs::write(site.dir.path().join("in.txt"), "from home\n").unwrap();
     let out = site.alice(&["submit", "--input", &site.path("in.txt"), "--", "/bin/true"]);
     let text = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(2), "{text}");
-    for words in ["short.pem", "allows 1 more delegation", "2 are needed", "grid-proxy-init -rfc", "-path-length 2"] {
+    for words in
+        ["short.pem", "allows 1 more delegation", "2 are needed", "grid-proxy-init -rfc", "-path-length 2"]
+    {
         assert!(text.contains(words), "{text}");
     }
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -290,6 +295,9 @@ fn exit_codes_reach_the_user() {
         assert_eq!(site.show(id)["attempts"][0]["outcome"], *outcome, "{script}");
         assert_eq!(site.show(id)["attempts"].as_array().unwrap().len(), 1, "{script}");
     }
+    assert!(site.ok(&["show", &ids[0]]).contains("exit code 7"), "the state says why");
+    assert_eq!(site.show(&ids[0])["reason"], "user: attempt 1 of 3: exit code 7");
+    assert_eq!(site.show(&ids[3])["reason"], serde_json::Value::Null);
     assert_eq!(site.alice(&["wait", &ids[3], &ids[0], &ids[1]]).status.code(), Some(7));
     let missing = site.submit(&["--", "no-such-program"]);
     assert_eq!(site.wait(&missing), Some(127));

@@ -29,6 +29,7 @@ use policy::SitePolicy;
 use policy::file::{POLICY_FILE, PortsPolicy};
 use ports::{PORT_DIR, PortPool};
 use registry::Registry;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -91,6 +92,7 @@ pub fn run(args: Args) -> ExitCode {
     // A second subscriber is refused: then somebody else logs for us.
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_target(false)
         .try_init()

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -199,6 +199,8 @@ async fn listen(mut from: OwnedReadHalf, to: mpsc::Sender<Frame>) {
                 }
             }
             Ok(None) => return,
+            // It ended without reading all that was sent: its exit code says why.
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => return,
             Err(e) => return tracing::warn!(error = %e, "lost a runner"),
         }
     }

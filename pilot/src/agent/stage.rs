@@ -4,12 +4,14 @@ use super::launch::write_secret;
 use super::ports::{PortLease, Reservation};
 use super::{Agent, PATIENCE};
 use crate::api::{CertificateRequest, InputFile, Lease};
+use crate::client::pause;
 use anyhow::{Context, Result, bail};
 use credential::delegation;
 use openssl::sha::Sha256;
 use std::path::{Path, PathBuf};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, sleep};
 
 /// All that, in a directory that is removed with it.
 #[derive(Debug)]
@@ -66,10 +68,24 @@ async fn delegate(agent: &Agent, lease: &Lease) -> Result<String> {
 }
 
 async fn fetch(agent: &Agent, input: &InputFile, to: &Path) -> Result<()> {
-    let mut body = agent.client.patiently(PATIENCE, || agent.client.blob(&input.sha256)).await?;
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let body = agent.client.patiently(PATIENCE, || agent.client.blob(&input.sha256)).await?;
+        match keep(body, input, to).await {
+            // A cut transfer is no reason to give the payload back: the queue may have been restarted.
+            Err(e) if e.is::<reqwest::Error>() && Instant::now() < give_up => {
+                tracing::warn!(input = input.path, error = %e, "transfer cut, trying again");
+                sleep(pause(3, fastrand::f64())).await;
+            }
+            kept => return kept,
+        }
+    }
+}
+
+async fn keep(mut body: reqwest::Response, input: &InputFile, to: &Path) -> Result<()> {
     let mut file = File::create(to).await?;
     let (mut hash, mut size) = (Sha256::new(), 0);
-    while let Some(chunk) = body.chunk().await.context("the transfer was cut")? {
+    while let Some(chunk) = body.chunk().await? {
         hash.update(&chunk);
         size += chunk.len() as u64;
         file.write_all(&chunk).await?;

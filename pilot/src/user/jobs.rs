@@ -1,11 +1,14 @@
 //! `pilot jobs`, `show`, `pilots`, `status`: what the queue knows, for people and as JSON.
 
-use super::text::{age, clean, size, span, style_of, table, time, width};
+use super::text::{age, clean, size, span, style_of, table, time, width, wrap};
 use super::{Common, RETRY, Result, print, print_json};
 use crate::api::{Attempt, Event, Payload, PayloadState, Pilot, PilotState};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use uuid::Uuid;
+
+/// Where the values of `pilot show` begin.
+const MARGIN: usize = 10;
 
 /// Options of `pilot jobs`.
 #[derive(Debug, clap::Args)]
@@ -38,7 +41,7 @@ pub async fn jobs(args: JobsArgs) -> Result<u8> {
         return print_json(&payloads);
     }
     let rows: Vec<_> = payloads.iter().map(job_row).collect();
-    print(&table(&["ID", "STATE", "CODE", "AGE", "HOST", "COMMAND"], &rows, width()))
+    print(&table(&["ID", "STATE", "CODE", "AGE", "HOST", "COMMAND"], &rows, width(), &["HOST"]))
 }
 
 fn job_row(payload: &Payload) -> Vec<String> {
@@ -68,15 +71,15 @@ pub async fn show(args: ShowArgs) -> Result<u8> {
     if args.common.json {
         return print_json(&serde_json::json!({ "payload": payload, "events": events }));
     }
-    print(&describe(&payload, &events))
+    print(&describe(&payload, &events, width()))
 }
 
-fn describe(payload: &Payload, events: &[Event]) -> String {
+fn describe(payload: &Payload, events: &[Event], width: usize) -> String {
     let spec = &payload.spec;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
-        writeln!(text, "{name:<10}{}", clean(&value)).ok();
+        writeln!(text, "{name:<MARGIN$}{}", wrap(&clean(&value), MARGIN, width)).ok();
     };
     line("id", payload.id.to_string());
     line(
@@ -93,7 +96,8 @@ fn describe(payload: &Payload, events: &[Event]) -> String {
     spec.outputs.iter().for_each(|pattern| line("output", pattern.clone()));
     payload.attempts.iter().for_each(|attempt| attempt_lines(attempt, &mut line));
     for event in events {
-        line("event", format!("{} {} by {}: {}", time(event.at), event.state, event.actor, event.cause));
+        let actor = if event.actor == payload.owner { "the owner" } else { &event.actor };
+        line("event", format!("{} {}: {}, by {actor}", time(event.at), event.state, event.cause));
     }
     text
 }
@@ -109,21 +113,19 @@ fn wants(payload: &Payload) -> String {
 
 fn attempt_lines(attempt: &Attempt, line: &mut impl FnMut(&str, String)) {
     let outcome = attempt.outcome.map_or("running", |o| o.as_str());
-    line(
-        "attempt",
-        format!("{} {} on pilot {}, leased {}", attempt.number, outcome, attempt.pilot, time(attempt.leased)),
-    );
+    line("attempt", format!("{} {outcome}, leased {}", attempt.number, time(attempt.leased)));
+    line("", format!("pilot {}", attempt.pilot));
     let Some(report) = &attempt.report else { return };
     let mut facts = vec![format!("host {}", report.host)];
     facts.extend(report.exit_code.map(|c| format!("exit code {c}")));
     facts.extend(report.account.as_ref().map(|a| format!("account {a}")));
     facts.extend(report.ports.as_ref().map(|p| format!("ports {p}")));
-    facts.extend(report.session.as_ref().map(|s| format!("session {s}")));
     let seconds = |ms: u64| format!("{}.{:03} s", ms / 1000, ms % 1000);
     facts.extend(report.wall_ms.map(|ms| format!("wall {}", seconds(ms))));
     facts.extend(report.cpu_ms.map(|ms| format!("cpu {}", seconds(ms))));
-    facts.extend(report.reason.clone());
     line("", facts.join(", "));
+    report.session.iter().for_each(|session| line("", format!("session {session}")));
+    report.reason.iter().for_each(|reason| line("", reason.clone()));
 }
 
 /// `pilot pilots`.
@@ -134,7 +136,8 @@ pub async fn pilots(common: Common) -> Result<u8> {
         return print_json(&pilots);
     }
     let rows: Vec<_> = pilots.iter().map(pilot_row).collect();
-    print(&table(&["ID", "STATE", "RUNNING", "CORES", "SWITCH", "SEEN", "HOST", "DN"], &rows, width()))
+    let head = ["ID", "STATE", "RUNNING", "CORES", "SWITCH", "SEEN", "HOST", "DN"];
+    print(&table(&head, &rows, width(), &["DN", "SWITCH", "CORES", "SEEN"]))
 }
 
 fn pilot_row(pilot: &Pilot) -> Vec<String> {
@@ -231,15 +234,25 @@ pub(super) mod tests {
             at: 4,
             actor: "/CN=u".into(),
             state: PayloadState::Received,
-            cause: "submitted\n".into(),
+            cause: "submitted".into(),
         };
-        let text = describe(&payload(PayloadState::Failed, Some(7)), &[event]);
-        for fact in
-            ["exit code 7", "host wn1", "wall 1.500 s", "1m30s walltime", "[3] /bin/sh", "received by /CN=u"]
-        {
+        let by_queue = Event { actor: "queue".into(), ..event.clone() };
+        let text = describe(&payload(PayloadState::Failed, Some(7)), &[event, by_queue], usize::MAX);
+        for fact in [
+            "exit code 7",
+            "host wn1",
+            "wall 1.500 s",
+            "1m30s walltime",
+            "[3] /bin/sh",
+            "received: submitted, by the owner\n",
+            "received: submitted, by queue\n",
+        ] {
             assert!(text.contains(fact), "{fact} is missing in {text}");
         }
         assert!(!text.contains('\x1b'));
+        let narrow = describe(&payload(PayloadState::Failed, Some(7)), &[], 40);
+        assert!(narrow.lines().all(|l| l.len() <= 40 || !l[MARGIN..].contains(' ')), "{narrow}");
+        assert!(narrow.lines().all(|l| l.as_bytes()[MARGIN] != b' '), "{narrow}");
     }
 
     #[test]

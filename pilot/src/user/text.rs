@@ -52,24 +52,69 @@ pub fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// Lays rows out in columns. The last column takes what is left of `width`; cells that do not fit end in `…`.
-pub fn table(head: &[&str], rows: &[Vec<String>], width: usize) -> String {
+/// Lays rows out in columns. Columns that can be spared are left out, in the order given, until the others fit into
+/// `width`. The last column takes what is left; cells that do not fit end in `…`.
+pub fn table(head: &[&str], rows: &[Vec<String>], width: usize, spared: &[&str]) -> String {
     let mut widths: Vec<usize> = head.iter().map(|cell| measure_text_width(cell)).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(measure_text_width(cell));
         }
     }
+    let kept = kept(head, &widths, width, spared);
+    let pick = |row: &[String]| -> Vec<String> { kept.iter().filter_map(|n| row.get(*n).cloned()).collect() };
+    let widths: Vec<usize> = kept.iter().map(|n| widths[*n]).collect();
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    let lines = std::iter::once(&head).chain(rows).map(|row| line(row, &widths, width));
+    let lines = std::iter::once(&head).chain(rows).map(|row| line(&pick(row), &widths, width));
     lines.collect()
+}
+
+/// The numbers of the columns that are shown. The last one may be cut, but not to less than [`LAST`].
+fn kept(head: &[&str], widths: &[usize], width: usize, spared: &[&str]) -> Vec<usize> {
+    let mut kept: Vec<usize> = (0..head.len()).collect();
+    let fits = |kept: &[usize]| {
+        let (last, others) = kept.split_last().map_or((0, &[][..]), |(last, others)| (widths[*last], others));
+        others.iter().map(|n| widths[*n] + GAP).sum::<usize>() + last.min(LAST) <= width
+    };
+    for name in spared {
+        if fits(&kept) {
+            break;
+        }
+        kept.retain(|n| head[*n] != *name);
+    }
+    kept
+}
+
+/// Blanks between two columns.
+const GAP: usize = 2;
+/// The last column of a table is readable from this width on.
+const LAST: usize = 24;
+
+/// Breaks a line at blanks so that it fits into `width` behind a margin of `margin` blanks, which all lines but the first
+/// begin with. A word that is longer stays whole: it can still be copied.
+pub fn wrap(text: &str, margin: usize, width: usize) -> String {
+    let (mut lines, mut used) = (String::new(), 0);
+    for word in text.split(' ') {
+        let length = measure_text_width(word);
+        if used > 0 && margin.saturating_add(used + 1 + length) > width {
+            lines.push('\n');
+            lines.push_str(&" ".repeat(margin));
+            used = 0;
+        } else if used > 0 {
+            lines.push(' ');
+            used += 1;
+        }
+        lines.push_str(word);
+        used += length;
+    }
+    lines
 }
 
 fn line(row: &[String], widths: &[usize], width: usize) -> String {
     let mut text = String::new();
     for (cell, column) in row.iter().zip(widths) {
         if !text.is_empty() {
-            text.push_str("  ");
+            text.push_str(&" ".repeat(GAP));
         }
         text.push_str(cell);
         text.push_str(&" ".repeat(column.saturating_sub(measure_text_width(cell))));
@@ -85,18 +130,39 @@ mod tests {
     fn tables_fit_the_width_and_align() {
         let rows = vec![vec!["a".into(), "long command line".into()], vec!["bbb".into(), "x".into()]];
         assert_eq!(
-            table(&["ID", "COMMAND"], &rows, usize::MAX),
+            table(&["ID", "COMMAND"], &rows, usize::MAX, &[]),
             "ID   COMMAND\na    long command line\nbbb  x\n"
         );
-        let narrow = table(&["ID", "COMMAND"], &rows, 10);
+        let narrow = table(&["ID", "COMMAND"], &rows, 10, &[]);
         assert!(narrow.lines().all(|line| measure_text_width(line) <= 10), "{narrow}");
         assert!(narrow.contains("a    long…"), "{narrow}");
     }
 
     #[test]
+    fn a_narrow_table_spares_columns_in_order() {
+        let cell = |length| "x".repeat(length);
+        let rows = vec![vec![cell(36), cell(20), cell(4), cell(60)]];
+        let head = ["ID", "HOST", "CODE", "COMMAND"];
+        let shown = |width| table(&head, &rows, width, &["HOST", "CODE"]).lines().next().unwrap().to_owned();
+        assert!(shown(200).contains("HOST") && shown(90).contains("HOST"));
+        assert!(!shown(80).contains("HOST") && shown(80).contains("CODE"));
+        assert!(!shown(64).contains("CODE") && shown(64).contains("COMMAND"));
+        let last = table(&["ID", "DN"], &[vec![cell(36), cell(60)]], 40, &["DN"]);
+        assert_eq!(last, format!("ID\n{}\n", cell(36)));
+    }
+
+    #[test]
+    fn long_lines_are_broken_at_blanks_and_words_stay_whole() {
+        assert_eq!(wrap("one two three", 2, 9), "one two\n  three");
+        assert_eq!(wrap("one two  three", 2, usize::MAX), "one two  three");
+        assert_eq!(wrap("a 0123456789 b", 4, 8), "a\n    0123456789\n    b");
+        assert_eq!(wrap("", 4, 8), "");
+    }
+
+    #[test]
     fn colours_do_not_disturb_the_columns() {
         let red = Style::new().force_styling(true).red().apply_to("bad").to_string();
-        let text = table(&["STATE", "ID"], &[vec![red, "1".into()]], usize::MAX);
+        let text = table(&["STATE", "ID"], &[vec![red, "1".into()]], usize::MAX, &[]);
         let plain = console::strip_ansi_codes(&text);
         assert_eq!(plain, "STATE  ID\nbad    1\n");
     }

@@ -275,8 +275,10 @@ pub async fn end(tx: &mut Tx, open: &OpenLease, end: End<'_>) -> Result<(), Prob
         .execute(tx.conn())
         .await?;
     sqlx::query("DELETE FROM leases WHERE id = ?").bind(open.lease.to_string()).execute(tx.conn()).await?;
-    let why = end.report.and_then(|r| r.reason.as_deref()).unwrap_or(end.why);
-    let text = explain(end.outcome, open.number, end.max_attempts, why);
+    let code = end.report.and_then(|r| r.exit_code).filter(|_| end.outcome != Outcome::Ok);
+    let code = code.map(|code| format!("exit code {code}"));
+    let reported = end.report.and_then(|r| r.reason.as_deref()).or(code.as_deref());
+    let text = explain(end.outcome, open.number, end.max_attempts, reported.unwrap_or(end.why));
     let reason = (end.outcome != Outcome::Ok).then_some(text.as_str());
     let cause = Cause { actor: end.actor, text: &text, attempt: Some(open.attempt) };
     payloads::apply(tx, &known, &step, reason, cause).await?;
