@@ -57,7 +57,9 @@ fn own_children(m: &Machine) {
     }
 }
 
+/// A call that finds nothing remembered of earlier ones: kept verdicts would spare it the verifier.
 fn id(m: &Machine, proxy: &str) -> Ran {
+    let _ = fs::remove_dir_all("/run/glexec/cache");
     m.glexec().env("GLEXEC_CLIENT_CERT", proxy).args(["/usr/bin/id", "-u"]).output()
 }
 

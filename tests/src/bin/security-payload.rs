@@ -8,7 +8,8 @@
 //! - `with-key PROGRAM ARGUMENT...`: puts a key into its session keyring, names it in `GLEXEC_KEY`, and executes
 //! - `keys`: tries to get at that key
 //! - `push`: pushes a character into the terminal
-//! - `pty PROGRAM ARGUMENT...`: runs a program at the head of a terminal session
+//! - `pty PROGRAM ARGUMENT...`: runs a program at the head of a terminal session; `loose-pty` with a terminal that is
+//!   nobody's
 //! - `no-argv PROGRAM`: executes with not even `argv[0]`, and odd strings in the environment
 //! - `stop-at-lock FILE UID PROGRAM ARGUMENT...`: as root, runs a program as an account; once it has locked a file, the
 //!   account tries to stop it; FILE tells how that went; ends what is left when its standard input ends
@@ -32,7 +33,8 @@ fn main() {
         ["with-key", command @ ..] => with_key(command),
         ["keys"] => keys(),
         ["push"] => push(),
-        ["pty", command @ ..] => pty(command),
+        ["pty", command @ ..] => pty(command, true),
+        ["loose-pty", command @ ..] => pty(command, false),
         ["no-argv", program] => no_argv(program),
         ["kill-at", n, uid, command @ ..] => kill_at(number(n), number(uid), command),
         ["stop-at-lock", file, uid, command @ ..] => stop_at_lock(file, number(uid), command),
@@ -266,14 +268,32 @@ fn keys() {
     tried("search", keyctl(SEARCH, i64::from(SESSION_KEYRING), c"user".as_ptr(), c"pilot-secret".as_ptr()));
 }
 
+/// In every way there is; the first success counts, else the plain way's error.
 fn push() {
     let byte = b'x';
-    // SAFETY: TIOCSTI reads one byte, which outlives the call.
-    tried("push", i64::from(unsafe { libc::ioctl(0, libc::TIOCSTI, &byte) }));
+    let type_it = |request: u64| {
+        // SAFETY: TIOCSTI reads one byte, which outlives the call; the kernel looks at 32 bits of the request.
+        Errno::result(unsafe { libc::syscall(libc::SYS_ioctl, 0, request, &byte) })
+    };
+    let plain = type_it(libc::TIOCSTI);
+    let wide = type_it(libc::TIOCSTI | 1 << 32);
+    // A terminal that no session has can be taken by a new one.
+    let taken = match fork() {
+        ForkResult::Parent { child } => {
+            waitpid(child, None) == Ok(nix::sys::wait::WaitStatus::Exited(child, 0))
+        }
+        ForkResult::Child => {
+            let _ = nix::unistd::setsid();
+            // SAFETY: plain numbers.
+            unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+            std::process::exit(i32::from(type_it(libc::TIOCSTI).is_err()));
+        }
+    };
+    println!("push {}", if wide.is_ok() || taken { "DONE".into() } else { told(plain) });
 }
 
 /// Runs a program as the leader of a session with a terminal, and prints what it says there.
-fn pty(command: &[&str]) {
+fn pty(command: &[&str], controlling: bool) {
     use std::io::Read;
     let master = nix::pty::posix_openpt(nix::fcntl::OFlag::O_RDWR).expect("a terminal can be made");
     nix::pty::grantpt(&master).and_then(|()| nix::pty::unlockpt(&master)).expect("and used");
@@ -282,7 +302,10 @@ fn pty(command: &[&str]) {
     if let ForkResult::Child = fork() {
         let _ = nix::unistd::setsid();
         // A session's first terminal becomes the one that controls it.
-        let terminal = std::fs::OpenOptions::new().read(true).write(true).open(&name).expect("it is there");
+        let flags = if controlling { 0 } else { libc::O_NOCTTY };
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true).write(true), flags);
+        let terminal = options.open(&name).expect("it is there");
         for fd in 0..3 {
             // SAFETY: 0, 1 and 2 are owned by nobody in Rust's sense.
             unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&terminal), fd) };
