@@ -298,3 +298,17 @@ fn a_payload_that_stops_its_supervisor_is_ended_all_the_same() {
     );
     drop(running);
 }
+}
+
+/// A terminal that is nobody's controlling one could be made the payload's own, and then typed into.
+#[test]
+fn a_terminal_without_a_session_cannot_be_taken_and_typed_into() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    let run = m.command(TOOL).as_user("pilot").env("GLEXEC_CLIENT_CERT", &proxy);
+    let said = run.args(["loose-pty", "/usr/sbin/glexec", TOOL, "push"]).output().ok();
+    assert!(said.contains("push EPERM"), "{said}");
+}
