@@ -36,7 +36,7 @@ pub use policy::identity::VerifiedIdentity;
 pub use policy::wire::{Refusal, RefusalKind};
 pub use verdict::{Trust, verify, verify_chain};
 
-/// A refusal of the class with its one-line reason.
+/// A refusal of the class with its reason, made fit for one log line: it may quote the credential.
 pub(crate) fn refuse(kind: RefusalKind, reason: impl Into<String>) -> Refusal {
-    Refusal { kind, reason: reason.into() }
+    Refusal { kind, reason: policy::wire::one_line(&reason.into()) }
 }

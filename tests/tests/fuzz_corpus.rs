@@ -106,3 +106,26 @@ fn the_seeds_are_what_they_are_called() {
         assert_eq!(verdict.is_ok(), good, "{name}: {verdict:?}");
     }
 }
+
+/// Runs one file of a corpus: a finding of `make fuzz`, and the test is named after it.
+fn finding(name: &str, file: &str) {
+    let (_, input) = corpus(name).into_iter().find(|(f, _)| f == file).unwrap();
+    let (_, target) = TARGETS.iter().find(|(n, _)| *n == name).unwrap();
+    target(&input);
+}
+
+/// A PEM label stood in the refusal as it was, with the escapes that a terminal obeys.
+#[test]
+fn label_with_escape() {
+    finding("pem_chain", "label_with_escape");
+    finding("delegation", "label_with_escape");
+}
+
+/// The reason of a refusal was cut at 500 bytes before they were escaped, so it was cut again where it was read.
+#[test]
+fn reason_of_many_escapes() {
+    finding("frames_round_trip", "reason_of_many_escapes");
+    let line = policy::wire::one_line(&"\u{fc}".repeat(400));
+    assert_eq!(line.len(), 500);
+    assert_eq!(policy::wire::one_line(&line), line);
+}

@@ -21,7 +21,9 @@ pub fn values(data: &[u8]) {
         assert_eq!(u128::from(span.as_secs()), seconds * factor.expect("a known unit").1);
     }
     names(text);
-    assert!(policy::wire::one_line(text).bytes().all(|b| (b' '..=b'~').contains(&b)));
+    let line = policy::wire::one_line(text);
+    assert!(line.len() <= 500 && line.bytes().all(|b| (b' '..=b'~').contains(&b)));
+    assert_eq!(policy::wire::one_line(&line), line);
     assert_eq!(record::text::printable(data, 100).find(char::is_control), None);
 }
 
