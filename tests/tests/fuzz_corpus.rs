@@ -129,3 +129,9 @@ fn reason_of_many_escapes() {
     assert_eq!(line.len(), 500);
     assert_eq!(policy::wire::one_line(&line), line);
 }
+
+/// An unknown option is taken for a command when it has a slash and is not UTF-8: harmless, and known.
+#[test]
+fn option_that_is_not_utf8() {
+    finding("request", "option_that_is_not_utf8");
+}
