@@ -31,13 +31,16 @@ pub(crate) struct Counted {
 }
 
 impl Leaf {
-    /// Makes the leaf of a session below the caller's group; `None` where the host does not offer it.
-    pub(crate) fn create(id: &str) -> Option<Self> {
+    /// Where the leaf of a session would be, below the caller's group; `None` where the host has no v2 hierarchy.
+    pub(crate) fn planned(id: &str) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let leaf = own_group(&mounts, &own)?.join(format!("{PREFIX}{id}"));
-        fs::create_dir(&leaf).ok()?;
-        Some(Self(leaf))
+        Some(Self(own_group(&mounts, &own)?.join(format!("{PREFIX}{id}"))))
+    }
+
+    /// Makes it; `None` where the host does not let us. Its session must be on record before, or nobody would remove it.
+    pub(crate) fn make(self) -> Option<Self> {
+        fs::create_dir(&self.0).is_ok().then_some(self)
     }
 
     /// The leaf that a state file names.

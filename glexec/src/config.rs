@@ -2,6 +2,7 @@
 
 use crate::audit::{self, Rule};
 use crate::failure::Failure;
+use crate::session::RUN_DIR;
 use nix::unistd::User;
 use policy::file::POLICY_FILE;
 use policy::glexec_conf::GLEXEC_CONF;
@@ -37,4 +38,15 @@ pub(crate) fn load() -> Result<Config, Failure> {
         SitePolicy::parse(Path::new(POLICY_FILE), &text).map_err(|e| Failure::site(e.to_string()))?;
     let policy_rev = crate::recording::hex(&hmac_sha256::Hash::hash(text.as_bytes())[..8]);
     Ok(Config { conf, policy, policy_rev, child_ids })
+}
+
+/// What root writes into, and believes what it finds there, belongs to root, all the way up. What is missing is made later
+/// below such a place.
+pub(crate) fn check_places(config: &Config) -> Result<(), Failure> {
+    for place in [Path::new(RUN_DIR), &config.policy.accounting.spool] {
+        if audit::exists(place) {
+            audit::open(place, Rule::DIRECTORY)?;
+        }
+    }
+    Ok(())
 }

@@ -8,11 +8,13 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::request::{Command, Request, Target};
-use crate::start::{Mode, Start};
-use crate::sys::{fds, ids, process};
+use crate::start::{self, Start};
+use crate::sys::{fds, ids, process, terminal};
 use crate::{payload_env, target_proxy};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, Pid, getpid, pipe2};
 use policy::glexec_conf::Lock;
 use policy::identity::Account;
@@ -40,6 +42,9 @@ pub(crate) struct Plan<'a> {
     work_dir: Option<&'a Path>,
     /// Signals that the caller had blocked.
     signal_mask: SigSet,
+    umask: Mode,
+    /// Limits that the caller had set.
+    limits: &'a [(Resource, u64, u64)],
 }
 
 impl<'a> Plan<'a> {
@@ -50,14 +55,14 @@ impl<'a> Plan<'a> {
 
     /// Puts together what was decided.
     pub(crate) fn new(
-        start: &Start,
+        start: &'a Start,
         config: &Config,
         request: &'a Request,
         permit: &'a Permit,
         proxy: Vec<u8>,
         session: &str,
     ) -> Self {
-        let switch = start.mode == Mode::Switching;
+        let switch = start.mode == start::Mode::Switching;
         let account = permit.account();
         let wanted = config.conf.create_target_proxy || matches!(request.target, Target::File(_));
         let uid = if switch { account.uid } else { start.caller.uid };
@@ -73,6 +78,8 @@ impl<'a> Plan<'a> {
             no_new_privs: switch && config.policy.payload.no_new_privs,
             work_dir: request.work_dir.as_deref(),
             signal_mask: start.signal_mask,
+            umask: start.umask,
+            limits: &start.limits,
         }
     }
 }
@@ -150,7 +157,11 @@ fn become_payload(plan: &Plan<'_>, leaf: Option<&Leaf>, parent: Option<Pid>) -> 
     if let Some(leaf) = leaf {
         leaf.enter().map_err(|e| site(format!("cgroup leaf: {e}")))?;
     }
+    umask(plan.umask);
     let account = &plan.account;
+    if plan.switch && terminal::is_shared() {
+        terminal::forbid_typing().map_err(|e| site(format!("terminal: {e}")))?;
+    }
     if plan.switch {
         ids::become_for_good(account.uid, account.gid, &account.groups).map_err(site)?;
         process::new_session_keyring().map_err(|e| site(format!("session keyring: {e}")))?;
@@ -184,7 +195,7 @@ fn hand_over(plan: &Plan<'_>) -> Result<(), Mishap> {
     };
     settle(plan.work_dir, &plan.account.home).map_err(user)?;
     check_command(Path::new(&command.program), plan.account).map_err(user)?;
-    restore_signals(plan).map_err(|e| Mishap { code: 202, reason: format!("signals: {e}") })?;
+    restore(plan).map_err(|e| Mishap { code: 202, reason: format!("signals and limits: {e}") })?;
     execute(command, &plan.environment)
 }
 
@@ -212,8 +223,12 @@ fn check_command(program: &Path, account: &Account) -> Result<(), String> {
         .map_err(|_| format!("command {shown}: account {} may not execute it", account.name))
 }
 
-/// The payload finds signals as the caller left them, but for those that `start` changed: these get their default.
-fn restore_signals(plan: &Plan<'_>) -> nix::Result<()> {
+/// The payload finds limits and signals as the caller left them, but for dispositions that `start` changed: these get
+/// their default.
+fn restore(plan: &Plan<'_>) -> nix::Result<()> {
+    for (resource, soft, hard) in plan.limits {
+        setrlimit(*resource, *soft, *hard)?;
+    }
     process::default_signal(Signal::SIGPIPE)?;
     process::default_signal(Signal::SIGXFSZ)?;
     plan.signal_mask.thread_set_mask()

@@ -1,6 +1,7 @@
 //! Messages for the site (syslog or file) and for the caller (stderr). One line per event, escaped.
 
 use crate::audit::{self, Rule};
+use crate::failure::Failure;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::syslog::{Facility, LogFlags, Severity, openlog, syslog};
@@ -65,6 +66,12 @@ impl Log {
         self.write(3, Severity::LOG_NOTICE, message);
     }
 
+    /// Who becomes whom: level 3, and nothing runs unless it is written, as far as that can be told.
+    pub(crate) fn switch(&self, message: &str) -> Result<(), Failure> {
+        let failed = |e| Failure::site(format!("the log cannot be written: {e}; nothing runs unseen"));
+        self.try_write(3, Severity::LOG_NOTICE, message).map_err(failed)
+    }
+
     /// Level 4: steps on the way.
     pub(crate) fn info(&self, message: &str) {
         self.write(4, Severity::LOG_INFO, message);
@@ -104,19 +111,25 @@ impl Log {
     }
 
     fn write(&self, level: u8, severity: Severity, message: &str) {
+        let _ = self.try_write(level, severity, message);
+    }
+
+    fn try_write(&self, level: u8, severity: Severity, message: &str) -> std::io::Result<()> {
         if level > self.level {
-            return;
+            return Ok(());
         }
         // Texts from the caller are escaped where they enter; this is the last line of defence against line breaks.
         let line = message.replace(|c: char| c.is_control(), "?");
         match &self.target {
             Target::Syslog(_) => {
+                // syslog(3) tells nobody whether it was heard.
                 let _ = syslog(severity, line.as_str());
+                Ok(())
             }
             Target::File(file) => {
                 let time = record::time::rfc3339(crate::sys::process::unix_ns());
                 let text = format!("{time} glexec[{}]: {line}\n", std::process::id());
-                let _ = file.borrow_mut().write_all(text.as_bytes());
+                file.borrow_mut().write_all(text.as_bytes())
             }
         }
     }

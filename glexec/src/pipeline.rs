@@ -9,7 +9,7 @@ use crate::request::{self, Wish};
 use crate::sitting::Sitting;
 use crate::start::{self, Mode, Start};
 use crate::supervise::{Rules, Supervisor};
-use crate::sys::{ids, process};
+use crate::sys::process;
 use crate::{
     credential, epilogue, flood, information, keeper, mapping, nesting, recording, session, session_call,
     sweep, verify,
@@ -48,6 +48,9 @@ impl Run {
         }
         let config = &*self.config.insert(config::load()?);
         self.log = Log::configured(&config.conf);
+        if start.mode == Mode::Switching {
+            config::check_places(config)?;
+        }
         if let Ok(Wish::Session(call)) = &wish {
             return session_call::serve(call, start, &self.log);
         }
@@ -75,7 +78,9 @@ impl Run {
         };
         let mut sitting = Sitting::open(start, config, &request, identity, &permit)?;
         self.log.info(&format!("session {}: {} by {source}", sitting.id(), identity.subject));
-        self.log.notice(&recording::switch_line(start, &permit, &request));
+        if let Err(failure) = self.log.switch(&recording::switch_line(start, &permit, &request)) {
+            return Ok(sitting.abandon(&self.log, &failure));
+        }
         let monitor = Monitor::new(&self.log, permit.account().uid, identity);
         let plan = Plan::new(start, config, &request, &permit, proxy, sitting.id());
         if !conf.linger {
@@ -112,7 +117,6 @@ impl Run {
     }
 
     fn record_refusal(&self, start: &Start, config: &Config, failure: &Failure, id: String) {
-        ids::leave_caller_group();
         if !flood::admits(start.caller.uid) {
             return self.log.warning(&format!("uid {}: too many refusals to record each", start.caller.uid));
         }

@@ -3,6 +3,7 @@
 //! A session is a directory `/run/glexec/sessions/<id>` of root with a file `state` (`key=value` lines, written
 //! once and complete) and a file `lock` that its supervisor holds. Whoever can take the lock knows that the supervisor is gone.
 
+use crate::cgroup::Leaf;
 use crate::failure::Failure;
 use crate::sys::process;
 use nix::fcntl::{Flock, FlockArg};
@@ -64,22 +65,28 @@ fn sessions_dir() -> PathBuf {
 
 impl Session {
     /// Creates the session and takes its lock.
-    pub(crate) fn create(state: State) -> Result<Self, Failure> {
+    pub(crate) fn create(state: &State) -> Result<Self, Failure> {
         let dir = sessions_dir().join(&state.id);
-        Self::build(&state, &dir).map_err(|e| Failure::site(format!("{}: {e}", dir.display())))
+        Self::build(state, &dir).map_err(|e| {
+            remove_dir(&dir);
+            Failure::site(format!("{}: {e}", dir.display()))
+        })
     }
 
     fn build(state: &State, dir: &Path) -> io::Result<Self> {
         DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
+        let _making = making(FlockArg::LockShared)?;
         DirBuilder::new().mode(0o700).recursive(true).create(sessions_dir())?;
         DirBuilder::new().mode(0o700).create(dir)?;
         let lock = create_file(&dir.join("lock"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| io::Error::from(e))?;
-        // The state appears whole or not at all: a directory without one is a session in the making.
-        let unfinished = dir.join("state.new");
-        create_file(&unfinished)?.write_all(state.to_text().as_bytes())?;
-        fs::rename(&unfinished, dir.join("state"))?;
+        write_state(dir, state)?;
         Ok(Self { dir: dir.to_owned(), _lock: lock })
+    }
+
+    /// Says how it turned out. Failing to do so only leaves a name of something that is not there.
+    pub(crate) fn correct(&self, state: &State) {
+        let _ = write_state(&self.dir, state);
     }
 
     /// Removes the directory; the lock goes with it.
@@ -98,27 +105,55 @@ pub(crate) fn by_id(id: &str) -> Option<Found> {
     find(&sessions_dir().join(id))
 }
 
+/// The state appears whole or not at all: a directory without one is a session in the making.
+fn write_state(dir: &Path, state: &State) -> io::Result<()> {
+    let unfinished = dir.join("state.new");
+    create_file(&unfinished)?.write_all(state.to_text().as_bytes())?;
+    fs::rename(&unfinished, dir.join("state"))
+}
+
 /// Removes the directory of a session that was found orphaned.
 pub(crate) fn remove(id: &str) {
     remove_dir(&sessions_dir().join(id));
 }
 
-/// The state goes first: without it nobody takes the rest for a session.
+/// The state goes first: without it nobody takes the rest for a session. Needs no descriptor, so it works when none is left.
 fn remove_dir(dir: &Path) {
-    let _ = fs::remove_file(dir.join("state"));
-    let _ = fs::remove_dir_all(dir);
+    for name in ["state", "state.new", "lock"] {
+        let _ = fs::remove_file(dir.join(name));
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+/// Held shared by those who make a session. Whoever holds it alone knows that nobody does, and that a directory without
+/// a state was left by a call that was killed.
+fn making(lock: FlockArg) -> io::Result<Flock<File>> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(Path::new(RUN_DIR).join("making"))?;
+    Flock::lock(file, lock).map_err(|(_, e)| e.into())
 }
 
 fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// All sessions of this host; unreadable ones are passed over.
+/// All sessions of this host. What is no session, and never will be, is removed on the way.
 pub(crate) fn all() -> Vec<Found> {
-    let Ok(entries) = fs::read_dir(sessions_dir()) else {
-        return Vec::new();
-    };
-    entries.flatten().filter_map(|entry| find(&entry.path())).collect()
+    let Ok(entries) = fs::read_dir(sessions_dir()) else { return Vec::new() };
+    let has_state = |dir: &PathBuf| dir.join("state").exists();
+    let (whole, unfinished): (Vec<_>, Vec<_>) =
+        entries.flatten().map(|entry| entry.path()).partition(has_state);
+    if !unfinished.is_empty()
+        && let Ok(_alone) = making(FlockArg::LockExclusiveNonblock)
+    {
+        unfinished.iter().filter(|dir| !has_state(dir)).for_each(|dir| remove_dir(dir));
+    }
+    whole.iter().filter_map(|dir| find(dir)).collect()
 }
 
 fn find(dir: &Path) -> Option<Found> {
@@ -133,6 +168,11 @@ fn find(dir: &Path) -> Option<Found> {
 }
 
 impl State {
+    /// As it turned out: a leaf that was planned need not have been made.
+    pub(crate) fn with_leaf(&self, leaf: Option<&Leaf>) -> Self {
+        Self { cgroup: leaf.map(|l| l.path().to_owned()), ..self.clone() }
+    }
+
     fn to_text(&self) -> String {
         let optional =
             |path: &Option<PathBuf>| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::request::{Action, SessionCall};
 use crate::session::{self, Found, State};
 use crate::start::Start;
 use crate::sweep;
-use crate::sys::process;
+use crate::sys::{ids, process};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::io::Write;
@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Acts on the session; 0 when it was done.
 pub(crate) fn serve(call: &SessionCall, start: &Start, log: &Log) -> Result<u8, Failure> {
+    let _unstoppable = ids::OutOfReach::enter();
     let owned = |found: &Found| start.caller.uid == 0 || found.state.caller_uid == start.caller.uid;
     let missing =
         || Failure::caller(format!("there is no session {} of this caller; it may have ended", call.id));
@@ -54,14 +55,20 @@ fn status(state: &State) -> Result<u8, Failure> {
 
 /// The supervisor hears root at any time and passes the signal on.
 fn pass_on(state: &State, signal: Signal) -> Result<(), Failure> {
+    let ended = || Failure::caller(format!("session {} has just ended", state.id));
+    if signal_supervisor(state, signal)? { Ok(()) } else { Err(ended()) }
+}
+
+/// Signals the supervisor as root; `false` when it has ended.
+fn signal_supervisor(state: &State, signal: Signal) -> Result<bool, Failure> {
     let failed = |e| Failure::site(format!("session {}: {e}", state.id));
     let supervisor = process::pidfd(Pid::from_raw(state.supervisor)).map_err(failed)?;
     // The lock is looked at again now that the process is pinned: held, it is still the supervisor.
     if session::by_id(&state.id).is_none_or(|found| found.orphaned.is_some()) {
-        return Err(Failure::caller(format!("session {} has just ended", state.id)));
+        return Ok(false);
     }
-    crate::sys::ids::be_root().map_err(failed)?;
-    process::signal_pidfd(supervisor.as_fd(), signal).map_err(failed)
+    ids::be_root().map_err(failed)?;
+    process::signal_pidfd(supervisor.as_fd(), signal).map_err(failed).map(|()| true)
 }
 
 fn kill(state: &State) -> Result<(), Failure> {
@@ -94,7 +101,11 @@ fn end(state: &State, log: &Log) -> Result<u8, Failure> {
             _ if Instant::now() > deadline => {
                 return Err(Failure::site(format!("session {}: its supervisor does not end", state.id)));
             }
-            _ => std::thread::sleep(Duration::from_millis(5)),
+            _ => {
+                // Its payload may have stopped it, and can do so no more.
+                let _ = signal_supervisor(state, Signal::SIGCONT);
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
     prove_gone(state)

@@ -2,7 +2,6 @@
 //!
 //! In log-only mode there is no root to own any of them: the log line is all there is.
 
-use crate::audit::{self, Rule};
 use crate::cgroup::Leaf;
 use crate::config::Config;
 use crate::failure::Failure;
@@ -10,16 +9,15 @@ use crate::launch::Mishap;
 use crate::log::Log;
 use crate::recording;
 use crate::request::Request;
-use crate::session::{self, RUN_DIR, Session, State};
+use crate::session::{self, Session, State};
 use crate::start::{Mode, Start};
 use crate::supervise::Ended;
-use crate::sys::{ids, process};
+use crate::sys::process;
 use crate::work_dir::WorkDir;
 use nix::unistd::{Pid, Uid};
 use policy::identity::VerifiedIdentity;
 use policy::judge::Permit;
 use record::{Event, Exit, OpenRecord, Opened, Spool, Usage};
-use std::path::Path;
 
 /// A switch under way.
 pub(crate) struct Sitting {
@@ -52,29 +50,34 @@ impl Sitting {
                 may_signal: None,
             });
         }
-        check_places(config)?;
-        ids::leave_caller_group();
-        let leaf = Leaf::create(&id);
+        let planned = Leaf::planned(&id);
         let state = State {
             id: id.clone(),
             caller_uid: start.caller.uid,
             uid: permit.account().uid,
             gid: permit.account().gid,
             supervisor: std::process::id().cast_signed(),
-            cgroup: leaf.as_ref().map(|l| l.path().to_owned()),
+            cgroup: planned.as_ref().map(|l| l.path().to_owned()),
             spool: config.policy.accounting.spool.clone(),
             work_dir: request.work_dir.clone(),
         };
-        let to_remove = state.work_dir.clone().map(|dir| WorkDir::new(dir, state.uid, state.gid));
+        // The session comes first: it names all the rest, so a call that is killed from here on leaves nothing unnamed.
+        let session = Session::create(&state)?;
+        let leaf = planned.and_then(Leaf::make);
+        let state = state.with_leaf(leaf.as_ref());
+        if leaf.is_none() {
+            session.correct(&state);
+        }
         let opened = recording::opened(start, config, request, identity, permit, &state);
-        let session = Session::create(state);
-        let may_signal = Some((permit.account().uid, Uid::from_raw(start.caller.uid)));
-        let mut sitting = Self { id, leaf, session: None, record: None, work_dir: to_remove, may_signal };
-        let recorded = session.and_then(|session| {
-            sitting.session = Some(session);
-            open_record(config, &opened)
-        });
-        match recorded {
+        let mut sitting = Self {
+            id,
+            leaf,
+            session: Some(session),
+            record: None,
+            work_dir: WorkDir::of(&state),
+            may_signal: Some((permit.account().uid, Uid::from_raw(start.caller.uid))),
+        };
+        match open_record(config, &opened) {
             Ok(record) => {
                 sitting.record = record.map(|r| (r, opened.start_unix_ns, opened.start_boottime_ns));
                 Ok(sitting)
@@ -149,16 +152,6 @@ impl Sitting {
             session.remove();
         }
     }
-}
-
-/// What root is about to write into belongs to root, all the way up. What is missing is made below such a place.
-fn check_places(config: &Config) -> Result<(), Failure> {
-    for place in [Path::new(RUN_DIR), &config.policy.accounting.spool] {
-        if audit::exists(place) {
-            audit::open(place, Rule::DIRECTORY)?;
-        }
-    }
-    Ok(())
 }
 
 fn open_record(config: &Config, opened: &Opened) -> Result<Option<OpenRecord>, Failure> {

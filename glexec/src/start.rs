@@ -1,8 +1,10 @@
 //! The first step: a process whose state the caller chose becomes one that we know.
 
 use crate::failure::Failure;
-use crate::sys::{fds, process};
+use crate::sys::{fds, ids, process};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat;
 use nix::unistd::{Uid, geteuid, getgid, getgroups, getuid};
 use policy::identity::{AccountName, Caller};
 use policy::judge::{Denial, NestedSign};
@@ -30,6 +32,10 @@ pub(crate) struct Start {
     pub(crate) argv: Vec<OsString>,
     /// Signals that were blocked; the payload gets them back so.
     pub(crate) signal_mask: SigSet,
+    /// Bits that the caller takes away from new files; the payload inherits it.
+    pub(crate) umask: stat::Mode,
+    /// Soft limits that were raised for ourselves; the payload gets them back so.
+    pub(crate) limits: Vec<(Resource, u64, u64)>,
 }
 
 /// Takes what the caller set out of this process: descriptors, timers, environment, signal dispositions.
@@ -41,7 +47,10 @@ pub(crate) fn take_over() -> Result<Start, Failure> {
     let argv = std::env::args_os().collect();
     process::clear_environment();
     let signal_mask = own_signals().map_err(|e| Failure::site(format!("signals: {e}")))?;
+    let limits = raise_limits();
+    let umask = stat::umask(stat::Mode::from_bits_truncate(0o022));
     let mode = mode()?;
+    ids::leave_caller_group();
     let groups = getgroups().map_err(|e| Failure::site(format!("getgroups: {e}")))?;
     let caller = Caller {
         name: account_name(getuid()),
@@ -49,7 +58,7 @@ pub(crate) fn take_over() -> Result<Start, Failure> {
         gid: getgid().as_raw(),
         groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
     };
-    Ok(Start { mode, caller, environment, argv, signal_mask })
+    Ok(Start { mode, caller, environment, argv, signal_mask, umask, limits })
 }
 
 /// The name of a uid, as far as it is one that this project accepts as a name.
@@ -64,6 +73,20 @@ fn own_signals() -> nix::Result<SigSet> {
     process::ignore_signal(Signal::SIGPIPE)?;
     process::ignore_signal(Signal::SIGXFSZ)?;
     SigSet::empty().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)
+}
+
+/// A caller's small soft limits must not keep root from writing its log and record. Returns them as they were.
+fn raise_limits() -> Vec<(Resource, u64, u64)> {
+    let mut before = Vec::new();
+    for resource in [Resource::RLIMIT_FSIZE, Resource::RLIMIT_NOFILE] {
+        if let Ok((soft, hard)) = getrlimit(resource)
+            && soft < hard
+            && setrlimit(resource, hard, hard).is_ok()
+        {
+            before.push((resource, soft, hard));
+        }
+    }
+    before
 }
 
 fn mode() -> Result<Mode, Failure> {

@@ -8,7 +8,7 @@ use crate::log::Log;
 use crate::recording;
 use crate::session::{self, Found, State};
 use crate::supervise;
-use crate::sys::process;
+use crate::sys::{ids, process};
 use crate::work_dir::WorkDir;
 use policy::file::NestedPolicy;
 use record::{Event, Spool};
@@ -16,6 +16,8 @@ use std::path::Path;
 
 /// Closes what is orphaned and returns the sessions that live.
 pub(crate) fn close_orphans(spool: &Path, log: &Log) -> Vec<Found> {
+    // Whoever called could stop us here, and the lost session would stay locked for everybody.
+    let _unstoppable = ids::OutOfReach::enter();
     // Sessions go with the boot, their records do not. Done once per boot; spools that are not ours to write say so later.
     if let Ok(closed @ 1..) = Spool::new(spool).close_lost_to_reboot(&recording::boot_id()) {
         log.warning(&format!("{closed} records of an earlier boot closed as lost"));

@@ -16,14 +16,10 @@ pub(crate) struct WorkDir {
 }
 
 impl WorkDir {
-    /// The directory of an account.
-    pub(crate) fn new(path: PathBuf, uid: u32, gid: u32) -> Self {
-        Self { path, uid, gid }
-    }
-
     /// The directory that a session's state names.
     pub(crate) fn of(state: &State) -> Option<Self> {
-        state.work_dir.clone().map(|path| Self::new(path, state.uid, state.gid))
+        let path = state.work_dir.clone()?;
+        Some(Self { path, uid: state.uid, gid: state.gid })
     }
 
     /// Removes it with everything in it; links are removed, not followed.

@@ -146,7 +146,8 @@ pub fn admit(
     signs: &[NestedSign],
 ) -> Result<(), Denial> {
     let mut signs = signs.to_vec();
-    if policy.accounts.uids.contains(caller.uid) {
+    let by_name = caller.name.as_ref().is_some_and(|name| policy.accounts.names.contains(name));
+    if by_name || policy.accounts.uids.contains(caller.uid) {
         signs.push(NestedSign::PayloadAccount);
     }
     if !signs.is_empty() {

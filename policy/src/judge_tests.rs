@@ -123,6 +123,9 @@ fn each_sign_of_nesting_is_enough() {
     let conf = GlexecConf { user_white_list: vec![CallerPattern::Anybody], ..GlexecConf::default() };
     let found = admit(&policy(), &conf, &payload, &[]).unwrap_err();
     assert_eq!(found.nested_signs(), [PayloadAccount], "even with everybody admitted");
+    let named = Caller { name: AccountName::parse("special").ok(), uid: 5000, ..caller() };
+    let found = admit(&policy(), &conf, &named, &[]).unwrap_err();
+    assert_eq!(found.nested_signs(), [PayloadAccount], "payload accounts that are listed by name");
 }
 
 #[test]

@@ -237,20 +237,22 @@ fn a_crash_leaves_no_picture_of_root_s_memory() {
     assert_eq!(of_root.count(), 0, "{cores:?}");
 }
 
-/// Same session and terminal as the caller: gLExec's clients stop and continue payloads by the terminal. What a payload
-/// can do there is the kernel's to limit (sysctl `dev.tty.legacy_tiocsti`); see the threat model.
+/// Same session and terminal as the caller: gLExec's clients stop and continue payloads by the terminal. But what a
+/// payload types there would be executed by the caller's shell.
 #[test]
-fn the_terminal_is_the_caller_s_and_only_the_kernel_guards_it() {
+fn a_payload_cannot_type_into_the_terminal_that_it_shares() {
     if !need::root() {
         return;
     }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
-    let run = m.command(TOOL).as_user("pilot").env("GLEXEC_CLIENT_CERT", proxy);
+    let run = m.command(TOOL).as_user("pilot").env("GLEXEC_CLIENT_CERT", &proxy);
     let said = run.args(["pty", "/usr/sbin/glexec", TOOL, "push"]).output().ok();
-    let legacy = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti").unwrap_or_else(|_| "1".into());
-    let expected = if legacy.trim() == "0" { "push EIO" } else { "push DONE" };
-    assert!(said.contains(expected), "{said}");
+    assert!(said.contains("push EPERM"), "{said}");
+    m.edit_policy(|policy| format!("{policy}\n[payload]\nno_new_privs = false\n"));
+    let run = m.command(TOOL).as_user("pilot").env("GLEXEC_CLIENT_CERT", &proxy);
+    let said = run.args(["pty", "/usr/sbin/glexec", TOOL, "push"]).output().ok();
+    assert!(said.contains("push EPERM"), "without no_new_privs: {said}");
     // Without a terminal, as pilots run, there is nothing to push into.
     assert!(alice(&m, &format!("{TOOL} push")).output().ok().contains("push ENOTTY"));
     assert!(alice(&m, "exec 3<>/dev/tty").output().errors().contains("/dev/tty"));
@@ -297,7 +299,6 @@ fn a_payload_that_stops_its_supervisor_is_ended_all_the_same() {
         ended.errors()
     );
     drop(running);
-}
 }
 
 /// A terminal that is nobody's controlling one could be made the payload's own, and then typed into.

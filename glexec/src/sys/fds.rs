@@ -1,21 +1,34 @@
 //! File descriptors.
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::sys::stat::{Mode, fstat, makedev};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 
-/// Opens `/dev/null` on each of 0, 1 and 2 that is closed, so that no file of ours ever lands there.
-///
-/// `open` returns the lowest free number, so opening until it exceeds 2 fills exactly the holes.
+/// Puts `/dev/null`, for reading and writing, on each of 0, 1 and 2 that was closed, so that no file of ours ever lands
+/// there and the payload finds what it expects.
 pub(crate) fn fill_standard() -> Result<(), Errno> {
     loop {
-        let fd = open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
-        if fd.as_raw_fd() > 2 {
-            return Ok(());
+        // The lowest free number is taken, so opening until it exceeds 2 fills exactly the holes.
+        let null = open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
+        if null.as_raw_fd() > 2 {
+            // SAFETY: 0, 1 and 2 are open, and nobody closes them while they are borrowed here.
+            let standard = [0, 1, 2].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
+            let mut filled = standard.into_iter().filter(|fd| is_stopgap(*fd));
+            return filled.try_for_each(|fd| replace_standard(null.as_fd(), fd.as_raw_fd()));
         }
-        let _standard = fd.into_raw_fd();
+        let _standard = null.into_raw_fd();
     }
+}
+
+/// In setuid programs the C library fills holes before `main`, with devices opened the wrong way round: 0 with `/dev/full`
+/// for writing, 1 and 2 with `/dev/null` for reading (glibc, `csu/check_fds.c`).
+fn is_stopgap(fd: BorrowedFd<'_>) -> bool {
+    const MEMORY_DEVICES: u64 = 1;
+    let (minor, wrong) = if fd.as_raw_fd() == 0 { (7, OFlag::O_WRONLY) } else { (3, OFlag::O_RDONLY) };
+    let device = fstat(fd).map_or(0, |stat| stat.st_rdev);
+    let flags = fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    device == makedev(MEMORY_DEVICES, minor) && flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE == wrong)
 }
 
 /// Closes every descriptor from `first` on.
@@ -48,7 +61,7 @@ pub(crate) fn replace_standard(source: BorrowedFd<'_>, target: RawFd) -> Result<
     debug_assert!((0..=2).contains(&target));
     if source.as_raw_fd() == target {
         // dup2 onto itself does nothing and would leave the close-on-exec flag set.
-        nix::fcntl::fcntl(source, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).map(drop)
+        fcntl(source, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
     } else {
         // SAFETY: dup2 takes numbers; 0, 1 and 2 are owned by nobody in Rust's sense.
         Errno::result(unsafe { libc::dup2(source.as_raw_fd(), target) }).map(drop)
@@ -58,7 +71,7 @@ pub(crate) fn replace_standard(source: BorrowedFd<'_>, target: RawFd) -> Result<
 /// Turns 0, 1 and 2 into `/dev/null`.
 pub(crate) fn null_standard() -> Result<(), Errno> {
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-    (0..=2).try_for_each(|fd| replace_standard(std::os::fd::AsFd::as_fd(&null), fd))
+    (0..=2).try_for_each(|fd| replace_standard(null.as_fd(), fd))
 }
 
 /// Marks every descriptor above 2 to be closed by exec: the payload gets 0, 1 and 2.

@@ -2,19 +2,22 @@
 
 use crate::failure::Failure;
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, geteuid, getresgid, getresuid, seteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    Gid, Uid, geteuid, getresgid, getresuid, setegid, seteuid, setgroups, setresgid, setresuid,
+};
 
-/// While this lives, files are opened with the caller's rights. The groups are the caller's all along.
+/// While this lives, files are opened with the caller's rights. The supplementary groups are the caller's all along.
 pub(crate) struct AsCaller {
     switched: bool,
 }
 
 impl AsCaller {
-    /// Lends the effective uid to the caller.
+    /// Lends the effective ids to the caller.
     pub(crate) fn enter(caller: Uid) -> Result<Self, Failure> {
         let switched = geteuid().is_root() && !caller.is_root();
         if switched {
-            seteuid(caller).map_err(|e| Failure::site(format!("cannot take the caller's rights: {e}")))?;
+            let lent = setegid(nix::unistd::getgid()).and_then(|()| seteuid(caller));
+            lent.map_err(|e| Failure::site(format!("cannot take the caller's rights: {e}")))?;
         }
         Ok(Self { switched })
     }
@@ -22,8 +25,33 @@ impl AsCaller {
 
 impl Drop for AsCaller {
     fn drop(&mut self) {
+        let root = || seteuid(Uid::from_raw(0)).and_then(|()| setegid(Gid::from_raw(0)));
         // Going on with half an identity would be worse than ending here.
-        if self.switched && seteuid(Uid::from_raw(0)).is_err() {
+        if self.switched && root().is_err() {
+            std::process::abort();
+        }
+    }
+}
+
+/// While this lives, the caller cannot signal this process: kill(2) compares with the real and the saved uid.
+pub(crate) struct OutOfReach {
+    caller: Option<Uid>,
+}
+
+impl OutOfReach {
+    /// Takes the real uid to root; without privilege nothing changes.
+    pub(crate) fn enter() -> Self {
+        let caller = nix::unistd::getuid();
+        let taken = geteuid().is_root() && !caller.is_root() && be_root().is_ok();
+        Self { caller: taken.then_some(caller) }
+    }
+}
+
+impl Drop for OutOfReach {
+    fn drop(&mut self) {
+        let root = Uid::from_raw(0);
+        // Who is whose caller must never be in doubt.
+        if self.caller.is_some_and(|caller| setresuid(caller, root, root).is_err()) {
             std::process::abort();
         }
     }
@@ -37,7 +65,7 @@ pub(crate) fn be_root() -> Result<(), Errno> {
 
 /// Files that root makes from here on belong to group root, not to the caller's. Without privilege nothing changes.
 pub(crate) fn leave_caller_group() {
-    let _ = nix::unistd::setegid(Gid::from_raw(0));
+    let _ = setegid(Gid::from_raw(0));
 }
 
 /// Becomes the account for good: groups, gids, uids, capabilities; then proves that there is no way back.

@@ -5,6 +5,7 @@
 //! | user and group ids, capabilities | [`ids`] |
 //! | fork, exec, prctl, keyrings, clocks | [`process`] |
 //! | descriptors | [`fds`] |
+//! | no typing into a shared terminal | [`terminal`] |
 //! | which file a process executes | [`executable`] |
 //! | process events of the kernel | [`netlink`] |
 
@@ -13,3 +14,4 @@ pub(crate) mod fds;
 pub(crate) mod ids;
 pub(crate) mod netlink;
 pub(crate) mod process;
+pub(crate) mod terminal;
