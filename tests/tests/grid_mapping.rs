@@ -27,10 +27,7 @@ struct Site {
 
 fn built(program: &str) -> PathBuf {
     let exe = std::env::current_exe().expect("the kernel knows the running program");
-    let beside = exe
-        .ancestors()
-        .nth(2)
-        .expect("tests run from target/PROFILE/deps");
+    let beside = exe.ancestors().nth(2).expect("tests run from target/PROFILE/deps");
     let dir = std::env::var_os("PILOTAGE_BIN_DIR").map_or(beside.to_path_buf(), PathBuf::from);
     let path = dir.join(program);
     assert!(
@@ -42,10 +39,7 @@ fn built(program: &str) -> PathBuf {
 }
 
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .expect("proc is mounted")
-        .trim()
-        .to_owned()
+    std::fs::read_to_string("/proc/sys/kernel/hostname").expect("proc is mounted").trim().to_owned()
 }
 
 fn rules() -> String {
@@ -91,30 +85,15 @@ impl Site {
             .expect("mapping-server starts");
         let mut line = String::new();
         let out = server.stdout.take().expect("it is a pipe");
-        BufReader::new(out)
-            .read_line(&mut line)
-            .expect("mapping-server speaks");
+        BufReader::new(out).read_line(&mut line).expect("mapping-server speaks");
         let errors = server.stderr.take().expect("it is a pipe");
-        let address = line
-            .trim()
-            .strip_prefix("listening on https://")
-            .map(str::to_owned);
+        let address = line.trim().strip_prefix("listening on https://").map(str::to_owned);
         let address = address.unwrap_or_else(|| panic!("mapping-server says {line:?}"));
         let (sender, log) = mpsc::channel();
         std::thread::spawn(move || {
-            BufReader::new(errors)
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|l| sender.send(l))
+            BufReader::new(errors).lines().map_while(Result::ok).try_for_each(|l| sender.send(l))
         });
-        Self {
-            dir,
-            pki,
-            config,
-            server,
-            address,
-            log,
-        }
+        Self { dir, pki, config, server, address, log }
     }
 
     fn endpoint(&self) -> String {
@@ -123,36 +102,21 @@ impl Site {
 
     /// The probe with this host's certificate.
     fn query(&self, args: &[&str]) -> Output {
-        self.query_as(
-            &self.pki.host_cert,
-            Some(&self.pki.host_key),
-            &self.endpoint(),
-            args,
-        )
+        self.query_as(&self.pki.host_cert, Some(&self.pki.host_key), &self.endpoint(), args)
     }
 
     fn query_as(&self, cert: &Path, key: Option<&Path>, endpoint: &str, args: &[&str]) -> Output {
         let mut command = Command::new(built("mapping-query"));
-        command
-            .args(["--endpoint", endpoint, "--timeout", "10s", "--cert"])
-            .arg(cert);
+        command.args(["--endpoint", endpoint, "--timeout", "10s", "--cert"]).arg(cert);
         if let Some(key) = key {
             command.arg("--key").arg(key);
         }
-        command
-            .arg("--ca-dir")
-            .arg(&self.pki.ca_dir)
-            .args(args)
-            .output()
-            .expect("mapping-query starts")
+        command.arg("--ca-dir").arg(&self.pki.ca_dir).args(args).output().expect("mapping-query starts")
     }
 
     fn signal(&self, name: &str) {
         let pid = self.server.id().to_string();
-        let sent = Command::new("/bin/kill")
-            .args(["-s", name, &pid])
-            .status()
-            .expect("kill is installed");
+        let sent = Command::new("/bin/kill").args(["-s", name, &pid]).status().expect("kill is installed");
         assert!(sent.success());
     }
 
@@ -161,10 +125,7 @@ impl Site {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let line = self
-                .log
-                .recv_timeout(left)
-                .unwrap_or_else(|_| panic!("no log line has {words:?}"));
+            let line = self.log.recv_timeout(left).unwrap_or_else(|_| panic!("no log line has {words:?}"));
             if line.contains(words) {
                 return line;
             }
@@ -186,11 +147,7 @@ fn text(output: &Output) -> String {
 
 fn expect(output: &Output, code: i32, words: &str) {
     let said = text(output);
-    assert!(
-        output.status.code() == Some(code) && said.contains(words),
-        "{:?}: {said}",
-        output.status
-    );
+    assert!(output.status.code() == Some(code) && said.contains(words), "{:?}: {said}", output.status);
 }
 
 const ALICE: &str = "/C=XX/O=Test Grid/OU=people/CN=Alice";
@@ -202,33 +159,14 @@ fn the_probe_shows_accounts_and_reasons() {
     let alice = site.query(&["--service", "gums", "--dn", ALICE]);
     assert_eq!((alice.status.code(), text(&alice).as_str()), (Some(0), "alice\n"));
     let role = "/cms/Role=pilot/Capability=NULL";
-    expect(
-        &site.query(&["--dn", BOB, "--fqan", role]),
-        0,
-        "cmspilot uid=20017 gid=20000 groups=20001\n",
-    );
-    expect(
-        &site.query(&["--dn", BOB, "--fqan", role, "--json"]),
-        0,
-        r#""account":"cmspilot""#,
-    );
-    expect(
-        &site.query(&["--dn", BOB, "--fqan", role, "--unverified"]),
-        1,
-        "did not verify",
-    );
+    expect(&site.query(&["--dn", BOB, "--fqan", role]), 0, "cmspilot uid=20017 gid=20000 groups=20001\n");
+    expect(&site.query(&["--dn", BOB, "--fqan", role, "--json"]), 0, r#""account":"cmspilot""#);
+    expect(&site.query(&["--dn", BOB, "--fqan", role, "--unverified"]), 1, "did not verify");
     expect(&site.query(&["--dn", BOB]), 1, &format!("denied: unknown: {BOB}"));
     expect(&site.query(&["--dn", BOB, "--json"]), 1, r#""result":"denied""#);
-    expect(
-        &site.query(&["--dn", "/C=XX/O=Test Grid/OU=people/CN=Mallory"]),
-        1,
-        "denied: banned",
-    );
+    expect(&site.query(&["--dn", "/C=XX/O=Test Grid/OU=people/CN=Mallory"]), 1, "denied: banned");
     let line = site.logged("Mallory");
-    assert!(
-        line.contains("decision=\"Deny\"") && line.contains(&host_name()),
-        "{line}"
-    );
+    assert!(line.contains("decision=\"Deny\"") && line.contains(&host_name()), "{line}");
 }
 
 #[test]
@@ -241,21 +179,12 @@ fn only_the_hosts_that_are_named_may_ask() {
         |user: &User| site.query_as(&user.cert, Some(&user.key), &site.endpoint(), &["--dn", ALICE]);
     let bob = site.pki.user("bob", "Bob").expect("users can be made");
     expect(&asks_as(&bob), 3, "may not ask here");
-    let stranger = site
-        .pki
-        .stranger("stranger", "Alice")
-        .expect("strangers can be made");
+    let stranger = site.pki.stranger("stranger", "Alice").expect("strangers can be made");
     expect(&asks_as(&stranger), 3, "HTTP 403");
     let robot = site.pki.robot("robot", "pilot").expect("robots can be made");
-    let proxy = site
-        .pki
-        .grid_proxy(&robot, &site.dir.join("proxy"), &["-rfc"])
-        .expect("grid-proxy-init works");
-    expect(
-        &site.query_as(&proxy, None, &site.endpoint(), &["--dn", ALICE]),
-        0,
-        "alice\n",
-    );
+    let proxy =
+        site.pki.grid_proxy(&robot, &site.dir.join("proxy"), &["-rfc"]).expect("grid-proxy-init works");
+    expect(&site.query_as(&proxy, None, &site.endpoint(), &["--dn", ALICE]), 0, "alice\n");
 }
 
 #[test]
@@ -263,29 +192,16 @@ fn what_is_unreachable_or_misnamed_is_not_believed() {
     let site = Site::start("unreachable");
     let (cert, key) = (site.pki.host_cert.clone(), site.pki.host_key.clone());
     let at = |endpoint: &str| site.query_as(&cert, Some(&key), endpoint, &["--dn", ALICE]);
-    expect(
-        &at("https://127.0.0.1:1/"),
-        3,
-        "no usable answer: https://127.0.0.1:1/",
-    );
+    expect(&at("https://127.0.0.1:1/"), 3, "no usable answer: https://127.0.0.1:1/");
     // The certificate names 127.0.0.1 but not 127.0.0.2, to which the kernel routes as well.
-    let port = site
-        .address
-        .rsplit(':')
-        .next()
-        .expect("addresses have ports")
-        .to_owned();
+    let port = site.address.rsplit(':').next().expect("addresses have ports").to_owned();
     let elsewhere = std::net::TcpListener::bind("127.0.0.2:0").expect("the loopback is wide");
     let via = elsewhere.local_addr().expect("it listens").port();
     std::thread::spawn(move || relay(&elsewhere, &port));
     expect(&at(&format!("https://127.0.0.2:{via}/")), 3, "TLS");
     expect(&at(&format!("https://{}/other", site.address)), 3, "HTTP 404");
     expect(&site.query(&["--dn", "CN=Alice"]), 2, "DN");
-    expect(
-        &site.query(&["--dn", ALICE, "--service", "argus"]),
-        3,
-        "not supported by this version",
-    );
+    expect(&site.query(&["--dn", ALICE, "--service", "argus"]), 3, "not supported by this version");
 }
 
 /// Passes the bytes of one connection on to the port.
@@ -316,10 +232,7 @@ fn rules_change_on_hangup_and_a_broken_file_changes_nothing() {
     std::fs::write(&site.config, more.replace("[bans]", "[bands]")).expect("the file is ours");
     site.signal("HUP");
     let line = site.logged("not reloaded");
-    assert!(
-        line.contains("unknown field `bands`") && line.contains("line "),
-        "{line}"
-    );
+    assert!(line.contains("unknown field `bands`") && line.contains("line "), "{line}");
     expect(&site.query(&["--dn", BOB]), 0, "bob");
 }
 
@@ -337,15 +250,8 @@ fn the_service_ends_cleanly_and_refuses_bad_configurations() {
     };
     assert_eq!(status.code(), Some(0));
     std::fs::write(&site.config, "[callers]\nalow = []\n").expect("the file is ours");
-    let bad = Command::new(built("mapping-server"))
-        .arg("--config")
-        .arg(&site.config)
-        .output();
-    expect(
-        &bad.expect("mapping-server starts"),
-        2,
-        "line 2, column 1: unknown field `alow`",
-    );
+    let bad = Command::new(built("mapping-server")).arg("--config").arg(&site.config).output();
+    expect(&bad.expect("mapping-server starts"), 2, "line 2, column 1: unknown field `alow`");
 }
 
 /// Runs `glexec-map` as nobody, as `glexec` runs it under an account of its own.
@@ -416,33 +322,19 @@ fn the_child_of_glexec_answers_with_one_frame() {
     assert_eq!(MapReply::decode(&mapped.stdout), Ok(MapReply::Mapped(expected)));
 
     let unknown = MapRequest {
-        identity: VerifiedIdentity {
-            voms: None,
-            ..request.identity.clone()
-        },
+        identity: VerifiedIdentity { voms: None, ..request.identity.clone() },
         ..request.clone()
     };
     let denied = glexec_map(&site, &unknown.encode());
-    assert_eq!(
-        MapReply::decode(&denied.stdout),
-        Ok(MapReply::Denied(format!("unknown: {BOB}")))
-    );
+    assert_eq!(MapReply::decode(&denied.stdout), Ok(MapReply::Denied(format!("unknown: {BOB}"))));
 
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let endpoint = format!("https://{}/", silent.local_addr().expect("it listens"));
-    let slow = MapRequest {
-        endpoints: vec![endpoint],
-        timeout: Duration::from_secs(1),
-        ..request
-    };
+    let slow = MapRequest { endpoints: vec![endpoint], timeout: Duration::from_secs(1), ..request };
     let start = Instant::now();
     let late = glexec_map(&site, &slow.encode());
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert!(
-        matches!(MapReply::decode(&late.stdout), Ok(MapReply::Unavailable(_))),
-        "{}",
-        text(&late)
-    );
+    assert!(matches!(MapReply::decode(&late.stdout), Ok(MapReply::Unavailable(_))), "{}", text(&late));
 }
 
 #[test]
@@ -451,19 +343,13 @@ fn the_child_of_glexec_refuses_root_and_nonsense() {
         return;
     }
     let site = Site::start("refusals");
-    let as_root = Command::new(built("glexec-map"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("glexec-map starts");
+    let as_root = Command::new(built("glexec-map")).stdin(Stdio::null()).output().expect("glexec-map starts");
     expect(&as_root, 2, "refuses to run as root");
     let good = map_request(&site).encode();
     let huge = vec![b'x'; 2 * policy::wire::MAX_REQUEST];
     for frame in [&b""[..], b"nonsense", &good[..good.len() - 1], &huge] {
         let refused = glexec_map(&site, frame);
-        assert!(
-            refused.stdout.is_empty(),
-            "nothing is answered to what was not asked"
-        );
+        assert!(refused.stdout.is_empty(), "nothing is answered to what was not asked");
         expect(&refused, 3, "malformed frame");
     }
 }
@@ -483,10 +369,7 @@ fn serve_in(m: &Machine) -> (Running, String) {
     let mut server = run.spawn();
     let end = Instant::now() + Duration::from_secs(20);
     while std::net::TcpStream::connect(&address).is_err() {
-        assert!(
-            server.is_running() && Instant::now() < end,
-            "mapping-server does not listen at {address}"
-        );
+        assert!(server.is_running() && Instant::now() < end, "mapping-server does not listen at {address}");
         std::thread::sleep(Duration::from_millis(10));
     }
     (server, format!("https://{address}{PATH}"))
@@ -497,38 +380,21 @@ fn glexec_asks_the_service_and_fails_closed() {
     if !need::root() {
         return;
     }
-    let m = Machine::builder()
-        .pilot("pilot")
-        .account("alice")
-        .mapping(&["gums"]);
-    let m = m
-        .policy_add("[mapping.gums]\nendpoints = [\"@ENDPOINT@\"]\ntimeout = \"5s\"\n")
-        .build();
+    let m = Machine::builder().pilot("pilot").account("alice").mapping(&["gums"]);
+    let m = m.policy_add("[mapping.gums]\nendpoints = [\"@ENDPOINT@\"]\ntimeout = \"5s\"\n").build();
     let (server, endpoint) = serve_in(&m);
     m.edit_policy(|policy| {
-        policy
-            .replace("@ENDPOINT@", &endpoint)
-            .replace("[mapping]\n", "[mapping]\ncache_ttl = \"0s\"\n")
+        policy.replace("@ENDPOINT@", &endpoint).replace("[mapping]\n", "[mapping]\ncache_ttl = \"0s\"\n")
     });
     let run_as = |name: &str| {
-        m.glexec()
-            .env("GLEXEC_CLIENT_CERT", m.proxy(name, "pilot"))
-            .args(["/usr/bin/id", "-un"])
-            .output()
+        m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy(name, "pilot")).args(["/usr/bin/id", "-un"]).output()
     };
     assert_eq!(run_as("Alice").ok(), "alice");
     run_as("Mallory").exits(203);
     run_as("Eve").exits(203);
     let unknown_here = run_as("Carol");
-    assert!(
-        unknown_here.code() != Some(0),
-        "an account that passwd does not know is no account"
-    );
-    assert!(
-        m.log().contains("banned"),
-        "the reason of the service reaches the log: {}",
-        m.log()
-    );
+    assert!(unknown_here.code() != Some(0), "an account that passwd does not know is no account");
+    assert!(m.log().contains("banned"), "the reason of the service reaches the log: {}", m.log());
     drop(server);
     run_as("Alice").exits(203);
 }
