@@ -95,6 +95,16 @@ impl Site {
     }
 }
 
+impl Site {
+    /// Waits until Alice's payload says that it is up.
+    fn await_up(&self, id: &str) {
+        let give_up = Instant::now() + LIMIT;
+        while !self.as_user("Alice", &["logs", id]).text().contains("up") {
+            assert!(Instant::now() < give_up, "{}", self.log());
+        }
+    }
+}
+
 #[test]
 fn one_pilot_runs_each_users_payload_under_that_users_account() {
     if !need::root() {
@@ -139,10 +149,7 @@ fn a_cancel_reaches_through_the_switch_and_leaves_nothing() {
     let site = site();
     let _agent = site.agent();
     let id = site.shell("Alice", "trap '' TERM; setsid sleep 1000 & echo up; while :; do sleep 1; done");
-    let give_up = Instant::now() + LIMIT;
-    while !site.as_user("Alice", &["logs", &id]).text().contains("up") {
-        assert!(Instant::now() < give_up, "{}", site.log());
-    }
+    site.await_up(&id);
     site.as_user("Alice", &["cancel", &id]).ok();
     assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(143), "{}", site.log());
     assert!(site.m.processes_of("alice").is_empty(), "{:?}", site.m.processes_of("alice"));
@@ -157,10 +164,7 @@ fn a_payload_that_stops_its_runner_is_ended_by_its_session() {
     let site = site();
     let _agent = site.agent();
     let id = site.shell("Alice", "trap '' TERM; kill -STOP $PPID; echo up; while :; do sleep 1; done");
-    let give_up = Instant::now() + LIMIT;
-    while !site.as_user("Alice", &["logs", &id]).text().contains("up") {
-        assert!(Instant::now() < give_up, "{}", site.log());
-    }
+    site.await_up(&id);
     site.as_user("Alice", &["cancel", &id]).ok();
     assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(143), "{}", site.log());
     assert!(site.m.processes_of("alice").is_empty(), "{:?}", site.m.processes_of("alice"));
@@ -175,10 +179,8 @@ fn a_killed_agent_takes_its_payload_along_through_the_switch() {
     let site = site();
     let agent = site.agent();
     let id = site.shell("Alice", "setsid sleep 1000 & echo up; sleep 1000");
+    site.await_up(&id);
     let give_up = Instant::now() + LIMIT;
-    while !site.as_user("Alice", &["logs", &id]).text().contains("up") {
-        assert!(Instant::now() < give_up, "{}", site.log());
-    }
     assert!(!site.m.processes_of("alice").is_empty());
     drop(agent);
     while !site.m.processes_of("alice").is_empty() {
