@@ -9,6 +9,8 @@ use std::ops::Range;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+/// Real certificates have about ten; more than this only cost time.
+pub(crate) const MAX_EXTENSIONS: usize = 64;
 const PCI_RFC: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.5.5.7.1.14);
 const PCI_DRAFT: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.4.1.3536.1.222);
 const VOMS: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.4.1.8005.100.100.5);
@@ -232,6 +234,9 @@ impl Cert {
     }
 
     fn read_extensions(&mut self, extensions: &[X509Extension<'_>]) -> Result<(), Refusal> {
+        if extensions.len() > MAX_EXTENSIONS {
+            return Err(self.broken(&format!("more than {MAX_EXTENSIONS} extensions")));
+        }
         for (n, extension) in extensions.iter().enumerate() {
             let oid = &extension.oid;
             if extensions[..n].iter().any(|e| e.oid == *oid) {
@@ -414,4 +419,33 @@ pub fn proxy_cert_info(bytes: &[u8], family: Family, critical: bool) -> Result<P
     };
     let path_len = path_len.map(|e| der::small_number(e, "path length")).transpose()?;
     Ok(Proxy { family, language, path_len, critical, stray_policy: text.is_some() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openssl::asn1::{Asn1Object, Asn1OctetString};
+    use openssl::hash::MessageDigest;
+    use openssl::x509::{X509, X509Extension};
+
+    #[test]
+    fn thousands_of_extensions_are_not_looked_through() {
+        let key = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
+        let mut builder = X509::builder().unwrap();
+        builder.set_version(2).unwrap();
+        builder
+            .set_serial_number(&openssl::bn::BigNum::from_u32(1).unwrap().to_asn1_integer().unwrap())
+            .unwrap();
+        builder.set_not_before(&openssl::asn1::Asn1Time::days_from_now(0).unwrap()).unwrap();
+        builder.set_not_after(&openssl::asn1::Asn1Time::days_from_now(1).unwrap()).unwrap();
+        builder.set_pubkey(&key).unwrap();
+        for n in 0..=MAX_EXTENSIONS {
+            let oid = Asn1Object::from_str(&format!("1.2.3.4.{n}")).unwrap();
+            let value = Asn1OctetString::new_from_bytes(b"x").unwrap();
+            builder.append_extension(X509Extension::new_from_der(&oid, false, &value).unwrap()).unwrap();
+        }
+        builder.sign(&key, MessageDigest::sha256()).unwrap();
+        let refused = Cert::parse(&builder.build().to_der().unwrap()).unwrap_err();
+        assert!(refused.reason.contains("more than 64 extensions"), "{}", refused.reason);
+    }
 }

@@ -191,8 +191,8 @@ fn command(arguments: &[OsString]) -> Result<Option<Command>, String> {
     let Some((program, rest)) = arguments.split_first() else {
         return Ok(None);
     };
-    if let Some(option) = program.to_str().filter(|p| p.starts_with('-')) {
-        return Err(format!("unknown option {option:?}; see glexec -h"));
+    if program.as_bytes().starts_with(b"-") {
+        return Err(format!("unknown option {:?}; see glexec -h", program.to_string_lossy()));
     }
     if !program.as_bytes().contains(&b'/') {
         return Err("the command needs a path: PATH is not searched".into());

@@ -120,6 +120,13 @@ pub fn kill_as(m: &Machine, account: &str, signal: &str, pid: i32) -> bool {
     run.output().code() == Some(0)
 }
 
+/// Where a built program is to be found inside a machine, which has a `/tmp` of its own: a checkout below the host's is
+/// only there where the harness keeps it.
+pub fn seen_inside(program: &str) -> String {
+    let kept = Path::new(harness::BUILT).join(Path::new(program).file_name().unwrap_or_default());
+    if Path::new(program).exists() { program.to_owned() } else { kept.display().to_string() }
+}
+
 /// Puts a program into the machine where every account can execute it, and returns its path there.
 ///
 /// # Panics
@@ -127,7 +134,8 @@ pub fn kill_as(m: &Machine, account: &str, signal: &str, pid: i32) -> bool {
 pub fn install_tool(m: &Machine, source: &str) -> String {
     let name = Path::new(source).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let place = format!("/opt/contract/{name}");
-    let bytes = fs::read(source).unwrap_or_else(|e| panic!("{source}: {e}"));
+    let source = seen_inside(source);
+    let bytes = fs::read(&source).unwrap_or_else(|e| panic!("{source}: {e}"));
     m.write(&place, "root", 0o755, bytes);
     place
 }

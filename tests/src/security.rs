@@ -15,8 +15,9 @@ pub fn bind(from: &str, to: &str) {
 
 /// Puts a program in the place of both children of `glexec`.
 pub fn replace_children(program: &str) {
-    bind(program, "/usr/libexec/pilotage/glexec-verify");
-    bind(program, "/usr/libexec/pilotage/glexec-map");
+    let program = crate::contract::seen_inside(program);
+    bind(&program, "/usr/libexec/pilotage/glexec-verify");
+    bind(&program, "/usr/libexec/pilotage/glexec-map");
 }
 
 /// A number from the environment, or this one.

@@ -1,7 +1,7 @@
 //! The structure of an attribute certificate (RFC 5755 section 4.1) as VOMS uses it.
 
 use crate::Refusal;
-use crate::cert::Cert;
+use crate::cert::{Cert, MAX_EXTENSIONS};
 use crate::der::{self, Der, DerError, Element};
 use crate::name::Name;
 use crate::signature;
@@ -227,6 +227,9 @@ fn extensions(mut list: Der<'_>) -> Result<Extensions<'_>, DerError> {
             return Err(DerError("an extension stands twice"));
         }
         seen.push(oid);
+        if seen.len() > MAX_EXTENSIONS {
+            return Err(DerError("too many extensions"));
+        }
         match oid {
             TARGETS if critical => read.targets = Some(targets(value)?),
             CERTIFICATES => read.certificates = certificates(value)?,
