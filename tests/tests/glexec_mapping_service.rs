@@ -144,6 +144,10 @@ fn a_service_that_never_answers_costs_its_timeout_and_no_more() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let m = site(listener.local_addr().unwrap().port());
+    m.edit_policy(|policy| {
+        assert!(policy.contains("timeout = \"30s\""), "{policy}");
+        policy.replace("timeout = \"30s\"", "timeout = \"3s\"")
+    });
     let proxy = m.proxy("Alice", "pilot");
     let began = Instant::now();
     id(&m, &proxy).refused(203, &["mapping service unavailable", "no answer"]);
