@@ -448,7 +448,8 @@ fn a_queue_that_restarts_loses_nothing() {
 fn payloads_at_the_same_time_get_different_ports_and_no_more_than_there_are() {
     let site = Site::new("30s");
     let policy = site.path("policy.toml");
-    let ports = "[ports]\nrange = \"24000-24019\"\nper_payload = 10\nquarantine = \"0s\"\nhostname = \"nat.example.org\"\n";
+    // Above what the harness gives to machines that run at the same time.
+    let ports = "[ports]\nrange = \"27000-27019\"\nper_payload = 10\nquarantine = \"0s\"\nhostname = \"nat.example.org\"\n";
     std::fs::write(&policy, ports).unwrap();
     let dir = site.path("ports");
     let args = ["--slots", "3", "--policy", &policy, "--port-dir", &dir];
@@ -459,7 +460,7 @@ fn payloads_at_the_same_time_get_different_ports_and_no_more_than_there_are() {
     assert_eq!(site.alice(&[&["wait"], &ids[..]].concat()).status.code(), Some(0), "{}", site.log("agent"));
     let mut given: Vec<String> = ids.iter().map(|id| site.ok(&["logs", id])).collect();
     given.sort();
-    let (low, high) = ("24000,24009 nat.example.org\n", "24010,24019 nat.example.org\n");
+    let (low, high) = ("27000,27009 nat.example.org\n", "27010,27019 nat.example.org\n");
     assert_eq!(given, [low, low, high, high]);
     for id in &ids {
         assert_eq!(site.show(id)["attempts"].as_array().unwrap().len(), 1, "{}", site.show(id));
