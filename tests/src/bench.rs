@@ -56,11 +56,15 @@ impl Contender {
         self.environment.iter().fold(run, |run, (name, value)| run.env(name, value))
     }
 
-    #[expect(clippy::zombie_processes, reason = "wait_for waits for it, and learns more than wait() would")]
-    fn once(&mut self, machine: &Machine) -> Duration {
+    fn forget(&self) {
         if self.cold {
             let _ = std::fs::remove_dir_all("/run/glexec/cache");
         }
+    }
+
+    #[expect(clippy::zombie_processes, reason = "wait_for waits for it, and learns more than wait() would")]
+    fn once(&mut self, machine: &Machine) -> Duration {
+        self.forget();
         let mut run = self.run(machine);
         run.raw().stdout(std::process::Stdio::null());
         let start = Instant::now();
@@ -74,6 +78,7 @@ impl Contender {
 
     /// Runs it once under strace, as root's child that becomes the user, so that setuid programs keep their bit.
     fn count_calls(&mut self, machine: &Machine) {
+        self.forget();
         let counts = "/tmp/bench.calls";
         let strace =
             machine.command("/usr/bin/strace").args(["-f", "-qq", "-c", "-o", counts, "-u", self.user]);
