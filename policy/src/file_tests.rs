@@ -78,3 +78,13 @@ fn a_pool_means_its_base_and_digits() {
     assert!(pool.matches(&name("ops001")));
     assert!(!pool.matches(&name("ops")) && !pool.matches(&name("opsx1")) && !pool.matches(&name("xops1")));
 }
+
+#[test]
+fn what_has_no_effect_yet_is_named() {
+    let warnings = |text| parse(text).unwrap().warnings();
+    assert_eq!(warnings("[mapping]\norder = [\"grid-mapfile\"]\n"), Vec::<&str>::new());
+    let scas =
+        "[mapping]\norder = [\"scas\"]\ngridmapdir = \"/g\"\n[mapping.scas]\nendpoints = [\"https://s/\"]\n";
+    assert_eq!(warnings(scas).len(), 2, "{:?}", warnings(scas));
+    assert!(warnings("[ports]\nrange = \"40000-40999\"\n")[0].contains("enforce"));
+}
