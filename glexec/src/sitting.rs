@@ -41,14 +41,8 @@ impl Sitting {
     ) -> Result<Self, Failure> {
         let id = session::new_id()?;
         if start.mode == Mode::LogOnly {
-            return Ok(Self {
-                id,
-                leaf: None,
-                session: None,
-                record: None,
-                work_dir: None,
-                may_signal: None,
-            });
+            let work_dir = request.work_dir.clone().map(WorkDir::of_caller);
+            return Ok(Self { id, leaf: None, session: None, record: None, work_dir, may_signal: None });
         }
         let planned = Leaf::planned(&id);
         let state = State {

@@ -6,6 +6,7 @@ use crate::session::State;
 use crate::sys::{ids, process};
 use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{getegid, geteuid};
 use std::path::PathBuf;
 
 /// A directory to be removed when the session ends.
@@ -22,9 +23,17 @@ impl WorkDir {
         Some(Self { path, uid: state.uid, gid: state.gid })
     }
 
+    /// The directory of a payload that runs as the caller, in log-only mode.
+    pub(crate) fn of_caller(path: PathBuf) -> Self {
+        Self { path, uid: geteuid().as_raw(), gid: getegid().as_raw() }
+    }
+
     /// Removes it with everything in it; links are removed, not followed.
     pub(crate) fn remove(self) -> Result<(), String> {
         let failed = |why: String| format!("working directory {} stays: {why}", self.path.display());
+        if !geteuid().is_root() {
+            return if self.remove_here() { Ok(()) } else { Err(failed("see its permissions".into())) };
+        }
         match process::fork().map_err(|e| failed(e.to_string()))? {
             process::Fork::Child => {
                 let gone = ids::become_for_good(self.uid, self.gid, &[]).is_ok() && self.remove_here();

@@ -27,6 +27,17 @@ fn payloads_run_as_the_caller() {
 }
 
 #[test]
+fn a_working_directory_comes_and_goes() {
+    if !need::root() {
+        return;
+    }
+    let (m, _syslog) = log_only();
+    let run = call(&m, &m.proxy("Alice", "pilot")).env("GLEXEC_WORK_DIR", "/tmp/job");
+    assert_eq!(run.args(["/bin/sh", "-c", "pwd; touch left"]).output().ok(), "/tmp/job");
+    assert!(!fs::exists("/tmp/job").unwrap());
+}
+
+#[test]
 fn refusals_are_refusals() {
     if !need::root() {
         return;
