@@ -1,6 +1,7 @@
 //! One cgroup (version 2) per machine, so that all its processes can be found and ended together.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,14 +17,15 @@ const LEAF_DEPTH: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     dir: PathBuf,
+    /// Keeps the way to it open: a test may mount something over the hierarchy.
+    parent: fs::File,
 }
 
 impl Cgroup {
     /// Makes the cgroup; `None` where there is no writable cgroup version 2 hierarchy.
     /// What a killed test left under the same name is ended first.
     pub(crate) fn make(name: &str) -> Option<Self> {
-        let dir = own_directory()?.join(name);
-        let this = Self { dir };
+        let this = Self::named(name)?;
         this.remove();
         fs::create_dir(&this.dir).ok()?;
         Some(this)
@@ -31,8 +33,13 @@ impl Cgroup {
 
     /// Removes the cgroup of this name with all that is inside; false when there was none.
     pub(crate) fn sweep(name: &str) -> bool {
-        let left = own_directory().map(|dir| Self { dir: dir.join(name) }).filter(|c| c.dir.exists());
+        let left = Self::named(name).filter(|c| c.dir.exists());
         left.inspect(Self::remove).is_some()
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        let parent = own_directory()?;
+        Some(Self { dir: parent.join(name), parent: fs::File::open(parent).ok()? })
     }
 
     /// A process that writes `0` to this file moves itself into the cgroup.
@@ -42,13 +49,15 @@ impl Cgroup {
 
     /// Ends everything inside and removes the cgroup with all that were made below it.
     pub(crate) fn remove(&self) {
-        if !self.dir.exists() {
+        let name = self.dir.file_name().unwrap_or_default();
+        let dir = PathBuf::from(format!("/proc/self/fd/{}", self.parent.as_raw_fd())).join(name);
+        if !dir.exists() {
             return;
         }
         // Kernels before 5.14 have no such file; there the search by uid has to do.
-        let _ = fs::write(self.dir.join("cgroup.kill"), "1");
+        let _ = fs::write(dir.join("cgroup.kill"), "1");
         let end = Instant::now() + Duration::from_secs(5);
-        while remove_tree(&self.dir).is_err() && Instant::now() < end {
+        while remove_tree(&dir).is_err() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
