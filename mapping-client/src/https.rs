@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use ureq::http::Uri;
+use ureq::http::uri::Scheme;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Error};
 
@@ -98,6 +100,12 @@ impl Client {
     }
 }
 
+/// The TCP port of an endpoint; `None` for what is no https URL.
+pub fn port(endpoint: &str) -> Option<u16> {
+    let uri: Uri = endpoint.parse().ok()?;
+    (uri.scheme() == Some(&Scheme::HTTPS)).then(|| uri.port_u16().unwrap_or(443))
+}
+
 /// Sorts failures: what prevented a conversation leads to the next endpoint, what spoiled one does not.
 fn no_reply(error: Error) -> NoReply {
     let failover = matches!(
@@ -180,6 +188,22 @@ mod tests {
             ["0a1b2c3d.r0", "0a1b2c3d.signing_policy", "ca.pem", "0a1b2c3.0", "0a1b2c3d.", "0a1b2c3d", ""]
         {
             assert!(!is_ca_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn endpoints_have_ports() {
+        let ports = [
+            ("https://gums.example.org/x", Some(443)),
+            ("https://gums.example.org:8443/x", Some(8443)),
+            ("HTTPS://[2001:db8::1]:8444", Some(8444)),
+            ("http://gums.example.org/x", None),
+            ("gums.example.org:8443", None),
+            ("https://gums.example.org:port/", None),
+            ("", None),
+        ];
+        for (endpoint, expected) in ports {
+            assert_eq!(port(endpoint), expected, "{endpoint}");
         }
     }
 

@@ -1,0 +1,286 @@
+//! Which system calls are left: a seccomp filter. What is not named fails with EPERM, so that a library that asks for
+//! more than it needs goes on without.
+
+use nix::libc::{self, c_int, c_long};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+use std::collections::BTreeMap;
+
+/// What a child needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// Reading files, thinking, and writing to standard output and error.
+    Reading,
+    /// The same with threads, name resolution and connections that this process opens.
+    Conversation,
+}
+
+/// Leaves these system calls, for the calling thread and those that it starts from now on.
+///
+/// # Errors
+/// One line for people; nothing may be read after an error.
+pub fn filter(calls: Calls) -> Result<(), String> {
+    let failed = |e: &dyn std::fmt::Display| {
+        format!("seccomp: {e}; the kernel, or the container, must allow seccomp filters")
+    };
+    if calls == Calls::Conversation {
+        let newer = too_new().map_err(|e| failed(&e))?;
+        seccompiler::apply_filter(&newer).map_err(|e| failed(&e))?;
+    }
+    let program = program(calls).map_err(|e| failed(&e))?;
+    seccompiler::apply_filter(&program).map_err(|e| failed(&e))
+}
+
+/// Reading what is open or readable, memory, time, own threads, own signals. A C library may use more of them
+/// than ours does, so the list is generous with what harms nobody.
+const HARMLESS: [c_long; 59] = [
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_pread64,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    libc::SYS_close_range,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_getdents64,
+    libc::SYS_readlinkat,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_getcwd,
+    libc::SYS_fadvise64,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_membarrier,
+    libc::SYS_futex,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_getcpu,
+    libc::SYS_getrandom,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_getres,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_gettimeofday,
+    libc::SYS_times,
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    libc::SYS_getrusage,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+    libc::SYS_getgroups,
+    libc::SYS_capget,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // Landlock can only take away.
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
+];
+
+/// Older names of the same, which younger architectures never had.
+#[cfg(target_arch = "x86_64")]
+const OLDER: [c_long; 9] = [
+    libc::SYS_access,
+    libc::SYS_readlink,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_poll,
+    libc::SYS_select,
+    libc::SYS_time,
+    libc::SYS_getrlimit,
+    libc::SYS_getdents,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER: [c_long; 0] = [];
+
+/// What a connection needs beside [`conversation`]'s calls with conditions.
+const SOCKETS: [c_long; 9] = [
+    libc::SYS_connect,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_getsockopt,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_recvmmsg,
+    libc::SYS_shutdown,
+    libc::SYS_write,
+];
+
+/// Calls whose arguments lie in memory, out of a filter's sight: a C library that hears "unknown" uses an older one.
+const TOO_NEW: [c_long; 2] = [libc::SYS_clone3, libc::SYS_openat2];
+
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+fn program(calls: Calls) -> Result<BpfProgram, BackendError> {
+    let mut rules: Rules = HARMLESS.iter().chain(&OLDER).map(|call| (*call, Vec::new())).collect();
+    restrained(&mut rules)?;
+    match calls {
+        Calls::Reading => {
+            rules.insert(libc::SYS_write, each([1, 2], |fd| is(0, fd))?);
+            rules.insert(libc::SYS_mmap, vec![rule([without(2, libc::PROT_EXEC)?])?]);
+        }
+        Calls::Conversation => conversation(&mut rules)?,
+    }
+    let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, denied, SeccompAction::Allow, arch)?.try_into()
+}
+
+/// What both need, with conditions: nothing is opened for writing, executed, or done to another process.
+fn restrained(rules: &mut Rules) -> Result<(), BackendError> {
+    let write = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
+    rules.insert(libc::SYS_openat, vec![rule([without(2, write)?])?]);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_open, vec![rule([without(1, write)?])?]);
+    rules.insert(libc::SYS_mprotect, vec![rule([without(2, libc::PROT_EXEC)?])?]);
+    let commands =
+        [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL];
+    rules.insert(libc::SYS_fcntl, each(commands, |command| is(1, command))?);
+    let own = c_int::try_from(std::process::id()).map_err(|_| BackendError::EmptyRule)?;
+    rules.insert(libc::SYS_tgkill, vec![rule([is(0, own)?])?]);
+    // Limits may be asked for, by those who do not name another process.
+    let no_new_limit = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
+    rules.insert(libc::SYS_prlimit64, vec![rule([is(0, 0)?, no_new_limit])?]);
+    Ok(())
+}
+
+/// Threads, names and connections. No socket can listen: the only one that may be bound is netlink's, which the C
+/// library asks for this host's addresses; its address has 12 bytes, and those of IPv4 and IPv6 have more.
+fn conversation(rules: &mut Rules) -> Result<(), BackendError> {
+    rules.extend(SOCKETS.iter().chain(&TOO_NEW).map(|call| (*call, Vec::new())));
+    rules.insert(libc::SYS_socket, sockets()?);
+    rules.insert(libc::SYS_bind, vec![rule([is(2, 12)?])?]);
+    rules.insert(libc::SYS_setsockopt, options()?);
+    // It would connect out of Landlock's sight.
+    for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+        rules.insert(call, vec![rule([without(flags, libc::MSG_FASTOPEN)?])?]);
+    }
+    let asks = [libc::FIONBIO, libc::FIONREAD, libc::TCGETS].map(|c| c_int::try_from(c).unwrap_or_default());
+    rules.insert(libc::SYS_ioctl, each(asks, |request| is(1, request))?);
+    let namespaces = libc::CLONE_NEWNS
+        | libc::CLONE_NEWCGROUP
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET;
+    let thread = masked(0, libc::CLONE_THREAD | namespaces, libc::CLONE_THREAD)?;
+    rules.insert(libc::SYS_clone, vec![rule([thread])?]);
+    // Modules for names of hosts are loaded when the first name is asked for: files only, and never writable.
+    let code = masked(2, libc::PROT_EXEC | libc::PROT_WRITE, libc::PROT_EXEC)?;
+    let of_a_file = rule([code, without(3, libc::MAP_ANONYMOUS)?])?;
+    rules.insert(libc::SYS_mmap, vec![rule([without(2, libc::PROT_EXEC)?])?, of_a_file]);
+    Ok(())
+}
+
+/// TCP and UDP over IPv4 and IPv6, and netlink's view of the routes.
+fn sockets() -> Result<Vec<SeccompRule>, BackendError> {
+    let kinds = [
+        (libc::SOCK_STREAM, 0),
+        (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+        (libc::SOCK_DGRAM, 0),
+        (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+    ];
+    let mut rules = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for (kind, protocol) in kinds {
+            rules.push(rule([is(0, family)?, masked(1, 0xf, kind)?, is(2, protocol)?])?);
+        }
+    }
+    rules.push(rule([is(0, libc::AF_NETLINK)?, is(2, libc::NETLINK_ROUTE)?])?);
+    Ok(rules)
+}
+
+/// Time limits, buffers, keep-alive and errors of a connection. No filters, no other protocols on top.
+fn options() -> Result<Vec<SeccompRule>, BackendError> {
+    let socket = [
+        libc::SO_RCVTIMEO,
+        libc::SO_SNDTIMEO,
+        // The same with 64 bits of seconds everywhere: SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW.
+        66,
+        67,
+        libc::SO_RCVBUF,
+        libc::SO_SNDBUF,
+        libc::SO_KEEPALIVE,
+        libc::SO_LINGER,
+    ];
+    let tcp = [
+        libc::TCP_NODELAY,
+        libc::TCP_KEEPIDLE,
+        libc::TCP_KEEPINTVL,
+        libc::TCP_KEEPCNT,
+        libc::TCP_USER_TIMEOUT,
+    ];
+    let ip = [libc::IP_TOS, libc::IP_RECVERR, libc::IP_MTU_DISCOVER];
+    let ip6 = [libc::IPV6_RECVERR, libc::IPV6_MTU_DISCOVER, libc::IPV6_V6ONLY, libc::IPV6_TCLASS];
+    let of = |level, names: &[c_int]| -> Result<Vec<_>, BackendError> {
+        names.iter().map(|name| rule([is(1, level)?, is(2, *name)?])).collect()
+    };
+    Ok([
+        of(libc::SOL_SOCKET, &socket)?,
+        of(libc::IPPROTO_TCP, &tcp)?,
+        of(libc::IPPROTO_IP, &ip)?,
+        of(libc::IPPROTO_IPV6, &ip6)?,
+    ]
+    .concat())
+}
+
+/// Of several filters the strictest answer counts: what this one declares unknown stays so whatever [`program`] says.
+fn too_new() -> Result<BpfProgram, BackendError> {
+    let rules = TOO_NEW.iter().map(|call| (*call, Vec::new())).collect();
+    let unknown = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, SeccompAction::Allow, unknown, arch)?.try_into()
+}
+
+fn rule<const N: usize>(conditions: [SeccompCondition; N]) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(conditions.to_vec())
+}
+
+/// One rule for each value: any of them will do.
+fn each<const N: usize>(
+    values: [c_int; N],
+    condition: impl Fn(c_int) -> Result<SeccompCondition, BackendError>,
+) -> Result<Vec<SeccompRule>, BackendError> {
+    values.into_iter().map(|value| rule([condition(value)?])).collect()
+}
+
+fn is(argument: u8, value: c_int) -> Result<SeccompCondition, BackendError> {
+    let value = u64::from(value.cast_unsigned());
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+}
+
+/// None of these bits.
+fn without(argument: u8, bits: c_int) -> Result<SeccompCondition, BackendError> {
+    masked(argument, bits, 0)
+}
+
+fn masked(argument: u8, mask: c_int, value: c_int) -> Result<SeccompCondition, BackendError> {
+    let op = SeccompCmpOp::MaskedEq(u64::from(mask.cast_unsigned()));
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, u64::from(value.cast_unsigned()))
+}
+
+#[cfg(test)]
+#[path = "calls_tests.rs"]
+mod tests;
