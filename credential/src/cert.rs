@@ -2,9 +2,8 @@
 
 use crate::der::{self, Der, DerError};
 use crate::name::Name;
-use crate::signature;
+use crate::signature::{self, PublicKey};
 use crate::{Refusal, RefusalKind, refuse};
-use openssl::pkey::{Id, PKey, Public};
 use std::ops::Range;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -143,7 +142,7 @@ pub struct Cert {
     pub der: Vec<u8>,
     signed: Signed,
     /// Public key.
-    pub key: PKey<Public>,
+    pub key: PublicKey,
     /// Subject.
     pub subject: Name,
     /// Issuer.
@@ -200,8 +199,8 @@ impl Cert {
         let subject = Name::parse(parsed.subject.as_raw()).map_err(|e| broken(&e.to_string()))?;
         let issuer = Name::parse(parsed.issuer.as_raw()).map_err(|e| broken(&e.to_string()))?;
         let signed = Signed::parse(der).map_err(|e| broken(&e.to_string()))?;
-        let key = signature::public_key(parsed.public_key().raw);
-        let key = key.ok_or_else(|| broken("its public key is of an unknown kind"))?;
+        let key = PublicKey::parse(parsed.public_key().raw);
+        let key = key.ok_or_else(|| broken("its public key is malformed"))?;
         if parsed.raw_serial().len() > 21 {
             return Err(broken("its serial number is longer than 20 bytes"));
         }
@@ -336,7 +335,7 @@ impl Cert {
         self.subject == self.issuer
     }
 
-    /// OpenSSL finds the signature good under that key.
+    /// The signature is good under that certificate's key.
     pub fn is_signed_by(&self, issuer: &Cert) -> bool {
         let Signed { contents, algorithm, signature } = &self.signed;
         let part = |range: &Range<usize>| &self.der[range.clone()];
@@ -353,16 +352,6 @@ impl Cert {
         let hex: String = self.serial.iter().map(|b| format!("{b:02x}")).collect();
         let short = hex.trim_start_matches('0');
         if short.is_empty() { "0".to_owned() } else { short.to_owned() }
-    }
-
-    /// Bits of the key when that is of a kind we accept: RSA, or a curve counted double so that 256 equals RSA 2048.
-    pub fn key_bits(&self) -> Option<u32> {
-        match self.key.id() {
-            Id::RSA | Id::RSA_PSS => Some(self.key.bits()),
-            Id::EC => Some(if self.key.bits() >= 256 { 3072 } else { 0 }),
-            Id::ED25519 | Id::ED448 => Some(3072),
-            _ => None,
-        }
     }
 }
 
@@ -430,7 +419,7 @@ mod tests {
 
     #[test]
     fn thousands_of_extensions_are_not_looked_through() {
-        let key = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
+        let key = openssl::pkey::PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
         let mut builder = X509::builder().unwrap();
         builder.set_version(2).unwrap();
         builder

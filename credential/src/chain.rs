@@ -202,7 +202,7 @@ fn judge_strength(cert: &Cert) -> Result<(), Refusal> {
 
 fn judge_key(cert: &Cert) -> Result<(), Refusal> {
     let least = if cert.proxy.is_some() { MIN_PROXY_BITS } else { MIN_BITS };
-    match cert.key_bits() {
+    match cert.key.strength() {
         None => Err(chain(cert, "its key is neither RSA, ECDSA nor EdDSA; use one of these")),
         Some(bits) if bits < least => {
             Err(chain(cert, format_args!("its key is too short; use {MIN_BITS} bits RSA")))

@@ -97,6 +97,15 @@ pub fn only<'a>(bytes: &'a [u8], tag: u8, what: &'static str) -> Result<Der<'a>,
     Ok(inner)
 }
 
+/// The encoding of an element with these contents.
+pub fn element(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = body.len().to_be_bytes();
+    let significant = length.iter().position(|b| *b != 0).map_or(&[0][..], |first| &length[first..]);
+    let long = u8::try_from(significant.len()).unwrap_or_default() | 0x80;
+    let head = if body.len() < 0x80 { vec![tag] } else { vec![tag, long] };
+    [&head, significant, body].concat()
+}
+
 /// A non-negative INTEGER that fits 32 bits.
 pub fn small_number(element: Element<'_>, what: &'static str) -> Result<u32, DerError> {
     let body = element.body;

@@ -4,6 +4,7 @@ use crate::verdict::{Trust, verify};
 use crate::{Refusal, RefusalKind, refuse};
 use policy::identity::VerifiedIdentity;
 use policy::wire::{MAX_CREDENTIAL, VerifyRequest};
+use ring::rand::{SecureRandom, SystemRandom};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -50,7 +51,7 @@ fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
         path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "path names no file"))?;
     for _ in 0..16 {
         let mut random = [0; 8];
-        openssl::rand::rand_bytes(&mut random)?;
+        SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
         temporary.push(format!(".{:016x}", u64::from_be_bytes(random)));

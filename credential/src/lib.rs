@@ -8,21 +8,21 @@
 //! | one certificate, read and classified | [`cert`] |
 //! | the hashed CA directory: CAs, signing policies, revocation lists | [`cadir`], [`signing_policy`], [`crl`] |
 //! | VOMS attribute certificates | [`voms`] |
-//! | making proxies for others | [`delegation`] |
+//! | making proxies for others | the crate `delegation` |
 //! | PEM, DER and names | [`pem`], [`der`], [`name`] |
 //!
 //! Every parser takes `&[u8]` or `&str` and does no I/O, so that it can be fuzzed alone. Only [`cadir`], [`voms::lsc`]'s
 //! callers and [`file`] read files. The order of the checks is described in `docs/credentials.md`.
 #![forbid(unsafe_code)]
 
+mod attribute_type;
 pub mod cadir;
 pub mod cert;
 pub mod chain;
 pub mod crl;
-pub mod delegation;
 pub mod der;
 pub mod file;
-mod key;
+pub mod key;
 pub mod name;
 pub mod pem;
 pub mod signature;

@@ -1,12 +1,22 @@
 //! Distinguished names: compared as bytes, shown in OpenSSL's one-line form.
 
+use crate::attribute_type;
 use crate::der::{self, DerError};
-use openssl::x509::{X509, X509Name, X509NameRef};
+use md5::{Digest, Md5};
 use policy::identity::Dn;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 const COMMON_NAME: &[u8] = &asn1_rs::oid!(raw 2.5.4.3);
-/// UTF8String, PrintableString, IA5String: the same ASCII text may stand in any of them.
-const TEXT_TAGS: [u8; 3] = [0x0c, 0x13, 0x16];
+const BIT_STRING: u8 = 0x03;
+const UTF8: u8 = 0x0c;
+const NUMERIC: u8 = 0x12;
+const PRINTABLE: u8 = 0x13;
+const T61: u8 = 0x14;
+const IA5: u8 = 0x16;
+const UNIVERSAL: u8 = 0x1c;
+const BMP: u8 = 0x1e;
+/// The same ASCII text may stand in any of them.
+const TEXT_TAGS: [u8; 3] = [UTF8, PRINTABLE, IA5];
 
 #[derive(Debug, Clone)]
 struct Attribute {
@@ -22,6 +32,48 @@ impl PartialEq for Attribute {
     }
 }
 
+impl Attribute {
+    /// The value as OpenSSL shows it: its contents octets, without the count of unused bits of a BIT STRING.
+    fn shown(&self) -> &[u8] {
+        match self.tag {
+            BIT_STRING => self.value.get(1..).unwrap_or_default(),
+            _ => &self.value,
+        }
+    }
+
+    /// The pair of type and value, for comparison.
+    fn canonical(&self) -> Result<Vec<u8>, DerError> {
+        let (tag, value) = match self.text()? {
+            Some(text) => (UTF8, folded(&text).into_bytes()),
+            None => (self.tag, self.value.clone()),
+        };
+        let pair = [der::element(der::OID, &self.oid), der::element(tag, &value)].concat();
+        Ok(der::element(der::SEQUENCE, &pair))
+    }
+
+    /// The text of a string; `None` for values that are compared byte by byte.
+    ///
+    /// # Errors
+    /// For strings that do not hold what their type says, and for types that names do not have.
+    fn text(&self) -> Result<Option<String>, DerError> {
+        let wrong = DerError("name attribute value");
+        let points = |size: usize| {
+            let code = |unit: &[u8]| char::from_u32(unit.iter().fold(0, |n, b| (n << 8) | u32::from(*b)));
+            let whole = self.value.len().is_multiple_of(size);
+            whole.then(|| self.value.chunks(size).map(code).collect::<Option<String>>()).flatten()
+        };
+        match self.tag {
+            UTF8 => String::from_utf8(self.value.clone()).map(Some).map_err(|_| wrong),
+            PRINTABLE | IA5 | T61 => points(1).map(Some).ok_or(wrong),
+            BMP => points(2).map(Some).ok_or(wrong),
+            UNIVERSAL => points(4).map(Some).ok_or(wrong),
+            NUMERIC => Ok(None),
+            BIT_STRING if has_clean_padding(&self.value) => Ok(None),
+            _ => Err(wrong),
+        }
+    }
+}
+
 /// A distinguished name.
 ///
 /// Equality is stricter than RFC 5280 section 7.1: letter case and blanks count. Only the string type of an ASCII
@@ -31,6 +83,7 @@ pub struct Name {
     raw: Vec<u8>,
     rdns: Vec<Vec<Attribute>>,
     one_line: String,
+    canonical: Vec<u8>,
 }
 
 impl PartialEq for Name {
@@ -59,9 +112,8 @@ impl Name {
             }
             rdns.push(attributes);
         }
-        let openssl = X509Name::from_der(raw).map_err(|_| DerError("name"))?;
-        let one_line = one_line(&openssl, &rdns);
-        Ok(Self { raw: raw.to_vec(), rdns, one_line })
+        let (one_line, canonical) = (one_line(&rdns), canonical(&rdns)?);
+        Ok(Self { raw: raw.to_vec(), rdns, one_line, canonical })
     }
 
     /// The DER encoding.
@@ -96,26 +148,14 @@ impl Name {
         }
     }
 
-    /// The same name for OpenSSL.
-    pub fn openssl(&self) -> Result<X509Name, openssl::error::ErrorStack> {
-        X509Name::from_der(&self.raw)
-    }
-
     /// Whether the names are the same by RFC 5280 section 7.1: letter case and runs of blanks do not count.
     pub fn matches(&self, other: &Name) -> bool {
-        let order = self.openssl().and_then(|mine| mine.try_cmp(&*other.openssl()?));
-        order.is_ok_and(std::cmp::Ordering::is_eq)
+        self.canonical == other.canonical
     }
 
     /// OpenSSL's hash of the name, which files in the CA directory are called by.
     pub fn hash(&self) -> u32 {
-        let hash = || {
-            let mut carrier = X509::builder()?;
-            carrier.set_subject_name(&*self.openssl()?)?;
-            Ok::<u32, openssl::error::ErrorStack>(carrier.build().subject_name_hash())
-        };
-        // a name that was parsed can be hashed; if memory runs out no file is found, and the CA is not trusted
-        hash().unwrap_or_default()
+        first_four(digest(&SHA1_FOR_LEGACY_USE_ONLY, &self.canonical).as_ref())
     }
 
     /// Whether this name is `base` or lies below it (directoryName constraints, RFC 5280 section 4.2.1.10).
@@ -127,40 +167,71 @@ impl Name {
 /// The form that `X509_NAME_oneline(3)` of OpenSSL 3 gives: short names, numeric OIDs for unknown types, `\xHH` for other
 /// bytes, `+` within a component of several attributes. A `/` or `+` in a value has a backslash: else `CN=a/CN=b` could
 /// be one name or another.
-fn one_line(name: &X509NameRef, rdns: &[Vec<Attribute>]) -> String {
+fn one_line(rdns: &[Vec<Attribute>]) -> String {
     let mut line = String::new();
-    let separators = rdns.iter().flat_map(|rdn| (0..rdn.len()).map(|n| if n == 0 { '/' } else { '+' }));
-    for (entry, separator) in name.entries().zip(separators) {
-        let object = entry.object();
-        line.push(separator);
-        match object.nid().short_name() {
-            Ok(short) if object.nid() != openssl::nid::Nid::UNDEF => line.push_str(short),
-            _ => line.push_str(&object.to_string()),
-        }
-        line.push('=');
-        for byte in entry.data().as_slice() {
-            match byte {
-                b'/' | b'+' => line.extend(['\\', char::from(*byte)]),
-                b' '..=b'~' => line.push(char::from(*byte)),
-                other => line.push_str(&format!("\\x{other:02X}")),
+    for rdn in rdns {
+        for (n, attribute) in rdn.iter().enumerate() {
+            line.push(if n == 0 { '/' } else { '+' });
+            match attribute_type::short_name(&attribute.oid) {
+                Some(short) => line.push_str(short),
+                None => line.push_str(&asn1_rs::Oid::new(attribute.oid.as_slice().into()).to_id_string()),
+            }
+            line.push('=');
+            for byte in attribute.shown() {
+                match byte {
+                    b'/' | b'+' => line.extend(['\\', char::from(*byte)]),
+                    b' '..=b'~' => line.push(char::from(*byte)),
+                    other => line.push_str(&format!("\\x{other:02X}")),
+                }
             }
         }
     }
     line
 }
 
+/// The form in which OpenSSL compares and hashes names: components in DER, their texts in UTF-8, lower case (of ASCII)
+/// and with single blanks, no outer SEQUENCE.
+fn canonical(rdns: &[Vec<Attribute>]) -> Result<Vec<u8>, DerError> {
+    let mut whole = Vec::new();
+    for rdn in rdns {
+        let mut pairs = rdn.iter().map(Attribute::canonical).collect::<Result<Vec<_>, _>>()?;
+        pairs.sort();
+        whole.extend(der::element(der::SET, &pairs.concat()));
+    }
+    Ok(whole)
+}
+
+/// Whether the unused bits of a BIT STRING are zero, as DER wants them.
+fn has_clean_padding(contents: &[u8]) -> bool {
+    match contents {
+        [unused @ 0..8, .., last] => last.trailing_zeros() >= u32::from(*unused),
+        [unused] => *unused == 0,
+        _ => false,
+    }
+}
+
+/// Lower case, no blanks at the ends, one blank for several.
+fn folded(text: &str) -> String {
+    let is_blank = |c: char| matches!(c, ' ' | '\t' | '\n' | '\x0b' | '\x0c' | '\r');
+    let words: Vec<_> = text.split(is_blank).filter(|word| !word.is_empty()).collect();
+    words.join(" ").to_ascii_lowercase()
+}
+
+fn first_four(digest: &[u8]) -> u32 {
+    digest.first_chunk().map_or(0, |four| u32::from_le_bytes(*four))
+}
+
 /// The first eight hexadecimal digits that name a CA's files: today's hash and the one of OpenSSL before 1.0.
 pub fn file_hashes(name: &Name) -> [String; 2] {
-    let canonical = name.hash();
-    let digest = openssl::hash::hash(openssl::hash::MessageDigest::md5(), &name.raw);
-    let old = digest.map_or(canonical, |d| u32::from_le_bytes([d[0], d[1], d[2], d[3]]));
-    [format!("{canonical:08x}"), format!("{old:08x}")]
+    let old = first_four(&Md5::digest(&name.raw));
+    [format!("{:08x}", name.hash()), format!("{old:08x}")]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use openssl::asn1::Asn1Type;
+    use openssl::x509::{X509, X509Name};
 
     fn name(entries: &[(&str, &str)]) -> Name {
         let mut builder = X509Name::builder().unwrap();
@@ -211,5 +282,68 @@ mod tests {
         };
         assert_eq!(build(Asn1Type::PRINTABLESTRING), build(Asn1Type::UTF8STRING));
         assert_ne!(build(Asn1Type::PRINTABLESTRING), build(Asn1Type::T61STRING));
+    }
+
+    /// `SET OF` one component from pairs of the last number of an X.520 type, a tag and a value.
+    fn component(pairs: &[(u8, u8, &[u8])]) -> Vec<u8> {
+        let pair = |(number, tag, value): &(u8, u8, &[u8])| {
+            let oid = der::element(der::OID, &[0x55, 4, *number]);
+            der::element(der::SEQUENCE, &[oid, der::element(*tag, value)].concat())
+        };
+        let mut pairs: Vec<_> = pairs.iter().map(pair).collect();
+        pairs.sort();
+        der::element(der::SET, &pairs.concat())
+    }
+
+    /// What OpenSSL makes of the name: its hash.
+    fn hash_by_openssl(raw: &[u8]) -> Option<u32> {
+        let mut carrier = X509::builder().unwrap();
+        carrier.set_subject_name(&*X509Name::from_der(raw).ok()?).ok()?;
+        Some(carrier.build().subject_name_hash())
+    }
+
+    #[test]
+    fn hashes_and_refusals_are_those_of_openssl() {
+        let values: [&[u8]; 10] = [
+            b"",
+            b" ",
+            b"Alice  B\tC ",
+            b"  A\x0bB\n",
+            b"J\xc3\xbcrgen M\xc3\x9cLLER",
+            b"J\xfcrgen",
+            b"\0A\0l\0 \0 \0B",
+            b"\0\0\0A\0\0\x20\xac",
+            b"\xd8\x00\xdc\x00",
+            b"\x07\x80\x81",
+        ];
+        let mut judged = 0;
+        for tag in
+            [BIT_STRING, UTF8, NUMERIC, PRINTABLE, T61, IA5, UNIVERSAL, BMP, 0x04, 0x05, 0x30, 0x17, 0x1b]
+        {
+            for value in values {
+                let many =
+                    component(&[(3, tag, value), (11, PRINTABLE, b"Ops  X"), (10, UTF8, &[b'y'; 200])]);
+                for rdns in [component(&[(3, tag, value)]), [component(&[(10, tag, value)]), many].concat()] {
+                    let raw = der::element(der::SEQUENCE, &rdns);
+                    // We may be stricter: types that no name has.
+                    if let Ok(name) = Name::parse(&raw) {
+                        assert_eq!(Some(name.hash()), hash_by_openssl(&raw), "{tag:#x} {value:x?}");
+                        judged += 1;
+                    } else if TEXT_TAGS.contains(&tag) || [T61, BMP, UNIVERSAL, NUMERIC].contains(&tag) {
+                        assert_eq!(hash_by_openssl(&raw), None, "{tag:#x} {value:x?}");
+                    }
+                }
+            }
+        }
+        assert!(judged > 100, "{judged}");
+        assert_eq!(Some(Name::parse(&[0x30, 0]).unwrap().hash()), hash_by_openssl(&[0x30, 0]));
+    }
+
+    #[test]
+    fn letter_case_and_blanks_do_not_part_names() {
+        let alice = name(&[("O", "Grid  Lab"), ("CN", "Alice")]);
+        assert!(alice.matches(&name(&[("O", " grid lab"), ("CN", "ALICE ")])));
+        assert!(!alice.matches(&name(&[("O", "gridlab"), ("CN", "ALICE")])));
+        assert!(!name(&[("CN", "J\u{fc}rgen")]).matches(&name(&[("CN", "J\u{dc}rgen")])));
     }
 }

@@ -51,7 +51,7 @@ pub fn verify(request: &VerifyRequest) -> VerifyReply {
     let blocks = pem::split_pem(&request.credential)?;
     let certs = parse_all(&pem::certificates(&blocks)?)?;
     key::check(&blocks, &certs[0], request.require_key)?;
-    judge(certs, &Trust::of(request), request.now, openssl::sha::sha256(&request.credential))
+    judge(certs, &Trust::of(request), request.now, sha256(&request.credential))
 }
 
 /// Judges the chain of a TLS peer, leaf first. The handshake has proved that the peer has the leaf's key.
@@ -61,8 +61,12 @@ pub fn verify_chain(certs_der: &[Vec<u8>], trust: &Trust, now: u64) -> Result<Ve
     if certs_der.len() > pem::MAX_CERTIFICATES {
         return Err(refuse(RefusalKind::Malformed, "the peer sent too many certificates"));
     }
-    let digest = openssl::sha::sha256(certs_der.first().map_or(&[], |c| c));
+    let digest = sha256(certs_der.first().map_or(&[], |c| c));
     judge(parse_all(certs_der)?, trust, now, digest)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().try_into().unwrap_or_default()
 }
 
 fn parse_all(ders: &[Vec<u8>]) -> Result<Vec<Cert>, Refusal> {

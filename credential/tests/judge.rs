@@ -3,7 +3,7 @@
 
 use credential::cert::Cert;
 use credential::{
-    Refusal, RefusalKind, Trust, VerifiedIdentity, delegation, identity_of_file, pem, split_pem, verify_chain,
+    Refusal, RefusalKind, Trust, VerifiedIdentity, identity_of_file, pem, split_pem, verify_chain,
 };
 use harness::need;
 use harness::pki::{Craft, LIMITED, Pki, User, VOMS_HOST};

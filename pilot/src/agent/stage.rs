@@ -6,7 +6,6 @@ use super::{Agent, PATIENCE};
 use crate::api::{CertificateRequest, InputFile, Lease};
 use crate::client::pause;
 use anyhow::{Context, Result, bail};
-use credential::delegation;
 use openssl::sha::Sha256;
 use std::path::{Path, PathBuf};
 use tokio::fs::File;

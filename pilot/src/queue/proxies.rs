@@ -5,7 +5,7 @@ use super::store::delegations::DelegationRow;
 use super::store::now;
 use crate::api::{DELEGATIONS, Problem};
 use credential::cert::Cert;
-use credential::{Trust, delegation, pem, split_pem, verify_chain};
+use credential::{Trust, pem, split_pem, verify_chain};
 use policy::identity::VerifiedIdentity;
 use std::time::Duration;
 

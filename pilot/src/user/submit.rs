@@ -5,7 +5,6 @@ use super::{Common, Failure, RETRY, Result, print_json};
 use crate::api::{DELEGATIONS, InputFile, PayloadSpec, SignedChain, Submission};
 use crate::client::{Client, duration};
 use crate::runner::environment::{possible, reserved};
-use credential::delegation;
 use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use openssl::sha::Sha256;

@@ -106,7 +106,7 @@ fn trust(place: &Place, pki: &Pki, alice: &User, mallory: &User) {
     let issuer = [fs::read(&lasting.cert).unwrap(), fs::read(&lasting.key).unwrap()].concat();
     place.write("trust/issuer.pem", &issuer);
     place.write("corpus/delegation/own", &fs::read(&lasting.cert).unwrap());
-    let (_, request) = credential::delegation::new_request().unwrap();
+    let (_, request) = delegation::new_request().unwrap();
     place.write("corpus/delegation/request", request.as_bytes());
     place.write("corpus/delegation/other", &fs::read(&alice.cert).unwrap());
 }

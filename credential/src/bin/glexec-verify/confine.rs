@@ -32,18 +32,8 @@ pub fn confine() -> Result<(), String> {
         let limit = getrlimit(resource).map_or(most, |(_, hard)| hard.min(most));
         setrlimit(resource, limit, limit).map_err(|e| format!("{resource:?}: {e}"))?;
     }
-    load_openssl()?;
     let program = filter().map_err(|e| format!("seccomp: {e}"))?;
     seccompiler::apply_filter(&program).map_err(|e| format!("seccomp: {e}"))
-}
-
-/// Has OpenSSL read its configuration, its random numbers and its algorithms while it still may do everything.
-fn load_openssl() -> Result<(), String> {
-    openssl::init();
-    let mut random = [0; 8];
-    openssl::rand::rand_bytes(&mut random).map_err(|e| e.to_string())?;
-    openssl::hash::hash(openssl::hash::MessageDigest::sha256(), &random).map_err(|e| e.to_string())?;
-    Ok(())
 }
 
 /// The system calls that stay: all others fail with EPERM.
@@ -102,7 +92,6 @@ mod tests {
     /// A filter binds the thread that applies it, so each question gets a thread of its own.
     fn confined<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> T {
         let ask = move || {
-            load_openssl().unwrap();
             nix::sys::prctl::set_no_new_privs().unwrap();
             seccompiler::apply_filter(&filter().unwrap()).unwrap();
             ask()

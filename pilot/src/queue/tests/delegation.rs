@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 fn sign(csr: &str, credential: &str) -> String {
-    credential::delegation::sign(csr, credential, Duration::from_secs(3600), false).unwrap()
+    delegation::sign(csr, credential, Duration::from_secs(3600), false).unwrap()
 }
 
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn only_the_right_chain_completes_a_delegation() {
     let path = format!("/v1/delegations/{}", d.id);
     let put = async |chain: &str| w.put(&w.alice, &path, json!({"chain": chain}).to_string()).await;
     put("nonsense").await.refused(422, "bad_delegation");
-    let (_, other_csr) = credential::delegation::new_request().unwrap();
+    let (_, other_csr) = delegation::new_request().unwrap();
     put(&sign(&other_csr, &w.alice.credential)).await.refused(422, "bad_delegation");
     put(&sign(&d.csr, &w.bob.credential)).await.refused(422, "bad_delegation");
     let stranger = super::support::Pki::new(&w.dir.path().join("other-ca")).person("Alice");
@@ -60,7 +60,7 @@ async fn a_proxy_that_does_not_reach_the_pilot_is_refused_when_it_comes() {
     w.submit_true(&w.alice, d.id).await;
     let pilot = w.register().await;
     let lease = w.claim(pilot, 1).await.remove(0);
-    let (_, csr) = credential::delegation::new_request().unwrap();
+    let (_, csr) = delegation::new_request().unwrap();
     let body = json!({"lease": lease.lease, "csr": csr});
     let signed = w.post(&w.pilot, &format!("/v1/attempts/{}/delegation", lease.attempt), body).await;
     signed.json::<SignedChain>();
@@ -73,12 +73,12 @@ async fn a_pilot_gets_a_limited_proxy_for_what_it_has_leased() {
     w.submit(&w.alice, delegation, json!({"command": ["true"], "walltime": 600})).await.json::<Submitted>();
     let pilot = w.register().await;
     let lease = w.claim(pilot, 1).await.remove(0);
-    let (key, csr) = credential::delegation::new_request().unwrap();
+    let (key, csr) = delegation::new_request().unwrap();
     let path = format!("/v1/attempts/{}/delegation", lease.attempt);
     let body = json!({"lease": lease.lease, "csr": csr});
     let signed: SignedChain = w.post(&w.pilot, &path, body.clone()).await.json();
     assert!(!signed.chain.contains("PRIVATE"));
-    credential::delegation::join(&signed.chain, &key).unwrap();
+    delegation::join(&signed.chain, &key).unwrap();
     let blocks = credential::split_pem(signed.chain.as_bytes()).unwrap();
     let certificates = credential::pem::certificates(&blocks).unwrap();
     let now = crate::queue::store::now();

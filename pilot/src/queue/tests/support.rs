@@ -250,7 +250,7 @@ impl World {
     pub async fn delegate_for(&self, who: &Person, seconds: u64) -> Uuid {
         let d: Delegation = self.post(who, "/v1/delegations", Value::Null).await.json();
         let life = Duration::from_secs(seconds);
-        let chain = credential::delegation::sign(&d.csr, &who.credential, life, false).unwrap();
+        let chain = delegation::sign(&d.csr, &who.credential, life, false).unwrap();
         self.put(who, &format!("/v1/delegations/{}", d.id), json!({"chain": chain}).to_string()).await.ok();
         d.id
     }

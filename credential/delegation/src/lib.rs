@@ -3,8 +3,10 @@
 //! [`new_request`] and [`join`] are the receiver's side, [`sign`] the issuer's. [`check`] tells before all that whether
 //! a credential can be delegated as often as its way is long.
 
-use crate::cert::{Cert, Family, Language};
-use crate::{Refusal, key, pem};
+#![forbid(unsafe_code)]
+
+use credential::cert::{Cert, Family, Language};
+use credential::{Refusal, key, pem};
 use openssl::asn1::{Asn1Integer, Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::error::ErrorStack;
@@ -89,10 +91,9 @@ impl Issuer {
         let blocks = pem::split_pem(credential)?;
         let ders = pem::certificates(&blocks)?;
         let chain: Vec<Cert> = ders.iter().map(|der| Cert::parse(der)).collect::<Result<_, _>>()?;
-        key::check(&blocks, &chain[0], true)?;
-        let block = blocks.iter().find(|b| b.is_private_key());
+        let block = key::check(&blocks, &chain[0], true)?;
         let block = block.ok_or_else(|| Error::Issuer("no private key".to_owned()))?;
-        Ok(Self { key: key::read(block)?, chain })
+        Ok(Self { key: PKey::private_key_from_der(&block.der)?, chain })
     }
 
     fn leaf(&self) -> &Cert {
@@ -218,7 +219,7 @@ fn build(
     let mut serial = BigNum::new()?;
     serial.rand(63, MsbOption::ONE, false)?;
     let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-    let issuer_name = leaf.subject.openssl()?;
+    let issuer_name = X509Name::from_der(leaf.subject.raw())?;
     let mut subject = X509Name::builder()?;
     for entry in issuer_name.entries() {
         subject.append_entry(entry)?;
