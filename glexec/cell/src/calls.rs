@@ -115,7 +115,7 @@ const OLDER: [c_long; 9] = [
 const OLDER: [c_long; 0] = [];
 
 /// What a connection needs beside [`conversation`]'s calls with conditions.
-const SOCKETS: [c_long; 9] = [
+const SOCKETS: [c_long; 10] = [
     libc::SYS_connect,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
@@ -125,6 +125,7 @@ const SOCKETS: [c_long; 9] = [
     libc::SYS_recvmmsg,
     libc::SYS_shutdown,
     libc::SYS_write,
+    libc::SYS_writev,
 ];
 
 /// Calls whose arguments lie in memory, out of a filter's sight: a C library that hears "unknown" uses an older one.
@@ -137,7 +138,9 @@ fn program(calls: Calls) -> Result<BpfProgram, BackendError> {
     restrained(&mut rules)?;
     match calls {
         Calls::Reading => {
-            rules.insert(libc::SYS_write, each([1, 2], |fd| is(0, fd))?);
+            for call in [libc::SYS_write, libc::SYS_writev] {
+                rules.insert(call, each([1, 2], |fd| is(0, fd))?);
+            }
             rules.insert(libc::SYS_mmap, vec![rule([without(2, libc::PROT_EXEC)?])?]);
         }
         Calls::Conversation => conversation(&mut rules)?,
