@@ -6,9 +6,11 @@
 use end_to_end::contract::eventually;
 use end_to_end::security::{leaves, rounds};
 use harness::{Machine, Ran, Run, need};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -266,26 +268,61 @@ fn sessions_in_a_run_directory_that_others_may_write_are_not_closed() {
     ran.refused(202, &[RUN, "glexec: mode"]);
 }
 
-/// Runs `round` until all rounds are done, on two threads, while `swap` goes on and on as it was told.
-fn race(total: u32, swap: impl Fn(u32) + Sync, round: impl Fn(u32) + Sync) {
-    let (over, next) = (AtomicBool::new(false), AtomicU32::new(0));
-    let callers = AtomicU32::new(2);
+/// What came of the calls of a race.
+#[derive(Debug, Default)]
+struct Seen {
+    /// By outcome: how many calls had it.
+    outcomes: BTreeMap<&'static str, u32>,
+    /// Calls during which something was swapped.
+    swapped: u32,
+    /// Swaps in all.
+    swaps: u32,
+}
+
+impl Seen {
+    /// Fails when this was no race: most calls must have met a swap, and each of these outcomes one call in twenty.
+    #[track_caller]
+    fn raced(&self, outcomes: &[&str]) {
+        println!("{self:?}");
+        let calls: u32 = self.outcomes.values().sum();
+        assert!(self.swapped > calls / 2 && self.swaps > calls, "calls met too few swaps: {self:?}");
+        for outcome in outcomes {
+            let count = self.outcomes.get(outcome).copied().unwrap_or(0);
+            assert!(count > calls / 20, "too few calls were {outcome}: {self:?}");
+        }
+    }
+}
+
+/// How many threads call: a call waits for the kernel more than it computes.
+const CALLERS: u32 = 4;
+
+/// Runs `round`, which names its outcome, until all rounds are done, on a few threads, while `swap` goes on and on.
+fn race(total: u32, swap: impl Fn(u32) + Sync, round: impl Fn(u32) -> &'static str + Sync) -> Seen {
+    let (over, next, swaps) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    let callers = AtomicU32::new(CALLERS);
+    let seen = Mutex::new(Seen::default());
     let call = || {
         let _last = Countdown { left: &callers, over: &over };
         while let Some(n) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < total) {
-            round(n);
+            let before = swaps.load(Ordering::Relaxed);
+            let outcome = round(n);
+            let met = swaps.load(Ordering::Relaxed) != before;
+            let mut seen = seen.lock().expect("nobody fails while holding it");
+            *seen.outcomes.entry(outcome).or_default() += 1;
+            seen.swapped += u32::from(met);
         }
     };
     std::thread::scope(|s| {
-        s.spawn(call);
-        s.spawn(call);
-        let mut n = 0;
+        (0..CALLERS).for_each(|_| drop(s.spawn(call)));
         while !over.load(Ordering::Relaxed) {
+            let n = swaps.load(Ordering::Relaxed);
             swap(n);
-            n += 1;
+            swaps.store(n + 1, Ordering::Relaxed);
+            // Never in step with the calls, and without taking their CPU.
+            std::thread::sleep(Duration::from_micros(u64::from(n * 7 % 11) * 20));
         }
-        assert!(n > total, "{n} swaps are no race for {total} calls");
     });
+    Seen { swaps: swaps.into_inner(), ..seen.into_inner().expect("nobody failed while holding it") }
 }
 
 /// Ends the race when the last caller ends, also by a failed assertion.
@@ -327,7 +364,7 @@ fn racing_site() -> Machine {
 
 /// Calls of each race. `PILOTAGE_RACE_ROUNDS` sets how many there are in all three of them.
 fn calls_per_race() -> u32 {
-    rounds("PILOTAGE_RACE_ROUNDS", 1200).div_ceil(3)
+    rounds("PILOTAGE_RACE_ROUNDS", 10_000).div_ceil(3)
 }
 
 #[test]
@@ -351,30 +388,23 @@ fn a_proxy_file_that_is_swapped_gives_its_own_identity_or_none() {
         _ => put(racing, |at| symlink("/etc/shadow", at)),
     };
     swap(0);
-    let (served, refused) = (AtomicU32::new(0), AtomicU32::new(0));
-    race(calls_per_race(), swap, |_| {
-        let run = m.glexec().env("GLEXEC_CLIENT_CERT", racing).env("GLEXEC_TARGET_PROXY", "/dev/null");
-        let run = if n_is_odd(&served) { run.without_env("GLEXEC_TARGET_PROXY") } else { run };
+    let seen = race(calls_per_race(), swap, |n| {
+        let run = m.glexec().env("GLEXEC_CLIENT_CERT", racing);
+        let run = if n % 2 == 0 { run.env("GLEXEC_TARGET_PROXY", "/dev/null") } else { run };
         let ran = run.args(["/bin/sh", "-c", "id -u; cat $X509_USER_PROXY"]).output();
         if ran.code() != Some(0) {
-            refused.fetch_add(1, Ordering::Relaxed);
             ran.exits(201);
             assert_eq!(ran.text(), "");
-            return;
+            return "refused";
         }
-        served.fetch_add(1, Ordering::Relaxed);
         let text = ran.text();
         let (uid, proxy) = text.split_once('\n').unwrap_or((&text, ""));
         let who = uids.iter().position(|u| u == uid).unwrap_or_else(|| panic!("became {uid}"));
         // Two calls for one user may renew one file; both have the user's own bytes.
         assert!(proxy.is_empty() || proxy.trim() == texts[who].trim(), "{uid} got somebody else's proxy");
+        ["Alice's", "Bob's"][who]
     });
-    let counts = (served.into_inner(), refused.into_inner());
-    assert!(counts.0 > 0 && counts.1 > 0, "a race has both: {counts:?}");
-}
-
-fn n_is_odd(counter: &AtomicU32) -> bool {
-    counter.load(Ordering::Relaxed) % 2 == 1
+    seen.raced(&["Alice's", "Bob's", "refused"]);
 }
 
 /// Files of Bob and of root that Alice's pilot and payload try to have overwritten or removed.
@@ -410,25 +440,30 @@ fn a_target_proxy_that_is_swapped_never_lands_in_a_foreign_place() {
     fs::create_dir("/home/alice/good").unwrap();
     std::os::unix::fs::chown("/home/alice/good", Some(m.uid("alice")), None).unwrap();
     chmod("/home/alice", 0o755);
-    let dir = "/home/alice/t";
-    let swap = |n: u32| match n % 4 {
-        0 | 2 => put(dir, |at| symlink("/home/alice/good", at)),
-        1 => put(dir, |at| symlink("/home/bob", at)),
-        _ => put(dir, |at| symlink("/srv/root", at)),
-    };
-    let inner = |n: u32| {
-        swap(n);
+    m.write("/home/alice/own", "alice", 0o600, "an older copy");
+    let (dir, file) = ("/home/alice/t", "/home/alice/good/proxy");
+    let swap = |n: u32| match n % 8 {
+        0 | 4 => put(dir, |at| symlink("/home/alice/good", at)),
+        3 => put(dir, |at| symlink("/home/bob", at)),
+        7 => put(dir, |at| symlink("/srv/root", at)),
         // The file itself, too: a link in its place must not be followed.
-        let link = if n.is_multiple_of(3) { "/home/bob/proxy" } else { "/srv/root/proxy" };
-        put("/home/alice/good/proxy", |at| symlink(link, at));
+        1 => put(file, |at| symlink("/home/bob/proxy", at)),
+        5 => put(file, |at| symlink("/srv/root/proxy", at)),
+        2 => drop(fs::remove_file(file)),
+        _ => put(file, |at| fs::hard_link("/home/alice/own", at)),
     };
     swap(0);
-    race(calls_per_race(), inner, |_| {
+    let seen = race(calls_per_race(), swap, |_| {
         let run = m.glexec().env("GLEXEC_CLIENT_CERT", &proxy);
         let ran = run.env("GLEXEC_TARGET_PROXY", format!("{dir}/proxy")).arg("/bin/true").output();
-        assert!(matches!(ran.code(), Some(0 | 201)), "{}", ran.errors());
+        match ran.code() {
+            Some(0) => "written",
+            Some(201) => "refused",
+            _ => panic!("{ran:?}"),
+        }
     });
     untouched(&treasures);
+    seen.raced(&["written", "refused"]);
 }
 
 fn with_work_dir(m: &Machine, proxy: &str, dir: &str, script: &str) -> Run {
@@ -461,11 +496,18 @@ fn a_working_directory_that_is_swapped_takes_nothing_with_it() {
         _ => put("/home/alice/t", |at| symlink("/srv/root", at)),
     };
     swap(0);
-    race(calls_per_race(), swap, |n| {
+    let seen = race(calls_per_race(), swap, |n| {
         // Every second one aims at a directory that exists where the link may lead.
         let name = if n % 2 == 0 { "job".to_owned() } else { format!("job-{n}") };
         let ran = with_work_dir(&m, &proxy, &format!("/home/alice/t/{name}"), "echo x > file").output();
-        assert!(matches!(ran.code(), Some(0..=2 | 201)), "{ran:?}");
+        match ran.code() {
+            Some(0) => "run",
+            // The payload itself found its directory gone, or the link turned.
+            Some(1 | 2) => "failed",
+            Some(201) => "refused",
+            _ => panic!("{ran:?}"),
+        }
     });
     untouched(&treasures);
+    seen.raced(&["run", "refused"]);
 }
