@@ -144,6 +144,12 @@ pub const KEYS: &[&str] = &[
     "epilogue_timeout",
 ];
 
+/// Facilities of syslog(3) that `syslog_facility` may name, with `LOG_` before them or without.
+pub const FACILITIES: &[&str] = &[
+    "AUTH", "AUTHPRIV", "DAEMON", "USER", "LOCAL0", "LOCAL1", "LOCAL2", "LOCAL3", "LOCAL4", "LOCAL5",
+    "LOCAL6", "LOCAL7",
+];
+
 impl GlexecConf {
     /// Parses the text of the file.
     pub fn parse(text: &str) -> Result<Self, ConfError> {
@@ -166,12 +172,10 @@ impl GlexecConf {
             } else {
                 let (key, value) = line.split_once('=').ok_or_else(|| error("write key = value"))?;
                 if section == "glexec" {
+                    reading.line = number;
                     reading.set(key.trim(), value.trim()).map_err(|reason| error(&reason))?;
                     if !KEYS.contains(&key.trim()) {
-                        reading
-                            .conf
-                            .warnings
-                            .push((number, format!("unknown key {:?} is ignored", key.trim())));
+                        reading.warn(format!("unknown key {:?} is ignored", key.trim()));
                     }
                 }
             }
@@ -184,7 +188,10 @@ impl GlexecConf {
 #[derive(Default)]
 struct Reading {
     conf: GlexecConf,
-    to_file: bool,
+    /// The one that is being read.
+    line: usize,
+    /// Line of `log_destination = file`.
+    to_file: Option<usize>,
     log_file: Option<PathBuf>,
     facility: Option<String>,
     target_lock_set: bool,
@@ -213,9 +220,9 @@ impl Reading {
             "input_lock_mechanism" => conf.input_lock = lock(key, value)?,
             "silent_logging" => conf.silent_logging = yes_or_no(key, value)?,
             "log_level" => conf.log_level = level(value)?,
-            "log_destination" => self.to_file = destination(value)?,
+            "log_destination" => self.to_file = destination(value)?.then_some(self.line),
             "log_file" => self.log_file = (!value.is_empty()).then(|| value.into()),
-            "syslog_facility" => self.facility = (!value.is_empty()).then(|| value.to_owned()),
+            "syslog_facility" => self.facility = self.known_facility(value),
             "user_identity_switch_by" if !matches!(value, "" | "glexec" | "lcmaps") => {
                 return Err(format!("user_identity_switch_by is {value:?}; write glexec"));
             }
@@ -223,8 +230,8 @@ impl Reading {
             "epilogue_user" => self.epilogue_user = (!value.is_empty()).then(|| value.to_owned()),
             "epilogue_group" => self.epilogue_group = (!value.is_empty()).then(|| value.to_owned()),
             "epilogue_timeout" => {
-                self.epilogue_timeout =
-                    Some(value.parse().map_err(|_| "epilogue_timeout: write seconds".to_owned())?);
+                let seconds = Some(value).filter(|v| !v.is_empty()).map(str::parse).transpose();
+                self.epilogue_timeout = seconds.map_err(|_| "epilogue_timeout: write seconds".to_owned())?;
             }
             _ if key.starts_with("lcas_") || key.starts_with("lcmaps_") || key == "use_lcas" => {
                 conf.replaced.push((key.to_owned(), value.to_owned()));
@@ -234,15 +241,27 @@ impl Reading {
         Ok(())
     }
 
+    fn warn(&mut self, what: String) {
+        self.conf.warnings.push((self.line, what));
+    }
+
+    fn known_facility(&mut self, name: &str) -> Option<String> {
+        let known = FACILITIES.contains(&name.trim_start_matches("LOG_"));
+        if !known && !name.is_empty() {
+            self.warn(format!("syslog_facility {name:?} is unknown, LOG_DAEMON is used"));
+        }
+        known.then(|| name.to_owned())
+    }
+
     fn finish(self) -> Result<GlexecConf, ConfError> {
         let mut conf = self.conf;
         conf.log = match (self.to_file, self.log_file) {
-            (true, Some(file)) if file.is_absolute() => LogDestination::File(file),
-            (true, _) => {
+            (Some(_), Some(file)) if file.is_absolute() => LogDestination::File(file),
+            (Some(line), _) => {
                 let reason = "log_destination = file needs log_file with an absolute path".to_owned();
-                return Err(ConfError { line: 0, reason });
+                return Err(ConfError { line, reason });
             }
-            (false, _) => LogDestination::Syslog(self.facility.unwrap_or_else(|| "LOG_DAEMON".into())),
+            (None, _) => LogDestination::Syslog(self.facility.unwrap_or_else(|| "LOG_DAEMON".into())),
         };
         conf.epilogue = self.epilogue.map(|program| Epilogue {
             program,

@@ -25,6 +25,30 @@ fn empty_values_and_odd_ones_are_taken() {
     assert_eq!(conf.preserve_env_variables, ["no"]);
 }
 
+/// Configuration systems write every key they know, with or without a value.
+#[test]
+fn every_key_may_be_empty() {
+    let text: String = KEYS.iter().map(|key| format!("{key} =\n")).collect();
+    let conf = GlexecConf::parse(&format!("[glexec]\n{text}")).unwrap();
+    assert!(conf.warnings.is_empty() && conf.epilogue.is_none(), "{conf:?}");
+    // What can be on or off is off; all else is as if the key were missing.
+    assert!(!conf.linger && !conf.create_target_proxy && !conf.silent_logging);
+    let rest = GlexecConf { linger: true, create_target_proxy: true, replaced: Vec::new(), ..conf };
+    assert_eq!(rest, GlexecConf::default());
+}
+
+#[test]
+fn facilities_that_do_not_exist_are_named() {
+    for (value, warnings) in
+        [("LOG_LOCAL1", 0), ("AUTHPRIV", 0), ("", 0), ("LOG_LOCAL9", 1), ("log_daemon", 1)]
+    {
+        let conf = GlexecConf::parse(&format!("[glexec]\nsyslog_facility = {value}\n")).unwrap();
+        assert_eq!(conf.warnings.len(), warnings, "{value}: {:?}", conf.warnings);
+        let used = if warnings == 0 && !value.is_empty() { value } else { "LOG_DAEMON" };
+        assert_eq!(conf.log, LogDestination::Syslog(used.into()));
+    }
+}
+
 #[test]
 fn other_sections_are_ignored_and_unknown_keys_named() {
     let conf = GlexecConf::parse("[glexec]\nommission_private_key_white_list = x\n[dummy]\nlinger = maybe\n")
@@ -36,8 +60,10 @@ fn other_sections_are_ignored_and_unknown_keys_named() {
 }
 
 #[test]
-fn nobody_may_call_by_default() {
-    assert!(GlexecConf::parse("").unwrap().user_white_list.is_empty());
+fn nobody_may_call_by_default_and_payloads_are_waited_for() {
+    let conf = GlexecConf::parse("").unwrap();
+    assert!(conf.user_white_list.is_empty() && conf.omission_private_key_white_list.is_empty());
+    assert!(conf.linger && conf.create_target_proxy, "what is not said is yes");
 }
 
 #[test]
@@ -55,7 +81,8 @@ fn errors_name_the_line() {
         ("[glexec]\nlinger\n", "/etc/glexec.conf:2: write key"),
         ("[glexec]\n\nlinger = maybe\n", "/etc/glexec.conf:3: linger is \"maybe\""),
         ("[glexec]\nlog_level = 9\n", "/etc/glexec.conf:2: log_level"),
-        ("[glexec]\nlog_destination = file\n", "/etc/glexec.conf:0: log_destination"),
+        ("[glexec]\nlog_destination = file\nlinger = no\n", "/etc/glexec.conf:2: log_destination"),
+        ("[glexec]\nepilogue_timeout = soon\n", "/etc/glexec.conf:2: epilogue_timeout"),
     ] {
         let error = GlexecConf::parse(text).unwrap_err().to_string();
         assert!(error.starts_with(start), "{error}");

@@ -19,14 +19,17 @@ pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) {
     services(site, found);
     run_dir(Path::new(RUN_DIR), found);
     spool(site, found);
-    if let Some(epilogue) = &site.conf.epilogue {
-        trusted(
-            &epilogue.program,
-            Kind::File,
-            None,
-            "install it, or remove epilogue from glexec.conf",
-            found,
-        );
+    epilogue(site, found);
+}
+
+fn epilogue(site: &Site<'_>, found: &mut Vec<Finding>) {
+    let Some(epilogue) = &site.conf.epilogue else { return };
+    let remedy = "install it, or remove epilogue from glexec.conf";
+    trusted(&epilogue.program, Kind::File, None, remedy, found);
+    if !site.conf.linger {
+        let what = "never runs: with linger = no nobody waits for the payload";
+        About::new(&epilogue.program, found)
+            .warning(what, "set linger = yes in glexec.conf, or remove epilogue");
     }
 }
 

@@ -57,6 +57,17 @@ fn glexec_conf_is_told_with_its_lines() {
     assert_eq!(about(&stdout(&site.check(&[])), "glexec.conf: error: does not exist").len(), 1);
 }
 
+/// What is set and has no effect is said, or the site believes in it.
+#[test]
+fn an_epilogue_without_linger_is_warned_about() {
+    let site = Site::new();
+    for (linger, warnings) in [("yes", 0), ("no", 1)] {
+        site.write("glexec.conf", &format!("[glexec]\nlinger = {linger}\nepilogue = /bin/true\n"));
+        let said = stdout(&site.check(&[]));
+        assert_eq!(about(&said, "/bin/true: warning: never runs").len(), warnings, "{said}");
+    }
+}
+
 #[test]
 fn lines_of_map_files_are_judged() {
     let site = Site::new();
