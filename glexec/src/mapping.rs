@@ -39,7 +39,8 @@ pub(crate) fn account_of(
             return Ok((accounts::resolve(&mapping)?, *source));
         }
     }
-    Err(Denial::NotMapped(format!("no mapping source knows {}", identity.subject)).into())
+    Err(Denial::NotMapped(format!("no mapping source knows {}; ask the site to map it", identity.subject))
+        .into())
 }
 
 fn ask(config: &Config, source: MapSource, identity: &VerifiedIdentity) -> Result<Option<Mapping>, Failure> {

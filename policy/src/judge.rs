@@ -109,19 +109,24 @@ impl Denial {
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.what(f)?;
+        f.write_str(self.remedy())
+    }
+}
+
+impl Denial {
+    fn what(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nested(signs) => {
                 let signs: Vec<_> = signs.iter().map(ToString::to_string).collect();
                 write!(f, "nested call refused ({}): a payload cannot switch identity", signs.join(", "))
             }
-            Self::CallerNotAllowed(who) => {
-                write!(f, "account {who} may not call glexec; list it in [callers] allow or user_white_list")
-            }
+            Self::CallerNotAllowed(who) => write!(f, "account {who} may not call glexec"),
             Self::Credential(refusal) => f.write_str(&refusal.reason),
             Self::DigestMismatch => f.write_str("the verifier judged other bytes than were read"),
-            Self::Expired => f.write_str("the credential has expired; make a new proxy"),
+            Self::Expired => f.write_str("the credential has expired"),
             Self::Limited => f.write_str("limited proxies are not accepted here ([trust] allow_limited)"),
-            Self::Banned(name) => write!(f, "{name} is banned at this site"),
+            Self::Banned(name) => write!(f, "{name} is banned at this site ([bans])"),
             Self::NotMapped(why) => write!(f, "no local account: {why}"),
             Self::MappingUnavailable(why) => write!(f, "mapping service unavailable: {why}"),
             Self::NoSuchAccount(name) => write!(f, "mapped to {name}, which is not an account of this host"),
@@ -134,6 +139,24 @@ impl fmt::Display for Denial {
                 write!(f, "the account is in group {gid}, which [accounts] gids does not list")
             }
             Self::AccountIsCaller(name) => write!(f, "mapped to {name}, which may itself call glexec"),
+        }
+    }
+
+    /// What to do, for the caller or for the site; those that bring reason and remedy along have none here.
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::CallerNotAllowed(_) => "; list it in [callers] allow or user_white_list",
+            Self::DigestMismatch => "; reinstall glexec-verify",
+            Self::Expired => "; make a new proxy",
+            Self::Limited => "; make a full one",
+            Self::Banned(_) => "; only the site can lift that",
+            Self::MappingUnavailable(_) => "; try again later",
+            Self::NoSuchAccount(_) => "; create it or mend the mapping",
+            Self::AccountMismatch(_) | Self::UidBelowFloor(_) => "; mend the mapping",
+            Self::UidNotListed(_) => "; list it or mend the mapping",
+            Self::GidNotListed(_) => "; list it or take the account out of it",
+            Self::AccountIsCaller(_) => "; mend the mapping or the list of callers",
+            Self::Nested(_) | Self::Credential(_) | Self::NotMapped(_) => "",
         }
     }
 }

@@ -163,3 +163,24 @@ fn codes_tell_the_caller_what_to_do() {
     assert_eq!(credential(RefusalKind::Site), Code::Site);
     assert_eq!(Denial::MappingUnavailable("x".into()).code(), Code::Denied);
 }
+
+/// What was wrong, where, and what to do.
+#[test]
+fn denials_come_with_a_remedy() {
+    for (denial, place, remedy) in [
+        (Denial::CallerNotAllowed("x".into()), "account x", "list it in [callers] allow"),
+        (Denial::Expired, "the credential", "make a new proxy"),
+        (Denial::Limited, "[trust] allow_limited", "make a full one"),
+        (Denial::Banned("/CN=x".into()), "[bans]", "only the site can"),
+        (Denial::MappingUnavailable("down".into()), "down", "try again later"),
+        (Denial::NoSuchAccount("x".into()), "mapped to x", "create it"),
+        (Denial::UidBelowFloor(5), "mapped to uid 5", "mend the mapping"),
+        (Denial::UidNotListed(700), "[accounts] allow", "list it"),
+        (Denial::GidNotListed(700), "[accounts] gids", "list it"),
+        (Denial::AccountIsCaller("x".into()), "mapped to x", "mend the mapping"),
+        (Denial::DigestMismatch, "the verifier", "reinstall"),
+    ] {
+        let text = denial.to_string();
+        assert!(text.contains(place) && text.contains(remedy), "{text}");
+    }
+}
