@@ -2,4 +2,5 @@
 //! they share is the crate `harness`, and for the contract of gLExec [`contract`].
 
 pub mod contract;
+pub mod gridengine;
 pub mod security;
