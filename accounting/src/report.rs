@@ -103,6 +103,7 @@ fn session(lines: &mut Lines, record: &Record, opened: &Opened, now: Moment) {
     let pid = record.pid.map(|pid| format!(", payload {pid}")).unwrap_or_default();
     lines.add("pid", format!("supervisor {}{pid}", opened.supervisor_pid));
     lines.some("cgroup", opened.cgroup.as_deref());
+    lines.some("ended by", (!opened.ladder.is_empty()).then(|| opened.ladder.join(", ")));
     lines.some("glexec id", opened.glexec_id.as_deref());
 }
 

@@ -1,128 +1,264 @@
-//! The session's cgroup leaf: made below the caller's own group, so that the batch system still holds the payload.
+//! The session's cgroup leaf: one directory below each of the caller's own groups, so that the batch system still holds
+//! the payload.
 //!
-//! Works on the v2 hierarchy, also beside v1 ones (hybrid hosts), without any controller: cgroup v2 counts CPU time and
-//! kills in one stroke everywhere. Hosts without a writable one get along with the subreaper alone, and the record says so.
+//! | looking for | see |
+//! |---|---|
+//! | which hierarchies there are, and where the caller stands in them | [`places`] |
+//! | ending all processes of a leaf | [`rungs`] |
+//!
+//! Version 2 needs no controller: it counts CPU time and kills in one stroke everywhere, also beside version 1 (hybrid
+//! hosts). Without it, freezer, cpuacct and memory of version 1 do as well. Hosts without any writable hierarchy get along
+//! with the subreaper alone, and the record says so.
+
+mod places;
+mod rungs;
 
 use crate::sys::process;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+use places::{Hierarchy, Place};
+pub(crate) use rungs::Rung;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Leaves are named by this and the session's id.
 const PREFIX: &str = "glexec-";
-/// How long the kernel may take to end every process of a leaf.
-const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A leaf of this session.
+/// A leaf of a session: its directories, those that can end processes in front. There is at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Leaf(PathBuf);
+pub(crate) struct Leaf(Vec<Group>);
 
-/// What a leaf has counted.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Counted {
-    /// CPU time in user mode.
+/// The leaf's directory in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Group {
+    hierarchy: Hierarchy,
+    dir: PathBuf,
+}
+
+/// CPU time of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CpuTime {
+    /// In user mode.
     pub(crate) user_us: u64,
-    /// CPU time in the kernel.
+    /// In the kernel.
     pub(crate) system_us: u64,
-    /// Most memory at a time, page cache included, where the memory controller is at hand.
-    pub(crate) memory_peak: Option<u64>,
+    /// Where it comes from, in the record's words.
+    pub(crate) source: &'static str,
+}
+
+impl CpuTime {
+    /// Where nobody counted.
+    pub(crate) fn unknown() -> Self {
+        Self { user_us: 0, system_us: 0, source: "none" }
+    }
 }
 
 impl Leaf {
-    /// Where the leaf of a session would be, below the caller's group; `None` where the host has no v2 hierarchy.
+    /// Where the leaf of a session would be; `None` where the host has no hierarchy that we could write to.
     pub(crate) fn planned(id: &str) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        Some(Self(own_group(&mounts, &own)?.join(format!("{PREFIX}{id}"))))
+        let name = format!("{PREFIX}{id}");
+        let mut groups: Vec<Group> = Vec::new();
+        for place in places::places(&mounts, &own) {
+            let known = |hierarchy: &Hierarchy| groups.iter().any(|group| group.hierarchy == *hierarchy);
+            let wanted = !known(&place.hierarchy) && place.is_wanted(known(&Hierarchy::Two));
+            if wanted && is_cgroup(&place) && keeps_limits(&place) {
+                groups.push(Group { hierarchy: place.hierarchy, dir: place.dir.join(&name) });
+            }
+        }
+        Self::of(groups)
     }
 
-    /// Makes it; `None` where the host does not let us. Its session must be on record before, or nobody would remove it.
+    /// Makes it, as far as the host lets us. Its session must be on record before, or nobody would remove it.
     pub(crate) fn make(self) -> Option<Self> {
-        fs::create_dir(&self.0).is_ok().then_some(self)
+        let mut made: Vec<Group> = Vec::new();
+        for group in self.0 {
+            // Another way to end processes is of no use once there is a better one.
+            let needless = group.is_in_root_freezer() && made.iter().any(Group::can_freeze_or_kill);
+            if !needless && group.make().is_ok() {
+                made.push(group);
+            }
+        }
+        Self::of(made)
     }
 
-    /// The leaf that a state file names.
-    pub(crate) fn existing(path: &Path) -> Self {
-        Self(path.to_owned())
+    fn of(groups: Vec<Group>) -> Option<Self> {
+        (!groups.is_empty()).then_some(Self(groups))
     }
 
-    /// Its directory.
+    /// As lines of a session's state file.
+    pub(crate) fn to_state(leaf: Option<&Self>) -> String {
+        let Some(Self(groups)) = leaf else { return "cgroup=\n".into() };
+        let line = |group: &Group| match &group.hierarchy {
+            Hierarchy::Two => format!("cgroup={}\n", group.dir.display()),
+            Hierarchy::One(controllers) => format!("cgroup1={controllers}:{}\n", group.dir.display()),
+        };
+        groups.iter().map(line).collect()
+    }
+
+    /// The leaf that a state file names; it need not have been made.
+    pub(crate) fn from_state(text: &str) -> Option<Self> {
+        let group = |line: &str| {
+            if let Some(dir) = line.strip_prefix("cgroup=").filter(|dir| !dir.is_empty()) {
+                return Some(Group { hierarchy: Hierarchy::Two, dir: dir.into() });
+            }
+            let (controllers, dir) = line.strip_prefix("cgroup1=")?.split_once(':')?;
+            Some(Group { hierarchy: Hierarchy::One(controllers.into()), dir: dir.into() })
+        };
+        Self::of(text.lines().filter_map(group).collect())
+    }
+
+    /// The directory by which the session is known: where its processes are ended.
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.strongest().dir
     }
 
-    /// Moves the calling process in; its children follow.
-    pub(crate) fn enter(&self) -> io::Result<()> {
-        fs::write(self.0.join("cgroup.procs"), "0")
+    fn strongest(&self) -> &Group {
+        // Never empty; see `of`.
+        self.0.iter().find(|group| group.dir.is_dir()).unwrap_or(&self.0[0])
     }
 
-    /// Forks a child inside it; `None` where the kernel cannot, and the child must [`Leaf::enter`] by itself.
-    pub(crate) fn fork(&self) -> Option<process::Fork> {
-        let directory = fs::File::open(&self.0).ok()?;
-        process::fork_into(directory.as_fd()).ok()
+    /// A directory of it that is still there.
+    pub(crate) fn remains(&self) -> Option<&Path> {
+        self.0.iter().map(|group| group.dir.as_path()).find(|dir| dir.exists())
+    }
+
+    /// The way in, for a process that stands outside of all of it.
+    pub(crate) fn door(&self) -> Door<'_> {
+        Door(&self.0)
+    }
+
+    /// Forks a child inside its version 2 directory; the child enters the others. `None` where the kernel cannot.
+    fn fork(&self) -> Option<(process::Fork, Door<'_>)> {
+        let (group, others) = self.0.split_first().filter(|(group, _)| group.hierarchy == Hierarchy::Two)?;
+        let directory = fs::File::open(&group.dir).ok()?;
+        Some((process::fork_into(directory.as_fd()).ok()?, Door(others)))
     }
 
     /// How many processes are in it.
     pub(crate) fn population(&self) -> usize {
-        fs::read_to_string(self.0.join("cgroup.procs")).map_or(0, |text| text.lines().count())
+        self.strongest().pids().len()
     }
 
-    /// Ends every process in it and waits until none is left. `false` when some would not go in time.
-    pub(crate) fn kill_all(&self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
-        while self.is_populated() {
-            if fs::write(self.0.join("cgroup.kill"), "1").is_err() {
-                self.kill_each();
-            }
-            if Instant::now() > deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        true
+    /// CPU time since it was made.
+    pub(crate) fn cpu_time(&self) -> Option<CpuTime> {
+        self.0.iter().find_map(Group::cpu_time)
     }
 
-    /// As [`Leaf::kill_all`] without waiting; a caller who is in it gets out first, to tell the tale.
-    pub(crate) fn kill_all_but_self(&self) {
-        let out = self.0.parent().map(|group| fs::write(group.join("cgroup.procs"), "0"));
-        if matches!(out, Some(Ok(()))) && fs::write(self.0.join("cgroup.kill"), "1").is_err() {
-            self.kill_each();
-        }
+    /// Where it counts CPU time, in the record's words.
+    pub(crate) fn cpu_source(&self) -> Option<&'static str> {
+        self.0.iter().find_map(Group::cpu_source)
     }
 
-    /// For kernels before 5.14, which lack cgroup.kill. Who forks faster than this runs into the deadline.
-    fn kill_each(&self) {
-        let pids = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
-        for pid in pids.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-
-    fn is_populated(&self) -> bool {
-        fs::read_to_string(self.0.join("cgroup.events"))
-            .is_ok_and(|text| text.lines().any(|l| l == "populated 1"))
-    }
-
-    /// What it has counted since it was made.
-    pub(crate) fn counted(&self) -> Option<Counted> {
-        let stat = fs::read_to_string(self.0.join("cpu.stat")).ok()?;
-        let value = |key: &str| stat.lines().find_map(|l| l.strip_prefix(key)?.trim().parse().ok());
-        let peak = fs::read_to_string(self.0.join("memory.peak")).ok();
-        Some(Counted {
-            user_us: value("user_usec ")?,
-            system_us: value("system_usec ")?,
-            memory_peak: peak.and_then(|text| text.trim().parse().ok()),
-        })
+    /// Most memory at a time, page cache included, in bytes, where a memory controller is at hand.
+    pub(crate) fn memory_peak(&self) -> Option<u64> {
+        self.0.iter().find_map(Group::memory_peak)
     }
 
     /// Removes it; works only once it is empty.
     pub(crate) fn remove(&self) -> io::Result<()> {
+        // All are tried, and the first failure is told.
+        self.0.iter().map(Group::remove).fold(Ok(()), io::Result::and)
+    }
+}
+
+/// The directories of a leaf that a process must still move into.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Door<'a>(&'a [Group]);
+
+impl Door<'_> {
+    /// Without a leaf there is nothing to enter.
+    pub(crate) fn none() -> Self {
+        Self(&[])
+    }
+
+    /// Moves the calling process in; its children follow. Must be the process's only thread.
+    pub(crate) fn enter(self) -> io::Result<()> {
+        let named =
+            |group: &Group, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", group.dir.display()));
+        self.0.iter().try_for_each(|group| group.enter().map_err(|e| named(group, e)))
+    }
+}
+
+/// Forks a child into a leaf as far as the kernel can; the child walks the rest of the way through the door.
+pub(crate) fn fork_in(leaf: Option<&Leaf>) -> nix::Result<(process::Fork, Door<'_>)> {
+    match leaf.and_then(Leaf::fork) {
+        Some(forked) => Ok(forked),
+        None => Ok((process::fork()?, leaf.map_or(Door::none(), Leaf::door))),
+    }
+}
+
+impl Group {
+    fn make(&self) -> io::Result<()> {
+        fs::create_dir(&self.dir)?;
+        let furnished = self.furnish();
+        if furnished.is_err() {
+            let _ = fs::remove_dir(&self.dir);
+        }
+        furnished
+    }
+
+    /// A cpuset takes nobody in before it has processors and memory (cpuset(7)).
+    fn furnish(&self) -> io::Result<()> {
+        let parent = self.dir.parent().filter(|_| self.hierarchy.has("cpuset"));
+        let Some(parent) = parent else { return Ok(()) };
+        ["cpuset.cpus", "cpuset.mems"]
+            .into_iter()
+            .try_for_each(|file| fs::write(self.dir.join(file), fs::read(parent.join(file))?))
+    }
+
+    /// Whether it hangs on the root of a freezer hierarchy, the only group there that cannot be frozen.
+    fn is_in_root_freezer(&self) -> bool {
+        let frozen_with = |parent: &Path| parent.join("freezer.state").exists();
+        self.hierarchy.has("freezer") && !self.dir.parent().is_some_and(frozen_with)
+    }
+
+    /// In version 1 through `tasks`: a single thread that moves itself needs none of the locks that stop every fork and exit on
+    /// the host, and for whose grace period `cgroup.procs` waits 5 to 10 ms each time.
+    fn enter(&self) -> io::Result<()> {
+        let door = if self.hierarchy == Hierarchy::Two { "cgroup.procs" } else { "tasks" };
+        fs::write(self.dir.join(door), "0")
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        let text = self.read("cgroup.procs").unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    fn cpu_source(&self) -> Option<&'static str> {
+        let version_1 = || self.hierarchy.has("cpuacct").then_some("cgroup-v1");
+        if self.hierarchy == Hierarchy::Two { Some("cgroup-v2") } else { version_1() }
+    }
+
+    fn cpu_time(&self) -> Option<CpuTime> {
+        let source = self.cpu_source()?;
+        if self.hierarchy == Hierarchy::Two {
+            let stat = self.read("cpu.stat")?;
+            let value = |key: &str| stat.lines().find_map(|l| l.strip_prefix(key)?.trim().parse().ok());
+            return Some(CpuTime {
+                user_us: value("user_usec ")?,
+                system_us: value("system_usec ")?,
+                source,
+            });
+        }
+        let ns = |file| self.read(file)?.trim().parse::<u64>().ok();
+        let (user, system) = (ns("cpuacct.usage_user")?, ns("cpuacct.usage_sys")?);
+        Some(CpuTime { user_us: user / 1000, system_us: system / 1000, source })
+    }
+
+    fn memory_peak(&self) -> Option<u64> {
+        let file = if self.hierarchy == Hierarchy::Two { "memory.peak" } else { "memory.max_usage_in_bytes" };
+        let counts = self.hierarchy == Hierarchy::Two || self.hierarchy.has("memory");
+        counts.then(|| self.read(file)?.trim().parse().ok())?
+    }
+
+    fn remove(&self) -> io::Result<()> {
         let mut result = Ok(());
         for _ in 0..50 {
-            result = fs::remove_dir(&self.0);
+            result = fs::remove_dir(&self.dir);
             match &result {
                 // The last process may still be on its way out.
                 Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
@@ -134,9 +270,31 @@ impl Leaf {
         }
         result
     }
+
+    fn read(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.dir.join(file)).ok()
+    }
 }
 
-/// Whether `/proc/<pid>/cgroup` shows a place inside the leaf of some session.
+/// Whether the kernel's hierarchy is what is seen there: another file system may have been mounted over it.
+fn is_cgroup(place: &Place) -> bool {
+    let expected = if place.hierarchy == Hierarchy::Two { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
+    statfs(&place.dir).is_ok_and(|found| found.filesystem_type() == expected)
+}
+
+/// Whether the group's limits hold for groups below it. In version 1 two do not: throttling of disks, and memory where the
+/// host says so. There the payload is better off in the caller's own group.
+fn keeps_limits(place: &Place) -> bool {
+    let read = |file: &str| fs::read_to_string(place.dir.join(file)).unwrap_or_default();
+    let loose = |controller: &str| !place.is_root && place.hierarchy.has(controller);
+    let throttles = || {
+        let kinds = ["read_bps", "write_bps", "read_iops", "write_iops"];
+        kinds.iter().any(|kind| !read(&format!("blkio.throttle.{kind}_device")).is_empty())
+    };
+    !(loose("memory") && read("memory.use_hierarchy").trim() == "0" || loose("blkio") && throttles())
+}
+
+/// Whether `/proc/<pid>/cgroup` shows a place inside the leaf of some session, in any hierarchy.
 pub(crate) fn is_in_leaf(proc_cgroup: &str) -> bool {
     leaf_id(proc_cgroup).is_some()
 }
@@ -147,48 +305,27 @@ pub(crate) fn leaf_id(proc_cgroup: &str) -> Option<&str> {
     parts.find_map(|part| part.strip_prefix(PREFIX).filter(|id| id.len() == 36))
 }
 
-/// The directory of the caller's own v2 group, from the texts of `mountinfo` and `cgroup` in `/proc/self`.
-fn own_group(mountinfo: &str, cgroup: &str) -> Option<PathBuf> {
-    let group = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    mountinfo.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        if !kind.starts_with("cgroup2 ") {
-            return None;
-        }
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        let below = if root == "/" { group } else { group.strip_prefix(root)? };
-        Some(Path::new(point).join(below.trim_start_matches('/')))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HYBRID: &str = "30 29 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
-                          39 29 0:35 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
-
     #[test]
-    fn the_own_group_is_found_on_a_hybrid_host() {
-        let own = "4:memory:/x\n0::/slurm/job_1\n";
-        assert_eq!(own_group(HYBRID, own), Some("/sys/fs/cgroup/unified/slurm/job_1".into()));
-        assert_eq!(own_group(HYBRID, "4:memory:/x\n"), None);
-        assert_eq!(own_group("", own), None);
-    }
-
-    #[test]
-    fn a_container_s_partial_mount_is_respected() {
-        let mounts = "39 29 0:35 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup rw\n";
-        assert_eq!(own_group(mounts, "0::/docker/abc/job\n"), Some("/sys/fs/cgroup/job".into()));
-        assert_eq!(own_group(mounts, "0::/elsewhere\n"), None);
-    }
-
-    #[test]
-    fn leaves_are_recognised_at_any_depth() {
+    fn leaves_are_recognised_at_any_depth_in_any_hierarchy() {
         let id = "01890000-0000-7000-8000-000000000000";
         assert!(is_in_leaf(&format!("0::/slurm/job_1/glexec-{id}\n")));
         assert!(is_in_leaf(&format!("4:memory:/x\n0::/glexec-{id}/sub\n")));
+        assert!(is_in_leaf(&format!("4:cpu,cpuacct:/x/glexec-{id}\n0::/\n")));
         assert!(!is_in_leaf("0::/user/glexec-tests\n"));
+    }
+
+    #[test]
+    fn a_leaf_survives_the_state_file() {
+        let text = "cgroup=/sys/fs/cgroup/unified/glexec-x\ncgroup1=freezer:/sys/fs/cgroup/freezer/glexec-x\n\
+                    cgroup1=name=systemd:/sys/fs/cgroup/systemd/a:b/glexec-x\n";
+        let leaf = Leaf::from_state(text);
+        assert_eq!(leaf.as_ref().map(|leaf| leaf.0.len()), Some(3));
+        assert_eq!(Leaf::to_state(leaf.as_ref()), text);
+        assert_eq!(Leaf::from_state("cgroup=\n"), None);
+        assert_eq!(Leaf::to_state(None), "cgroup=\n");
     }
 }

@@ -4,6 +4,7 @@
 //! so that the payload never meets it as a child, outside the caller's process group and without its descriptors. It sees
 //! the payload end, but not with which code: the record says neither code nor signal.
 
+use crate::cgroup::CpuTime;
 use crate::failure::Failure;
 use crate::launch::{self, Plan};
 use crate::log::Log;
@@ -16,7 +17,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, getpid, pipe2};
-use record::{Exit, Usage};
+use record::Exit;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -95,8 +96,7 @@ fn keep(
     if kill_leftovers {
         let _ = leaf.map(|leaf| leaf.kill_all());
     }
-    let unknown = Usage { wall_ns, cpu_source: "none".into(), ..Usage::default() };
-    let usage = supervise::counted_usage(leaf, wall_ns).unwrap_or(unknown);
+    let usage = supervise::counted_usage(leaf, wall_ns, CpuTime::unknown());
     if mishap.is_none() {
         monitor.terminated(payload, &usage);
     }

@@ -3,7 +3,7 @@
 //! The steps of the child stand in [`become_payload`], in their order. What goes wrong there comes back through a
 //! pipe that exec closes: silence means that the payload runs.
 
-use crate::cgroup::Leaf;
+use crate::cgroup::{self, Door, Leaf};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::log::Log;
@@ -105,16 +105,13 @@ pub(crate) fn start(plan: &Plan<'_>, leaf: Option<&Leaf>) -> Result<Launched, Fa
     let failed = |e: nix::errno::Errno| Failure::site(format!("cannot start a process: {e}"));
     let (report, reporter) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let parent = getpid();
-    let (forked, to_enter) = match leaf.and_then(Leaf::fork) {
-        Some(forked) => (forked, None),
-        None => (process::fork().map_err(failed)?, leaf),
-    };
+    let (forked, door) = cgroup::fork_in(leaf).map_err(failed)?;
     match forked {
         process::Fork::Parent(pid) => Ok(Launched { pid, report: File::from(report) }),
         process::Fork::Child => {
             drop(report);
             process::exit_now(i32::from(report_failure(
-                become_payload(plan, to_enter, Some(parent)),
+                become_payload(plan, door, Some(parent)),
                 reporter,
                 &mut |_| {},
             )))
@@ -125,7 +122,8 @@ pub(crate) fn start(plan: &Plan<'_>, leaf: Option<&Leaf>) -> Result<Launched, Fa
 /// Becomes the payload in this very process; comes back with an exit code only when that failed, or nothing was to run.
 pub(crate) fn in_place(plan: &Plan<'_>, leaf: Option<&Leaf>, reporter: OwnedFd, log: &Log) -> u8 {
     let mut told = |mishap: &Mishap| log.tell_caller(&policy::wire::one_line(&mishap.reason));
-    report_failure(become_payload(plan, leaf, None), reporter, &mut told)
+    let door = leaf.map_or(Door::none(), Leaf::door);
+    report_failure(become_payload(plan, door, None), reporter, &mut told)
 }
 
 fn report_failure(result: Result<(), Mishap>, reporter: OwnedFd, tell: &mut dyn FnMut(&Mishap)) -> u8 {
@@ -151,12 +149,10 @@ pub(crate) fn read_report(report: &mut File) -> Option<Mishap> {
     Some(Mishap { code: *code, reason: String::from_utf8_lossy(reason).into_owned() })
 }
 
-fn become_payload(plan: &Plan<'_>, leaf: Option<&Leaf>, parent: Option<Pid>) -> Result<(), Mishap> {
+fn become_payload(plan: &Plan<'_>, door: Door<'_>, parent: Option<Pid>) -> Result<(), Mishap> {
     let site = |reason: String| Mishap { code: 202, reason };
     let user = |reason: String| Mishap { code: 201, reason };
-    if let Some(leaf) = leaf {
-        leaf.enter().map_err(|e| site(format!("cgroup leaf: {e}")))?;
-    }
+    door.enter().map_err(|e| site(format!("cgroup leaf: {e}")))?;
     umask(plan.umask);
     let account = &plan.account;
     if plan.switch && terminal::is_shared() {

@@ -1,5 +1,6 @@
 //! What the site's record says about a call.
 
+use crate::cgroup::{Leaf, Rung};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::request::{Command, Request, Target};
@@ -28,13 +29,14 @@ pub(crate) fn opened(
     state: &State,
 ) -> Opened {
     let account = permit.account();
+    let leaf = state.leaf.as_ref();
     let (argv0, argv, argv_sha256) = command_texts(request.command.as_ref());
     Opened {
         record_id: state.id.clone(),
         role: Role::Payload,
         host: host(),
         boot_id: boot_id(),
-        cgroup: state.cgroup.as_ref().map(|p| p.display().to_string()),
+        cgroup: leaf.map(|leaf| leaf.path().display().to_string()),
         supervisor_pid: std::process::id(),
         sid: nix::unistd::getsid(None).map_or(0, |p| p.as_raw().unsigned_abs()),
         pgid: nix::unistd::getpgrp().as_raw().unsigned_abs(),
@@ -60,10 +62,19 @@ pub(crate) fn opened(
         target_proxy: target_text(&request.target, account.uid),
         start_unix_ns: process::unix_ns(),
         start_boottime_ns: process::boottime_ns(),
-        cpu_source: if state.cgroup.is_some() { "cgroup-v2" } else { "subreaper" }.into(),
+        cpu_source: leaf.and_then(Leaf::cpu_source).unwrap_or("subreaper").into(),
+        ladder: ladder(state, config.conf.linger),
         glexec_id: request.id.clone(),
         ..Opened::default()
     }
+}
+
+/// By what the payload and what it leaves behind are ended, the surest first.
+fn ladder(state: &State, linger: bool) -> Vec<String> {
+    let rung = state.leaf.as_ref().and_then(Leaf::rung).map(Rung::name);
+    // Without linger there is no parent to take orphans in, or to die with.
+    let supervised = ["subreaper", "pdeathsig"].into_iter().filter(|_| linger);
+    rung.into_iter().chain(supervised).map(str::to_owned).collect()
 }
 
 /// A refused call.

@@ -29,7 +29,7 @@ pub(crate) struct State {
     /// Process that supervises.
     pub(crate) supervisor: i32,
     /// The cgroup leaf, when there is one.
-    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) leaf: Option<Leaf>,
     /// The spool that holds the open record.
     pub(crate) spool: PathBuf,
     /// Made for the payload, to be removed at the end.
@@ -170,15 +170,15 @@ fn find(dir: &Path) -> Option<Found> {
 impl State {
     /// As it turned out: a leaf that was planned need not have been made.
     pub(crate) fn with_leaf(&self, leaf: Option<&Leaf>) -> Self {
-        Self { cgroup: leaf.map(|l| l.path().to_owned()), ..self.clone() }
+        Self { leaf: leaf.cloned(), ..self.clone() }
     }
 
     fn to_text(&self) -> String {
         let optional =
             |path: &Option<PathBuf>| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
-        let (cgroup, work_dir) = (optional(&self.cgroup), optional(&self.work_dir));
+        let (leaf, work_dir) = (Leaf::to_state(self.leaf.as_ref()), optional(&self.work_dir));
         format!(
-            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\ncgroup={cgroup}\nspool={}\nwork_dir={work_dir}\n",
+            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\n{leaf}spool={}\nwork_dir={work_dir}\n",
             self.id,
             self.caller_uid,
             self.uid,
@@ -199,7 +199,7 @@ impl State {
             uid: value("uid")?.parse().ok()?,
             gid: value("gid")?.parse().ok()?,
             supervisor: value("supervisor")?.parse().ok()?,
-            cgroup: value("cgroup").filter(|c| !c.is_empty()).map(PathBuf::from),
+            leaf: Leaf::from_state(text),
             spool: value("spool")?.into(),
             work_dir: value("work_dir").filter(|w| !w.is_empty()).map(PathBuf::from),
         })
@@ -218,12 +218,12 @@ mod tests {
             uid: 20_001,
             gid: 20_002,
             supervisor: 77,
-            cgroup: Some("/sys/fs/cgroup/unified/glexec-x".into()),
+            leaf: Leaf::from_state("cgroup=/sys/fs/cgroup/unified/glexec-x\ncgroup1=memory:/x/glexec-x\n"),
             spool: "/var/spool/pilotage/records".into(),
             work_dir: Some("/tmp/job-1".into()),
         };
         assert_eq!(State::from_text(&state.to_text()), Some(state.clone()));
-        (state.cgroup, state.work_dir) = (None, None);
+        (state.leaf, state.work_dir) = (None, None);
         assert_eq!(State::from_text(&state.to_text()), Some(state));
     }
 

@@ -41,7 +41,7 @@ pub(crate) fn serve(call: &SessionCall, start: &Start, log: &Log) -> Result<u8, 
 }
 
 fn status(state: &State) -> Result<u8, Failure> {
-    let processes = state.cgroup.as_deref().map(|path| Leaf::existing(path).population());
+    let processes = state.leaf.as_ref().map(Leaf::population);
     let processes = processes.map_or_else(|| "?".into(), |n| n.to_string());
     let account = crate::start::account_name(nix::unistd::Uid::from_raw(state.uid));
     let account = account.map_or_else(|| state.uid.to_string(), |name| name.to_string());
@@ -72,7 +72,7 @@ fn signal_supervisor(state: &State, signal: Signal) -> Result<bool, Failure> {
 }
 
 fn kill(state: &State) -> Result<(), Failure> {
-    let Some(leaf) = state.cgroup.as_deref().map(Leaf::existing) else {
+    let Some(leaf) = &state.leaf else {
         // Without a leaf there is the supervisor's tree; it ends the rest itself once the first process is gone.
         return kill_children(state);
     };
@@ -113,8 +113,8 @@ fn end(state: &State, log: &Log) -> Result<u8, Failure> {
 
 /// An empty leaf cannot be proven better than by its absence: only empty ones can be removed.
 fn prove_gone(state: &State) -> Result<u8, Failure> {
-    match state.cgroup.as_deref().filter(|leaf| leaf.exists()) {
-        Some(leaf) => Err(Failure::site(format!("session {}: {} is not empty", state.id, leaf.display()))),
+    match state.leaf.as_ref().and_then(Leaf::remains) {
+        Some(dir) => Err(Failure::site(format!("session {}: {} is not empty", state.id, dir.display()))),
         None => Ok(0),
     }
 }

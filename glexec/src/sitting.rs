@@ -51,7 +51,7 @@ impl Sitting {
             uid: permit.account().uid,
             gid: permit.account().gid,
             supervisor: std::process::id().cast_signed(),
-            cgroup: planned.as_ref().map(|l| l.path().to_owned()),
+            leaf: planned.clone(),
             spool: config.policy.accounting.spool.clone(),
             work_dir: request.work_dir.clone(),
         };

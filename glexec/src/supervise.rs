@@ -3,7 +3,7 @@
 //! The supervisor stays root and in the caller's process group and session. It keeps none of the caller's
 //! descriptors, so that nobody who waits for their end waits for us.
 
-use crate::cgroup::Leaf;
+use crate::cgroup::{CpuTime, Leaf};
 use crate::failure::Failure;
 use crate::launch::{Launched, Mishap};
 use crate::monitor::Monitor;
@@ -129,16 +129,9 @@ impl Supervisor {
 
     fn usage(&self, leaf: Option<&Leaf>, wall_ns: u64, max_rss_kib: u64) -> Usage {
         let (user, system) = children_cpu();
-        let waited = (user - self.cpu_before.0, system - self.cpu_before.1);
-        counted_usage(leaf, wall_ns)
-            .unwrap_or(Usage {
-                wall_ns,
-                cpu_user_us: waited.0,
-                cpu_sys_us: waited.1,
-                cpu_source: "subreaper".into(),
-                ..Usage::default()
-            })
-            .with_max_rss(max_rss_kib)
+        let (user_us, system_us) = (user - self.cpu_before.0, system - self.cpu_before.1);
+        let waited = CpuTime { user_us, system_us, source: "subreaper" };
+        counted_usage(leaf, wall_ns, waited).with_max_rss(max_rss_kib)
     }
 }
 
@@ -157,18 +150,19 @@ impl WithMaxRss for Usage {
     }
 }
 
-/// What the cgroup leaf counted.
-pub(crate) fn counted_usage(leaf: Option<&Leaf>, wall_ns: u64) -> Option<Usage> {
-    let counted = leaf?.counted()?;
-    Some(Usage {
+/// What the cgroup leaf counted; CPU time from elsewhere when it counts none.
+pub(crate) fn counted_usage(leaf: Option<&Leaf>, wall_ns: u64, otherwise: CpuTime) -> Usage {
+    let cpu = leaf.and_then(Leaf::cpu_time).unwrap_or(otherwise);
+    let peak = leaf.and_then(Leaf::memory_peak);
+    Usage {
         wall_ns,
-        cpu_user_us: counted.user_us,
-        cpu_sys_us: counted.system_us,
-        cpu_source: "cgroup-v2".into(),
-        mem_peak_bytes: counted.memory_peak,
-        mem_kind: counted.memory_peak.map(|_| "cgroup_peak".into()),
+        cpu_user_us: cpu.user_us,
+        cpu_sys_us: cpu.system_us,
+        cpu_source: cpu.source.into(),
+        mem_peak_bytes: peak,
+        mem_kind: peak.map(|_| "cgroup_peak".into()),
         ..Usage::default()
-    })
+    }
 }
 
 /// Reaps whatever has ended; orphans of the payload among it. Returns the payload's own end.

@@ -3,7 +3,7 @@
 //! Runs at the start of every call, so that nothing outlives its supervision for long: what is left of the payload is
 //! ended, the record gets a `lost` event with what the cgroup counted, and the leaf and the directory go.
 
-use crate::cgroup::Leaf;
+use crate::cgroup::{CpuTime, Leaf};
 use crate::log::Log;
 use crate::recording;
 use crate::session::{self, Found, State};
@@ -29,13 +29,13 @@ pub(crate) fn close_orphans(spool: &Path, log: &Log) -> Vec<Found> {
 
 /// Closes one session whose supervisor is gone; the caller holds its lock.
 pub(crate) fn close(state: &State, log: &Log) {
-    let leaf = state.cgroup.as_deref().map(Leaf::existing);
-    let leftovers = leaf.as_ref().map_or(0, Leaf::population);
-    if leaf.as_ref().is_some_and(|leaf| !leaf.kill_all()) {
+    let leaf = state.leaf.as_ref();
+    let leftovers = leaf.map_or(0, Leaf::population);
+    if leaf.is_some_and(|leaf| !leaf.kill_all()) {
         log.error(&format!("session {}: processes of a lost payload do not end", state.id));
         return;
     }
-    let usage = supervise::counted_usage(leaf.as_ref(), 0).map(Box::new);
+    let usage = leaf.map(|_| Box::new(supervise::counted_usage(leaf, 0, CpuTime::unknown())));
     let event = Event::Lost {
         end_unix_ns: process::unix_ns(),
         usage,
@@ -55,7 +55,7 @@ pub(crate) fn close(state: &State, log: &Log) {
     if let Some(Err(why)) = WorkDir::of(state).map(WorkDir::remove) {
         log.warning(&format!("session {}: {why}", state.id));
     }
-    if let Some(Err(e)) = leaf.map(|leaf| leaf.remove()) {
+    if let Some(Err(e)) = leaf.map(Leaf::remove) {
         log.warning(&format!("session {}: cgroup leaf stays: {e}", state.id));
     }
     session::remove(&state.id);
@@ -72,7 +72,7 @@ pub(crate) fn punish(nested: NestedPolicy, offender: u32, log: &Log) {
     }
     for state in session::all().into_iter().map(|found| found.state).filter(|s| s.uid == offender) {
         log.warning(&format!("session {}: its payload called glexec and is ended", state.id));
-        if let Some(leaf) = state.cgroup.as_deref().map(Leaf::existing) {
+        if let Some(leaf) = &state.leaf {
             leaf.kill_all_but_self();
         }
     }

@@ -1,7 +1,7 @@
 //! What the security tests share: a site with hostile children, and looking at processes.
 
 use harness::Machine;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Makes `from` visible at `to`, in this machine only.
@@ -18,6 +18,19 @@ pub fn replace_children(program: &str) {
     let program = crate::contract::seen_inside(program);
     bind(&program, "/usr/libexec/pilotage/glexec-verify");
     bind(&program, "/usr/libexec/pilotage/glexec-map");
+}
+
+/// Takes the cgroups away, so that sessions are without a leaf.
+///
+/// # Panics
+/// When the mounts cannot be changed.
+pub fn without_cgroups() {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("every host has /proc");
+    let fields = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>());
+    for place in fields.filter(|f| f[2].starts_with("cgroup")).map(|f| f[1].to_owned()) {
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "none", &place]).status();
+        assert!(status.is_ok_and(|s| s.success()), "cannot cover {place}");
+    }
 }
 
 /// A number from the environment, or this one.
@@ -50,14 +63,12 @@ pub fn names(dir: impl AsRef<Path>) -> Vec<String> {
     entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Paths of the cgroup leaves that are left below this machine's own cgroup.
+/// Paths of the cgroup leaves that are left below this machine's own cgroups.
 pub fn leaves(m: &Machine) -> Vec<String> {
-    let own = m.command("/bin/cat").arg("/proc/self/cgroup").output().ok();
-    let Some(group) = own.lines().find_map(|l| l.strip_prefix("0::")) else { return Vec::new() };
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let point = mounts.lines().find(|l| l.split(' ').nth(2) == Some("cgroup2"));
-    let Some(point) = point.and_then(|l| l.split(' ').nth(1)) else { return Vec::new() };
-    let dir = format!("{point}{group}");
-    let found = names(&dir).into_iter().filter(|n| n.starts_with("glexec-"));
-    found.map(|n| format!("{dir}/{n}")).collect()
+    let dirs = m.groups().into_iter().map(|(_, dir)| dir);
+    let leaves = |dir: PathBuf| {
+        let found = names(&dir).into_iter().filter(|name| name.starts_with("glexec-"));
+        found.map(|name| dir.join(name).display().to_string()).collect::<Vec<_>>()
+    };
+    dirs.flat_map(leaves).collect()
 }

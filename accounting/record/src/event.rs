@@ -124,8 +124,12 @@ pub struct Opened {
     pub start_unix_ns: u64,
     /// Start by `CLOCK_BOOTTIME`, which does not jump.
     pub start_boottime_ns: u64,
-    /// How CPU time will be measured, such as `cgroup-v2` or `subreaper`.
+    /// How CPU time will be measured, such as `cgroup-v2`, `cgroup-v1` or `subreaper`.
     pub cpu_source: String,
+    /// By what the payload and its leftovers are ended, the surest first: `cgroup.kill`, `cgroup.freeze`, `freezer`,
+    /// `cgroup.procs`, `pid_namespace`, `subreaper`, `pdeathsig`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ladder: Vec<String>,
     /// `GLEXEC_ID`, the caller's own name for the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub glexec_id: Option<String>,

@@ -5,7 +5,6 @@
 
 use super::look::{self, Looked};
 use super::message::Message;
-use crate::cgroup::Leaf;
 use crate::config::{self, Config};
 use crate::log::Log;
 use crate::session::{self, State};
@@ -158,9 +157,9 @@ impl Clerk {
     /// Ends a session's processes without waiting; its supervisor closes it.
     fn end(&self, state: &State) {
         self.log.warning(&format!("monitor: session {}: its payload called glexec and is ended", state.id));
-        let Some(leaf) = state.cgroup.as_deref() else { return self.end_by_account(state) };
-        if std::fs::write(leaf.join("cgroup.kill"), "1").is_err() {
-            let _ = Leaf::existing(leaf).kill_all();
+        let Some(leaf) = &state.leaf else { return self.end_by_account(state) };
+        if !leaf.kill_at_once() {
+            let _ = leaf.kill_all();
         }
     }
 

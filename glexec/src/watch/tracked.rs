@@ -70,7 +70,7 @@ impl Sessions {
     /// Supervisors and ids of the sessions that have no cgroup leaf.
     pub(super) fn leafless(&self) -> impl Iterator<Item = (i32, &str)> {
         let states = self.tracked.values().map(|tracked| &tracked.state);
-        states.filter(|state| state.cgroup.is_none()).map(|state| (state.supervisor, state.id.as_str()))
+        states.filter(|state| state.leaf.is_none()).map(|state| (state.supervisor, state.id.as_str()))
     }
 
     /// Whether there is none.
@@ -105,7 +105,7 @@ mod tests {
             uid: 2,
             gid: 2,
             supervisor: 3,
-            cgroup: None,
+            leaf: None,
             spool: "/spool".into(),
             work_dir: None,
         }

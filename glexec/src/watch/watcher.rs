@@ -318,7 +318,7 @@ impl Watcher {
             self.looks_left -= 1;
             self.look_soon();
         }
-        let leafless = orphaned.iter().filter(|state| state.cgroup.is_none());
+        let leafless = orphaned.iter().filter(|state| state.leaf.is_none());
         self.condemned.extend(leafless.map(|state| (state.id.clone(), state.uid)));
         self.follow_families();
         if !orphaned.is_empty() {

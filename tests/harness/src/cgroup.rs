@@ -1,4 +1,4 @@
-//! One cgroup (version 2) per machine, so that all its processes can be found and ended together.
+//! One cgroup per machine, so that all its processes can be found and ended together.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -13,9 +13,16 @@ pub(crate) const LEAF: &str = "glexec-";
 /// How deep below a hierarchy's root callers of `glexec` may sit: two levels of the batch system, and ours.
 const LEAF_DEPTH: u32 = 5;
 
-/// A machine's cgroup; it is below the cgroup of the test itself.
+/// A machine's cgroup: a directory below the test's own group of version 2, and one below that of version 1's memory
+/// controller, so that whatever programs make below their own groups can be told from what other machines make.
+/// With `everywhere` there is one in each hierarchy, as batch systems have them.
 #[derive(Debug)]
-pub(crate) struct Cgroup {
+pub(crate) struct Cgroup(Vec<Group>);
+
+#[derive(Debug)]
+struct Group {
+    /// Controllers of a version 1 hierarchy; empty for version 2.
+    controllers: String,
     dir: PathBuf,
     /// Keeps the way to it open: a test may mount something over the hierarchy.
     parent: fs::File,
@@ -24,38 +31,77 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     /// Makes the cgroup; `None` where there is no writable cgroup version 2 hierarchy.
     /// What a killed test left under the same name is ended first.
-    pub(crate) fn make(name: &str) -> Option<Self> {
-        let this = Self::named(name)?;
+    pub(crate) fn make(name: &str, everywhere: bool) -> Option<Self> {
+        let mut this = Self::named(name);
         this.remove();
-        fs::create_dir(&this.dir).ok()?;
-        Some(this)
+        this.0.retain(|group| everywhere || ["", "memory"].contains(&group.controllers.as_str()));
+        this.0.retain(|group| group.make().is_ok());
+        this.0.iter().any(|group| group.controllers.is_empty()).then_some(this)
     }
 
     /// Removes the cgroup of this name with all that is inside; false when there was none.
     pub(crate) fn sweep(name: &str) -> bool {
-        let left = Self::named(name).filter(|c| c.dir.exists());
-        left.inspect(Self::remove).is_some()
+        let left = Self::named(name);
+        let any = left.0.iter().any(|group| group.dir.exists());
+        left.remove();
+        any
     }
 
-    fn named(name: &str) -> Option<Self> {
-        let parent = own_directory()?;
-        Some(Self { dir: parent.join(name), parent: fs::File::open(parent).ok()? })
+    fn named(name: &str) -> Self {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let group = |line: &str| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?.to_owned(), fields.next()?.trim_start_matches('/'));
+            let parent = hierarchy(&controllers)?.join(path);
+            Some(Group { controllers, dir: parent.join(name), parent: fs::File::open(parent).ok()? })
+        };
+        Self(own.lines().filter_map(group).collect())
     }
 
-    /// A process that writes `0` to this file moves itself into the cgroup.
-    pub(crate) fn door(&self) -> PathBuf {
-        self.dir.join("cgroup.procs")
+    /// A process that writes `0` to these files moves itself into the cgroup.
+    pub(crate) fn doors(&self) -> Vec<PathBuf> {
+        // One thread that moves itself through the latter does not stop all others for that.
+        let file = |group: &Group| if group.controllers.is_empty() { "cgroup.procs" } else { "tasks" };
+        self.0.iter().map(|group| group.dir.join(file(group))).collect()
+    }
+
+    /// Controllers and directory in each hierarchy, as [`crate::Machine::groups`] tells them.
+    pub(crate) fn groups(&self) -> Vec<(String, PathBuf)> {
+        self.0.iter().map(|group| (group.controllers.clone(), group.dir.clone())).collect()
+    }
+
+    /// Ends everything inside, without waiting. Kernels before 5.14 have no such file; there the search by uid has to do.
+    pub(crate) fn kill(&self) {
+        self.0.iter().for_each(|group| drop(fs::write(group.way().join("cgroup.kill"), "1")));
     }
 
     /// Ends everything inside and removes the cgroup with all that were made below it.
     pub(crate) fn remove(&self) {
+        self.kill();
+        self.0.iter().for_each(Group::remove);
+    }
+}
+
+impl Group {
+    fn make(&self) -> std::io::Result<()> {
+        fs::create_dir(&self.dir)?;
+        let parent = self.dir.parent().filter(|_| self.controllers.split(',').any(|c| c == "cpuset"));
+        let Some(parent) = parent else { return Ok(()) };
+        ["cpuset.cpus", "cpuset.mems"]
+            .into_iter()
+            .try_for_each(|file| fs::write(self.dir.join(file), fs::read(parent.join(file))?))
+    }
+
+    fn way(&self) -> PathBuf {
         let name = self.dir.file_name().unwrap_or_default();
-        let dir = PathBuf::from(format!("/proc/self/fd/{}", self.parent.as_raw_fd())).join(name);
+        PathBuf::from(format!("/proc/self/fd/{}", self.parent.as_raw_fd())).join(name)
+    }
+
+    fn remove(&self) {
+        let dir = self.way();
         if !dir.exists() {
             return;
         }
-        // Kernels before 5.14 have no such file; there the search by uid has to do.
-        let _ = fs::write(dir.join("cgroup.kill"), "1");
         let end = Instant::now() + Duration::from_secs(5);
         while remove_tree(&dir).is_err() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
@@ -93,16 +139,15 @@ fn remove_tree(dir: &Path) -> std::io::Result<()> {
     fs::remove_dir(dir)
 }
 
-/// Directory of the calling process's cgroup in the version 2 hierarchy.
-fn own_directory() -> Option<PathBuf> {
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = own.lines().find_map(|l| l.strip_prefix("0::/"))?.to_owned();
-    Some(mount_point()?.join(own))
-}
-
-/// Where the version 2 hierarchy is mounted.
-pub(crate) fn mount_point() -> Option<PathBuf> {
-    mount_points().into_iter().find(|(kind, _)| kind == "cgroup2").map(|(_, dir)| dir)
+/// Where the hierarchy of these controllers is mounted.
+fn hierarchy(controllers: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut fields = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>()).filter(|f| f.len() > 3);
+    let has = |options: &str| controllers.split(',').all(|c| options.split(',').any(|option| option == c));
+    let wanted = |f: &Vec<&str>| {
+        if controllers.is_empty() { f[2] == "cgroup2" } else { f[2] == "cgroup" && has(f[3]) }
+    };
+    fields.find(wanted).map(|f| PathBuf::from(f[1]))
 }
 
 /// File system type and mount point of each cgroup hierarchy, both versions.

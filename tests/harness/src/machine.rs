@@ -11,7 +11,7 @@ use crate::view::{Failed, View};
 use std::collections::BTreeSet;
 use std::fs;
 use std::marker::PhantomData;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 
 /// Payload accounts start this far into the block of uids: what lies below is no payload's.
@@ -48,6 +48,7 @@ pub struct Builder {
     policy_more: String,
     glexec_conf: Option<String>,
     bare: bool,
+    batch_groups: bool,
 }
 
 impl Builder {
@@ -72,6 +73,12 @@ impl Builder {
     /// Installs nothing of ours: no program, no configuration, no account `glexec`.
     pub fn bare(mut self) -> Self {
         self.bare = true;
+        self
+    }
+
+    /// Puts everything that is started into a group of its own in each cgroup hierarchy, as batch systems do with jobs.
+    pub fn batch_groups(mut self) -> Self {
+        self.batch_groups = true;
         self
     }
 
@@ -106,7 +113,7 @@ impl Builder {
     /// When this host does not allow it; ask [`crate::need::root`] before.
     pub fn build(self) -> Machine {
         let slot = Slot::take();
-        let cgroup = Cgroup::make(&slot.cgroup());
+        let cgroup = Cgroup::make(&slot.cgroup(), self.batch_groups);
         processes::kill_all_with(|uid| slot.has_uid(uid));
         let mut missing = Vec::new();
         let furnish = |root: &Path| {
@@ -187,7 +194,7 @@ impl Machine {
         let needed = install::is_ours(program) && self.missing.contains(&program);
         let dir = install::bin_dir();
         assert!(!needed, "{program} is not in {}; run `cargo build --workspace --bins` first", dir.display());
-        Run::new(program, self.cgroup.as_ref().map(Cgroup::door))
+        Run::new(program, self.cgroup.as_ref().map(Cgroup::doors).unwrap_or_default())
     }
 
     /// `glexec`, called by the account `pilot`.
@@ -201,6 +208,11 @@ impl Machine {
     /// When there is none of this name.
     pub fn account(&self, name: &str) -> Account {
         accounts::find(name).unwrap_or_else(|| panic!("this machine has no account {name:?}"))
+    }
+
+    /// The cgroups in which everything is started: controllers (empty for version 2) and directory.
+    pub fn groups(&self) -> Vec<(String, PathBuf)> {
+        self.cgroup.as_ref().map(Cgroup::groups).unwrap_or_default()
     }
 
     /// Uid of an account.
@@ -303,10 +315,9 @@ fn session_ids() -> BTreeSet<String> {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if let Some(cgroup) = &self.cgroup {
-            cgroup.remove();
-        }
+        self.cgroup.as_ref().inspect(|cgroup| cgroup.kill());
         processes::kill_all_with(|uid| self.slot.has_uid(uid));
+        self.cgroup.as_ref().inspect(|cgroup| cgroup.remove());
         let sessions = session_ids();
         cgroup::remove_leaves(|id| sessions.contains(id));
         self.view.leave();

@@ -39,6 +39,14 @@ pub fn tool(name: &str) -> bool {
     found || missing(&format!("program {name} is not installed; `make packages` installs it"))
 }
 
+/// Anything else, which was tried: `why` says what is missing when it is not met.
+///
+/// # Panics
+/// When it is missing and `PILOTAGE_MUST_WORK=1`.
+pub fn that(met: bool, why: &str) -> bool {
+    met || missing(why)
+}
+
 fn missing(why: &str) -> bool {
     assert!(std::env::var("PILOTAGE_MUST_WORK").as_deref() != Ok("1"), "{why}");
     eprintln!("skipped: {why}");

@@ -22,11 +22,12 @@ pub struct Run {
     groups: Option<Vec<u32>>,
     input: Vec<u8>,
     limit: Duration,
-    cgroup: Option<PathBuf>,
+    /// Files through which it moves into the machine's cgroup.
+    doors: Vec<PathBuf>,
 }
 
 impl Run {
-    pub(crate) fn new(program: &str, cgroup: Option<PathBuf>) -> Self {
+    pub(crate) fn new(program: &str, doors: Vec<PathBuf>) -> Self {
         let root = accounts::find("root").expect("every host has root");
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").stdin(Stdio::null());
@@ -38,7 +39,7 @@ impl Run {
             groups: None,
             input: Vec::new(),
             limit,
-            cgroup,
+            doors,
         };
         this.as_user("root")
     }
@@ -146,9 +147,10 @@ impl Run {
         groups.push(self.account.gid);
         let groups: Vec<_> = self.groups.clone().unwrap_or(groups).into_iter().map(Gid::from_raw).collect();
         let (uid, gid) = (Uid::from_raw(self.account.uid), Gid::from_raw(self.account.gid));
-        let mut door = self.cgroup.as_ref().and_then(|d| OpenOptions::new().write(true).open(d).ok());
+        let open = |door| OpenOptions::new().write(true).open(door).ok();
+        let mut doors: Vec<File> = self.doors.iter().filter_map(open).collect();
         let switch = move || {
-            if let Some(door) = &mut door {
+            for door in &mut doors {
                 door.write_all(b"0")?;
             }
             nix::unistd::setgroups(&groups)?;

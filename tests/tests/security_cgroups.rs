@@ -1,0 +1,366 @@
+//! Inside the batch system: on every hierarchy the payload stays below the caller's own groups, and whatever the host offers
+//! to end it with, nothing of it survives.
+
+use end_to_end::contract;
+use end_to_end::security::{leaves, names, sessions, without_cgroups};
+use harness::{Machine, Ran, Run, Running, need};
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+/// Forks as fast as it can, at the limit that [`bounded`] sets: whoever is killed makes room for the next one.
+const BOMB: &str = "setsid perl -e 'fork while 1' >/dev/null 2>&1 & ";
+
+#[track_caller]
+fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    contract::eventually(what, SOON, ask)
+}
+
+/// A site whose callers sit in a group of their own in each hierarchy, as a batch system has them.
+fn site() -> Machine {
+    let m = Machine::builder().pilot("pilot").service("guest").account("alice").batch_groups().build();
+    m.map("Alice", "alice");
+    m
+}
+
+fn ready() -> bool {
+    need::root() && need::tool("grid-proxy-init") && need::tool("perl") && need::tool("setpriv")
+}
+
+fn sh(m: &Machine, script: &str) -> Run {
+    let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    run.args(["/bin/sh", "-c", script]).limit(Duration::from_secs(120))
+}
+
+/// The machine's own group in the hierarchy of a controller.
+fn group(m: &Machine, controller: &str) -> Option<PathBuf> {
+    let has = |list: &str| list.split(',').any(|c| c == controller);
+    m.groups().into_iter().find(|(controllers, _)| has(controllers)).map(|(_, dir)| dir)
+}
+
+/// The machine's groups of these version 1 controllers, and one of version 2; `None` when the host lacks one.
+fn groups<const N: usize>(m: &Machine, controllers: [&str; N]) -> Option<[PathBuf; N]> {
+    let found: Vec<_> = controllers.iter().filter_map(|c| group(m, c)).collect();
+    let met = found.len() == N && group(m, "").is_some();
+    need::that(met, &format!("version 2 and {controllers:?} of version 1 have to be mounted and writable"));
+    found.try_into().ok().filter(|_| met)
+}
+
+/// Hides version 2: what is left is a host of version 1.
+fn without_version_2() {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("every host has /proc");
+    let fields = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>());
+    for place in fields.filter(|f| f[2] == "cgroup2").map(|f| f[1].to_owned()) {
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "none", &place]).status();
+        assert!(status.is_ok_and(|s| s.success()), "cannot cover {place}");
+    }
+}
+
+/// Not more processes than these, so that a bomb is one for itself only.
+fn bounded(m: &Machine, most: u32) {
+    let pids = group(m, "pids").expect("asked for before");
+    fs::write(pids.join("pids.max"), most.to_string()).expect("root may limit");
+}
+
+/// Starts a payload that says its session in a file and then does as the script says.
+fn start(m: &Machine, script: &str) -> (Running, String) {
+    let running = sh(m, &format!("echo $PILOT_SESSION > /tmp/s; {script}")).spawn();
+    let said = || fs::read_to_string("/tmp/s").ok().filter(|id| id.trim().len() == 36);
+    let id = eventually("the payload", said).trim().to_owned();
+    fs::remove_file("/tmp/s").expect("it was read");
+    (running, id)
+}
+
+/// What `accounting` says about one session.
+#[track_caller]
+fn record(m: &Machine, id: &str) -> Value {
+    m.records().into_iter().find(|r| r["record_id"] == id).expect("there is a record")
+}
+
+fn ladder(record: &Value) -> Vec<String> {
+    let rungs = record["ladder"].as_array().cloned().unwrap_or_default();
+    rungs.iter().filter_map(|r| r.as_str().map(str::to_owned)).collect()
+}
+
+/// No session, no leaf in any hierarchy, no process of the account.
+#[track_caller]
+fn nothing_is_left(m: &Machine) {
+    assert_eq!((sessions(), leaves(m)), (vec![], vec![]));
+    assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
+}
+
+fn id_of(ran: &Ran) -> String {
+    ran.text().lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn in_every_hierarchy_the_payload_sits_below_the_caller_s_own_group() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some(_) = groups(&m, ["memory", "freezer", "pids", "cpuset"]) else { return };
+    let script = "echo $PILOT_SESSION; cat /proc/self/cgroup; echo; cat /run/glexec/sessions/*/state";
+    let own = m.command("/bin/cat").as_user("pilot").arg("/proc/self/cgroup").output().ok();
+    let ran = sh(&m, script).output();
+    let (id, text) = (id_of(&ran), ran.text());
+    let lines: Vec<_> = own.lines().filter(|line| line.contains("pilotage-test-")).collect();
+    assert_eq!(lines.len(), m.groups().len(), "the caller has groups of its own: {own}");
+    assert!(lines.len() > 4, "{own}");
+    for line in lines {
+        assert!(text.lines().any(|l| l == format!("{line}/glexec-{id}")), "not below {line}: {text}");
+    }
+    nothing_is_left(&m);
+    let record = record(&m, &id);
+    assert_eq!(ladder(&record), ["cgroup.kill", "subreaper", "pdeathsig"], "{record}");
+    assert_eq!(record["usage"]["mem_kind"], "cgroup_peak", "{record}");
+    assert_eq!(record["usage"]["cpu_source"], "cgroup-v2", "{record}");
+}
+
+/// A caller in the root of a hierarchy is held by nobody there; a leaf would only let the payload weigh as one process.
+#[test]
+fn roots_of_hierarchies_get_no_leaf_but_for_our_own_use() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let m = Machine::builder().pilot("pilot").account("alice").build();
+    m.map("Alice", "alice");
+    let own = m.command("/bin/cat").arg("/proc/self/cgroup").output().ok();
+    let ran = sh(&m, "cat /proc/self/cgroup").output().ok();
+    for line in own.lines().filter(|l| l.ends_with(":/") && !l.contains(":memory:") && !l.starts_with("0::"))
+    {
+        assert!(ran.lines().any(|l| l == line), "{line} in {ran}");
+    }
+    assert!(ran.lines().any(|l| l.starts_with("0::") && l.contains("/glexec-")), "{ran}");
+    nothing_is_left(&m);
+}
+
+#[test]
+fn the_batch_system_s_limits_and_accounts_reach_the_payload() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some([memory, pids, cpu]) = groups(&m, ["memory", "pids", "cpuacct"]) else { return };
+    let number = |path: PathBuf| fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap();
+    // One that sorts keeps all of its input in memory.
+    let eat = "head -c 100000000 /dev/zero | tail -c 90000000 > /dev/null";
+    sh(&m, eat).output().ok();
+    assert!(number(memory.join("memory.max_usage_in_bytes")) > 80_000_000);
+    assert!(number(cpu.join("cpuacct.usage")) > 10_000_000, "at least 10 ms");
+    let used = m.records().pop().unwrap();
+    assert!(used["usage"]["mem_peak_bytes"].as_u64().unwrap() > 80_000_000, "{used}");
+    fs::write(memory.join("memory.limit_in_bytes"), "50000000").unwrap();
+    let starved = sh(&m, &format!("{eat}; echo code $?")).output().text();
+    assert!(starved.contains("Killed") || starved.contains("code 1"), "no limit: {starved}");
+    fs::write(memory.join("memory.limit_in_bytes"), "-1").unwrap();
+    bounded(&m, 30);
+    let many = "perl -e 'for (1..60) { my $p = fork; next unless defined $p; $p or (sleep(1), exit); $n++ } print $n'";
+    let forked: u64 = sh(&m, many).output().text().trim().parse().unwrap();
+    assert!((1..30).contains(&forked), "{forked} of 60 children under a limit of 30");
+    assert!(fs::read_to_string(pids.join("pids.events")).unwrap().contains("max "));
+    nothing_is_left(&m);
+}
+
+#[test]
+fn what_the_batch_system_kills_in_its_own_group_is_dead() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some([freezer, _]) = groups(&m, ["freezer", "pids"]) else { return };
+    let (_running, id) = start(&m, "setsid sleep 1000 & sleep 1000");
+    eventually("three processes", || (m.processes_of("alice").len() >= 3).then_some(()));
+    // As batch systems do with version 1: freeze, kill, thaw.
+    fs::write(freezer.join("freezer.state"), "FROZEN").unwrap();
+    let frozen = || fs::read_to_string(freezer.join("freezer.state")).ok().filter(|s| s.trim() == "FROZEN");
+    eventually("the freeze", frozen);
+    let leaf = freezer.join(format!("glexec-{id}"));
+    let in_it = |dir: &PathBuf| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let all = in_it(&freezer) + &in_it(&leaf);
+    for pid in all.lines().map(|l| l.parse().unwrap()) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+    fs::write(freezer.join("freezer.state"), "THAWED").unwrap();
+    eventually("the end of all", || m.processes_of("alice").is_empty().then_some(()));
+    sh(&m, "true").output().ok();
+    nothing_is_left(&m);
+    assert_eq!(record(&m, &id)["state"], "lost");
+}
+
+#[test]
+fn where_limits_do_not_hold_further_down_the_payload_stays_in_the_caller_s_group() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some([disks, _]) = groups(&m, ["blkio", "freezer"]) else { return };
+    let device = fs::read_to_string("/proc/partitions").unwrap();
+    let device = device.lines().nth(2).map(|l| l.split_whitespace().take(2).collect::<Vec<_>>().join(":"));
+    let throttle =
+        device.map(|d| fs::write(disks.join("blkio.throttle.read_bps_device"), format!("{d} 1000000000")));
+    if !need::that(matches!(throttle, Some(Ok(()))), "a disk that can be throttled is needed") {
+        return;
+    }
+    let ran = sh(&m, "echo $PILOT_SESSION; grep -E ':(blkio|freezer):' /proc/self/cgroup").output();
+    let (id, text) = (id_of(&ran), ran.ok());
+    let line =
+        |controller: &str| text.lines().find(|l| l.contains(controller)).unwrap_or_default().to_owned();
+    assert!(!line(":blkio:").contains("glexec-") && line(":blkio:").contains("pilotage-test-"), "{text}");
+    assert!(line(":freezer:").ends_with(&format!("glexec-{id}")), "{text}");
+    nothing_is_left(&m);
+}
+
+#[test]
+fn on_version_1_alone_the_freezer_ends_a_bomb() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some([freezer, _, _]) = groups(&m, ["freezer", "pids", "cpuacct"]) else { return };
+    without_version_2();
+    bounded(&m, 200);
+    let script = format!("echo $PILOT_SESSION; {BOMB} setsid sleep 1000 >/dev/null 2>&1 & sleep 1; exit 3");
+    let ran = sh(&m, &script).output();
+    ran.exits(3);
+    nothing_is_left(&m);
+    let record = record(&m, &id_of(&ran));
+    assert_eq!(ladder(&record), ["freezer", "subreaper", "pdeathsig"], "{record}");
+    assert_eq!(record["usage"]["cpu_source"], "cgroup-v1", "{record}");
+    assert_eq!(record["usage"]["mem_kind"], "cgroup_peak", "{record}");
+    assert!(record["cgroup"].as_str().unwrap().starts_with(freezer.to_str().unwrap()), "{record}");
+    assert!(record["exit"]["leftovers"].as_u64().unwrap() > 10, "{record}");
+    let used =
+        record["usage"]["cpu_user_us"].as_u64().unwrap() + record["usage"]["cpu_sys_us"].as_u64().unwrap();
+    assert!(used > 200_000, "a bomb of one second: {record}");
+}
+
+#[test]
+fn on_version_1_alone_a_session_is_looked_at_and_ended_by_its_opener() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some(_) = groups(&m, ["freezer", "pids"]) else { return };
+    without_version_2();
+    let (running, id) = start(&m, "setsid sleep 1000 & sleep 1000");
+    let status = || m.glexec().args(["--session", &id, "--status"]).output().ok();
+    eventually("three processes", || status().contains("processes=3").then_some(()));
+    m.glexec().args(["--session", &id, "--end"]).output().ok();
+    running.end_within(SOON).exits(137);
+    nothing_is_left(&m);
+}
+
+/// What it leaves behind still holds its output.
+fn kill(supervisor: &mut Running) {
+    supervisor.signal(9);
+    eventually("the supervisor's end", || (!supervisor.is_running()).then_some(()));
+}
+
+/// The supervisor is killed while a bomb goes off; `close` is whatever closes the lost session.
+fn lost(m: &Machine, close: impl FnOnce()) -> Value {
+    bounded(m, 200);
+    let (mut running, id) = start(m, &format!("{BOMB} sleep 1000"));
+    eventually("a bomb", || (m.processes_of("alice").len() > 50).then_some(()));
+    kill(&mut running);
+    close();
+    eventually("the end of the session", || sessions().is_empty().then_some(()));
+    nothing_is_left(m);
+    record(m, &id)
+}
+
+#[test]
+fn on_version_1_alone_the_next_call_ends_what_a_killed_supervisor_left() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some(_) = groups(&m, ["freezer", "pids", "cpuacct"]) else { return };
+    without_version_2();
+    let record = lost(&m, || {
+        // The bomb leaves no room for another process in the batch system's group, so the next call comes from outside.
+        let mut next = Command::new("/usr/sbin/glexec");
+        next.env("GLEXEC_CLIENT_CERT", "/nonexistent").arg("/bin/true");
+        assert_eq!(next.output().unwrap().status.code(), Some(203), "root is no caller, but sweeps");
+    });
+    assert_eq!((&record["state"], &record["exit"]["lost"]), (&"lost".into(), &"helper_died".into()));
+    assert_eq!(record["usage"]["cpu_source"], "cgroup-v1", "{record}");
+}
+
+#[test]
+fn on_version_1_alone_the_monitor_ends_what_a_killed_supervisor_left() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some(_) = groups(&m, ["freezer", "pids"]) else { return };
+    without_version_2();
+    let monitor = Command::new("/usr/sbin/glexec-monitor").spawn().unwrap();
+    eventually("the monitor", || m.log().contains("watching /usr/sbin/glexec").then_some(()));
+    assert_eq!(lost(&m, || {})["state"], "lost");
+    end(monitor);
+}
+
+fn end(mut monitor: std::process::Child) {
+    let pid = nix::unistd::Pid::from_raw(monitor.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
+    assert!(monitor.wait().expect("it is ours").success());
+}
+
+/// The leaf is there, but not to be seen: covered by another mount, as in a container.
+#[test]
+fn leaves_that_are_hidden_are_emptied_all_the_same() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some(_) = groups(&m, ["freezer", "pids"]) else { return };
+    let (mut running, _) = start(&m, "setsid sleep 1000 & setsid setsid sleep 1000 & sleep 1000");
+    eventually("four processes", || (m.processes_of("alice").len() >= 4).then_some(()));
+    without_cgroups();
+    kill(&mut running);
+    sh(&m, "true").output().ok();
+    assert_eq!((sessions(), m.processes_of("alice")), (vec![], vec![]));
+}
+
+#[test]
+fn without_any_hierarchy_the_subreaper_is_the_ladder() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    without_cgroups();
+    let ran = sh(&m, "echo $PILOT_SESSION; setsid sleep 1000 >/dev/null 2>&1 & exit 0").output();
+    ran.exits(0);
+    nothing_is_left(&m);
+    let record = record(&m, &id_of(&ran));
+    assert_eq!(ladder(&record), ["subreaper", "pdeathsig"], "{record}");
+    assert_eq!((&record["cgroup"], &record["usage"]["cpu_source"]), (&Value::Null, &"subreaper".into()));
+}
+
+/// Anybody in a session's leaf, in whatever hierarchy, is of that session.
+#[test]
+fn a_leaf_of_any_hierarchy_marks_a_payload() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some([_, _]) = groups(&m, ["memory", "pids"]) else { return };
+    let (running, id) = start(&m, "sleep 1000");
+    for controller in ["", "memory", "pids"] {
+        let leaf = group(&m, controller).unwrap().join(format!("glexec-{id}"));
+        let door = leaf.join(if controller.is_empty() { "cgroup.procs" } else { "tasks" });
+        let call = "exec setpriv --reuid pilot --regid pilot --clear-groups /usr/sbin/glexec /bin/true";
+        let script = format!("echo 0 > {}; {call}", door.display());
+        let proxy = m.proxy("Alice", "pilot");
+        let run = m.command("/bin/sh").args(["-c", &script]).env("GLEXEC_CLIENT_CERT", proxy);
+        run.output().refused(203, &["session_cgroup"]);
+    }
+    m.glexec().args(["--session", &id, "--end"]).output().ok();
+    running.end_within(SOON).exits(137);
+    assert!(names("/run/glexec/sessions").is_empty());
+    nothing_is_left(&m);
+}
