@@ -21,6 +21,7 @@
 //! | the site's record | [`recording`] |
 //! | switch and exec | [`launch`], [`target_proxy`], [`payload_env`] |
 //! | wait, forward signals, end what is left | [`supervise`] |
+//! | whose children these are | [`kin`] |
 //! | without linger: who watches instead | [`keeper`] |
 //! | the site's program after the payload | [`epilogue`] |
 //! | lines that accounting probes read | [`monitor`] |
@@ -39,6 +40,7 @@ mod failure;
 mod flood;
 mod information;
 mod keeper;
+mod kin;
 mod launch;
 mod log;
 mod mapping;

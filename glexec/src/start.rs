@@ -1,6 +1,7 @@
 //! The first step: a process whose state the caller chose becomes one that we know.
 
 use crate::failure::Failure;
+use crate::kin;
 use crate::sys::{fds, ids, process};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -50,6 +51,7 @@ pub(crate) fn take_over() -> Result<Start, Failure> {
     let limits = raise_limits();
     let umask = stat::umask(stat::Mode::from_bits_truncate(0o022));
     let mode = mode()?;
+    kin::remember(mode == Mode::Switching);
     ids::leave_caller_group();
     let groups = getgroups().map_err(|e| Failure::site(format!("getgroups: {e}")))?;
     let caller = Caller {

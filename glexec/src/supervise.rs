@@ -5,6 +5,7 @@
 
 use crate::cgroup::{CpuTime, Leaf};
 use crate::failure::Failure;
+use crate::kin;
 use crate::launch::{Launched, Mishap};
 use crate::monitor::Monitor;
 use crate::request::FORWARDED;
@@ -96,7 +97,7 @@ impl Supervisor {
         let (status, max_rss_kib) = self.wait_for(payload.pid);
         let wall_ns = process::boottime_ns().saturating_sub(self.start_boottime_ns);
         let leaf = sitting.leaf();
-        let leftovers = leaf.map_or_else(|| own_children().len(), Leaf::population);
+        let leftovers = leaf.map_or_else(|| kin::own().len(), Leaf::population);
         let all_gone = !rules.kill_leftovers || end_leftovers(leaf);
         let mut exit = Exit { leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX), ..Exit::default() };
         if !all_gone {
@@ -212,27 +213,23 @@ fn end_leftovers(leaf: Option<&Leaf>) -> bool {
     end_children() && leaf_empty
 }
 
-/// Ends all children of this process, and theirs, as far as they come to us as orphans. `false` when some would not end.
+/// Ends all children of this process that are ours, and theirs, as far as they come to us as orphans. `false` when some
+/// would not end.
 pub(crate) fn end_children() -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {
         // Whoever is killed hands its own children to us, so this goes down the tree level by level.
-        for pid in own_children() {
+        for pid in kin::own() {
             let _ = kill(pid, Signal::SIGKILL);
         }
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Err(Errno::ECHILD) => return true,
+            Ok(WaitStatus::StillAlive) if kin::only_inherited() => return true,
             Ok(WaitStatus::StillAlive) if Instant::now() > deadline => return false,
             Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
             _ => {}
         }
     }
-}
-
-fn own_children() -> Vec<Pid> {
-    let pid = std::process::id();
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid::from_raw).collect()
 }
 
 /// User and system time of all children waited for, in microseconds.

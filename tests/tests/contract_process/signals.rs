@@ -72,6 +72,32 @@ fn signals_of_the_caller_reach_the_payload() {
     }
 }
 
+/// A batch system suspends and resumes what it started.
+#[test]
+fn stop_and_continue_reach_the_payload() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let file = "/home/alice/signals";
+    let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
+    let payload = catcher_ready(file);
+    let state = |wanted: fn(char) -> bool| {
+        eventually("the payload's state", LIMIT, || {
+            let stat = fs::read_to_string(format!("/proc/{payload}/stat")).unwrap();
+            stat.rsplit_once(") ").unwrap().1.chars().next().filter(|c| wanted(*c))
+        })
+    };
+    for sender in ["pilot", "alice"] {
+        assert!(kill_as(&m, sender, "TSTP", running.pid()), "{sender} may stop it");
+        assert_eq!(state(|c| c == 'T'), 'T');
+        assert!(kill_as(&m, sender, "CONT", running.pid()), "{sender} may let it go on");
+        state(|c| c != 'T');
+    }
+    stop_catcher(file);
+    running.end_within(LIMIT).exits(7);
+}
+
 /// HTCondor's procd signals the root of the family as the target account, through a second call.
 #[test]
 fn signals_of_the_target_account_reach_the_payload() {
@@ -127,6 +153,41 @@ fn a_second_call_kills_by_process_id() {
     running.end_within(LIMIT).exits(128 + 9);
     // It has gone, and so the client is told.
     assert_ne!(sh(&m, &format!("/bin/kill -9 {pid}")).output().code(), Some(0));
+}
+
+/// A shell's background job becomes a child of the glexec that the shell executes, and so does `>(tee log)` of bash. Its
+/// end is not the payload's, and it goes on when the payload ends.
+#[test]
+fn children_that_the_caller_had_are_none_of_ours() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    for linger in ["yes", "no"] {
+        set_conf(&m, "linger", linger);
+        let jobs = "sleep 1000 & echo $! >/tmp/job; (sleep 0.2; exit 9) & \
+                    (setsid sleep 1000 & echo $! >/tmp/orphan; sleep 0.3) & ";
+        let script = format!("{jobs} exec {GLEXEC} /bin/sh -c 'sleep 1; exit 5'");
+        let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+        let mut run = run.args(["-c", &script]);
+        run.raw().stdout(std::process::Stdio::null());
+        assert_eq!(run.start().wait().unwrap().code(), Some(5), "linger = {linger}");
+        for file in ["/tmp/job", "/tmp/orphan"] {
+            let pid: i32 = written(file).parse().unwrap();
+            assert!(lives(pid), "linger = {linger}: {file} is the caller's");
+            assert!(kill_as(&m, "pilot", "KILL", pid));
+            fs::remove_file(file).unwrap();
+        }
+    }
+    // What the payload leaves is still ended, and counted, beside them.
+    set_conf(&m, "linger", "yes");
+    let payload = "setsid sleep 1000 >/dev/null 2>&1 & exit 6";
+    let script = format!("sleep 1000 & exec {GLEXEC} /bin/sh -c '{payload}'");
+    let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    let mut run = run.args(["-c", &script]);
+    run.raw().stdout(std::process::Stdio::null());
+    assert_eq!(run.start().wait().unwrap().code(), Some(6));
+    assert!(m.processes_of("alice").is_empty(), "nothing is left of the payload");
 }
 
 /// BLAH: setsid, then the group of the process that it started.

@@ -1,0 +1,100 @@
+//! Children of this process: ours, and those that the caller had before it executed `glexec`.
+//!
+//! exec(2) hands on the children of the caller, such as a shell's background jobs and `>(tee log)`. They belong to the
+//! caller: they do not count as what a payload left behind, and are not ended with it.
+
+use nix::unistd::{Pid, getpid, getuid};
+use std::fs;
+use std::sync::OnceLock;
+
+static INHERITED: OnceLock<Inherited> = OnceLock::new();
+
+struct Inherited {
+    /// With the time of their birth, in ticks since boot: an id alone may belong to somebody else by now.
+    children: Vec<(Pid, u64)>,
+    /// What these children start and leave comes to us, the nearest subreaper, and runs under the caller's real uid.
+    /// `None` where a payload may have the same one: the caller is root, or nothing is switched.
+    uid: Option<u32>,
+}
+
+/// Notes whom the caller left us; to be called before anything is started here.
+pub(crate) fn remember(switching: bool) {
+    let children = children();
+    let uid = Some(getuid()).filter(|uid| switching && !uid.is_root() && !children.is_empty());
+    let born = |pid: Pid| Some((pid, birth(&proc_text(pid, "stat"))?));
+    let children = children.into_iter().filter_map(born).collect();
+    // The first call counts; there is no second one.
+    let _ = INHERITED.set(Inherited { children, uid: uid.map(nix::unistd::Uid::as_raw) });
+}
+
+/// Children of this process that the caller did not leave us.
+pub(crate) fn own() -> Vec<Pid> {
+    let mut children = children();
+    if let Some(inherited) = INHERITED.get().filter(|i| !i.children.is_empty()) {
+        children.retain(|pid| !inherited.has(*pid));
+    }
+    children
+}
+
+/// Whether none is left but children of the caller, as far as that can be told.
+pub(crate) fn only_inherited() -> bool {
+    INHERITED.get().is_some_and(|i| !i.children.is_empty()) && own().is_empty()
+}
+
+impl Inherited {
+    fn has(&self, pid: Pid) -> bool {
+        let known = self.children.iter().find(|(known, _)| *known == pid);
+        known.is_some_and(|(_, born)| birth(&proc_text(pid, "stat")) == Some(*born))
+            || (self.uid.is_some() && real_uid(&proc_text(pid, "status")) == self.uid)
+    }
+}
+
+fn children() -> Vec<Pid> {
+    let pid = getpid();
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid::from_raw).collect()
+}
+
+fn proc_text(pid: Pid, name: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default()
+}
+
+/// The 22nd field of `/proc/<pid>/stat`; the second one is in parentheses and may hold anything.
+fn birth(stat: &str) -> Option<u64> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+/// The first number behind `Uid:` in `/proc/<pid>/status`; the name above it has its line breaks escaped.
+fn real_uid(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_birth_and_uid() {
+        let stat = "77 (x) S 1 (y) S 12 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 8812 0 0";
+        assert_eq!(birth(stat), Some(8812));
+        assert_eq!(birth(""), None);
+        let own = proc_text(getpid(), "stat");
+        assert!(birth(&own) > Some(0), "{own}");
+        assert_eq!(real_uid("Name:\tx\\nUid:\nUid:\t5\t0\t0\t0\n"), Some(5));
+        assert_eq!(real_uid(&proc_text(getpid(), "status")), Some(getuid().as_raw()));
+    }
+
+    #[test]
+    fn the_caller_s_children_are_told_from_others() {
+        let mut child = std::process::Command::new("/bin/sleep").arg("10").spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let stranger = Inherited { children: vec![(pid, 1)], uid: None };
+        assert!(!stranger.has(pid), "same id, other birth");
+        let known = Inherited { children: vec![(pid, birth(&proc_text(pid, "stat")).unwrap())], uid: None };
+        assert!(known.has(pid));
+        let by_uid = Inherited { children: vec![], uid: Some(getuid().as_raw()) };
+        assert!(by_uid.has(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
