@@ -2,7 +2,7 @@
 //!
 //! The bytes are never parsed here. They go to the verifier as they are, and the same bytes become the target proxy.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::request::CredentialSource;
 use crate::sys::ids::AsCaller;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -47,14 +47,14 @@ pub(crate) fn read(
         }
         CredentialSource::Text(text) => Ok(Credential(text.clone())),
         CredentialSource::File(path) => {
+            let shown = shown(path.as_os_str());
             let _rights = AsCaller::enter(caller)?;
-            let file = open(path, caller)
-                .map_err(|why| Failure::caller(format!("{variable}: {}: {why}", path.to_string_lossy())))?;
-            let locked = take_lock(file, lock)
-                .map_err(|why| Failure::site(format!("{variable}: {}: {why}", path.to_string_lossy())))?;
+            let file =
+                open(path, caller).map_err(|why| Failure::caller(format!("{variable}: {shown}: {why}")))?;
+            let locked =
+                take_lock(file, lock).map_err(|why| Failure::site(format!("{variable}: {shown}: {why}")))?;
             let file: &File = &locked;
-            read_all(file)
-                .map_err(|why| Failure::caller(format!("{variable}: {}: {why}", path.to_string_lossy())))
+            read_all(file).map_err(|why| Failure::caller(format!("{variable}: {shown}: {why}")))
         }
     }
 }

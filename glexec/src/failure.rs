@@ -1,6 +1,14 @@
 //! Why a call ends without a payload.
 
 use policy::judge::{Code, Denial};
+use std::ffi::OsStr;
+
+/// A path or word of the caller's in a message: one line, and so short that the reason behind it is not cut off.
+pub(crate) fn shown(text: &OsStr) -> String {
+    const MOST: usize = 250;
+    let line = policy::wire::one_line(&text.to_string_lossy());
+    line.get(..MOST).map_or_else(|| line.clone(), |start| format!("{start}..."))
+}
 
 /// A refusal on its way to the caller, the log and the record.
 #[derive(Debug)]
@@ -40,5 +48,17 @@ impl Failure {
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
         Self { code: denial.code(), reason: denial.to_string(), denial: Some(denial) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_paths_leave_room_for_the_reason() {
+        assert_eq!(shown(OsStr::new("/a b\n")), "/a b\\x0A");
+        let failure = Failure::caller(format!("{}: chmod 600", shown(OsStr::new(&"\n".repeat(4000)))));
+        assert!(failure.reason().ends_with("...: chmod 600"), "{}", failure.reason());
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::cgroup::{self, Door, Leaf};
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::log::Log;
 use crate::request::{Command, Request, Target};
 use crate::start::{self, Start};
@@ -209,7 +209,7 @@ fn settle(work_dir: Option<&Path>, home: &Path) -> Result<(), String> {
 }
 
 fn check_command(program: &Path, account: &Account) -> Result<(), String> {
-    let shown = policy::wire::one_line(&program.to_string_lossy());
+    let shown = shown(program.as_os_str());
     let meta =
         std::fs::metadata(program).map_err(|e| format!("command {shown}: {e}, seen as {}", account.name))?;
     if !meta.is_file() {
@@ -244,6 +244,6 @@ fn execute(command: &Command, environment: &[CString]) -> Result<(), Mishap> {
         Err(error) => error,
         Ok(never) => match never {},
     };
-    let shown = policy::wire::one_line(&command.program.to_string_lossy());
+    let shown = shown(&command.program);
     Err(refused(format!("command {shown}: exec: {error}")))
 }

@@ -4,6 +4,7 @@
 //! identity from `GLEXEC_CLIENT_CERT`, else the legacy text in `SSL_CLIENT_CERT`; source proxy the same unless
 //! `GLEXEC_SOURCE_PROXY` names another; an empty value is a mistake and never means "unset".
 
+use crate::failure::shown;
 use nix::sys::signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -192,7 +193,7 @@ fn command(arguments: &[OsString]) -> Result<Option<Command>, String> {
         return Ok(None);
     };
     if program.as_bytes().starts_with(b"-") {
-        return Err(format!("unknown option {:?}; see glexec -h", program.to_string_lossy()));
+        return Err(format!("unknown option {:?}; see glexec -h", shown(program)));
     }
     if !program.as_bytes().contains(&b'/') {
         return Err("the command needs a path: PATH is not searched".into());

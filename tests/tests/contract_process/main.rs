@@ -13,6 +13,7 @@
 //! | installed without the setuid bit | `log_only` |
 //! | log lines, monitor lines | `logs` |
 //! | the site's program after each payload | `epilogue` |
+//! | what a refusal looks like | `refusals` |
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
@@ -25,5 +26,6 @@ mod locks;
 mod log_only;
 mod logs;
 mod proxies;
+mod refusals;
 mod signals;
 mod streams;
