@@ -1,7 +1,11 @@
 //! The payload's copy of the proxy, written with the payload's rights and nothing more.
 
+use crate::failure::shown;
+use crate::recording::hex;
 use crate::request::Target;
-use nix::fcntl::{Flock, FlockArg};
+use crate::sys::process;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use policy::glexec_conf::Lock;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -20,7 +24,7 @@ pub(crate) fn path(target: &Target, uid: u32) -> Option<PathBuf> {
 
 /// Writes the copy as the process that calls this: beside its name first, mode 0600, then renamed over it.
 pub(crate) fn write(path: &Path, bytes: &[u8], uid: u32, lock: Lock) -> Result<(), String> {
-    replace(path, bytes, uid, lock).map_err(|why| format!("target proxy {}: {why}", path.to_string_lossy()))
+    replace(path, bytes, uid, lock).map_err(|why| format!("target proxy {}: {why}", shown(path.as_os_str())))
 }
 
 fn replace(path: &Path, bytes: &[u8], uid: u32, lock: Lock) -> Result<(), String> {
@@ -33,7 +37,10 @@ fn replace(path: &Path, bytes: &[u8], uid: u32, lock: Lock) -> Result<(), String
     };
     let mut beside = std::ffi::OsString::from(".");
     beside.push(name);
-    beside.push(format!(".{}", std::process::id()));
+    // Not the process id: in a namespace of its own every payload has the same.
+    let mut random = [0; 8];
+    process::random(&mut random).map_err(|e| format!("getrandom: {e}"))?;
+    beside.push(format!(".{}", hex(&random)));
     let beside = path.with_file_name(beside);
     let written = create(&beside, bytes).and_then(|()| fs::rename(&beside, path));
     written.map_err(|e| {
@@ -49,25 +56,50 @@ fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// Waits for readers of the old copy that lock it.
-fn hold(path: &Path, lock: Lock) -> Result<Option<Flock<File>>, String> {
-    if lock != Lock::Flock {
-        // A record lock would vanish with the file it is on; the rename is atomic without it.
+/// A lock on the old copy, given back when this is dropped.
+enum Held {
+    Whole { _file: Flock<File> },
+    Records { _file: File },
+}
+
+/// How long readers are waited for: this often, a tenth of a second each.
+const TRIES: u32 = 50;
+
+/// Waits for readers of the old copy that lock it. They keep what they have: the new copy is another file.
+fn hold(path: &Path, lock: Lock) -> Result<Option<Held>, String> {
+    if lock == Lock::Disabled {
         return Ok(None);
     }
-    let old = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let old = old.map_err(|e| format!("cannot be opened for locking: {e}"))?;
-    for _ in 0..50 {
-        let again = old.try_clone().map_err(|e| e.to_string())?;
-        match Flock::lock(again, FlockArg::LockExclusiveNonblock) {
+    // fcntl(2) gives exclusive locks only on what can be written.
+    let (flags, records) = (libc::O_NOFOLLOW | libc::O_NONBLOCK, lock == Lock::Fcntl);
+    let old = OpenOptions::new().read(true).write(records).custom_flags(flags).open(path);
+    let mut old = old.map_err(|e| format!("cannot be opened for locking: {e}"))?;
+    for _ in 0..TRIES {
+        old = match attempt(old, records) {
             Ok(held) => return Ok(Some(held)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                std::thread::sleep(std::time::Duration::from_millis(100))
-            }
-            Err((_, e)) => return Err(format!("flock: {e}")),
-        }
+            Err((file, Errno::EWOULDBLOCK | Errno::EACCES)) => file,
+            Err((_, e)) => return Err(format!("lock: {e}")),
+        };
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
     Err("stays locked by another process".into())
+}
+
+fn attempt(file: File, records: bool) -> Result<Held, (File, Errno)> {
+    if !records {
+        return Flock::lock(file, FlockArg::LockExclusiveNonblock).map(|file| Held::Whole { _file: file });
+    }
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
+        Ok(_) => Ok(Held::Records { _file: file }),
+        Err(errno) => Err((file, errno)),
+    }
 }
 
 #[cfg(test)]

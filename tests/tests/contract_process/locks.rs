@@ -4,6 +4,7 @@ use end_to_end::contract::{set_conf, sh, site};
 use harness::{Machine, need};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(700);
@@ -12,8 +13,14 @@ fn call(m: &Machine, proxy: &str) -> harness::Ran {
     m.glexec()
         .env("GLEXEC_CLIENT_CERT", proxy)
         .env("GLEXEC_TARGET_PROXY", "/dev/null")
-        .arg("/bin/true")
+        .arg("/usr/bin/whoami")
         .output()
+}
+
+/// The payload ran, as the account.
+#[track_caller]
+fn ran(called: &harness::Ran) {
+    assert_eq!(called.ok(), "alice");
 }
 
 /// Holds an exclusive lock of a kind until the returned value is dropped.
@@ -41,7 +48,7 @@ fn waits(m: &Machine, kind: &str) -> bool {
         drop(held);
     });
     let start = Instant::now();
-    call(m, &proxy).ok();
+    ran(&call(m, &proxy));
     let took = start.elapsed();
     release.join().unwrap();
     took > PAUSE / 2
@@ -78,7 +85,7 @@ fn disabled_waits_for_nobody() {
     sh(&m, "exit 0").output().ok();
     let proxy = m.proxy("Alice", "pilot");
     let _held = (hold(&proxy, "flock"), hold(&proxy, "fcntl"));
-    call(&m, &proxy).ok();
+    ran(&call(&m, &proxy));
 }
 
 #[test]
@@ -102,19 +109,20 @@ fn readers_do_not_wait_for_readers() {
     let file = File::open(&proxy).unwrap();
     let _shared = Flock::lock(file, FlockArg::LockSharedNonblock).unwrap();
     let start = Instant::now();
-    call(&m, &proxy).ok();
+    ran(&call(&m, &proxy));
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 /// How long renewing the copy takes while a reader has it locked for a moment.
-fn renewal_under_lock(m: &Machine) -> Duration {
+fn renewal_under_lock(m: &Machine, kind: &'static str) -> Duration {
     let renew = || {
         m.glexec()
             .env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"))
             .env("GLEXEC_TARGET_PROXY", "/tmp/copy")
     };
     renew().output().ok();
-    let held = hold("/tmp/copy", "flock");
+    let before = std::fs::metadata("/tmp/copy").unwrap().ino();
+    let held = hold("/tmp/copy", kind);
     let release = std::thread::spawn(move || {
         std::thread::sleep(PAUSE);
         drop(held);
@@ -124,6 +132,7 @@ fn renewal_under_lock(m: &Machine) -> Duration {
     run.output().ok();
     let took = start.elapsed();
     release.join().unwrap();
+    assert_ne!(std::fs::metadata("/tmp/copy").unwrap().ino(), before, "it is renewed in the end");
     took
 }
 
@@ -133,7 +142,9 @@ fn readers_of_the_copy_are_waited_for() {
         return;
     }
     let m = site();
-    assert!(renewal_under_lock(&m) > PAUSE / 2, "flock is the default");
+    assert!(renewal_under_lock(&m, "flock") > PAUSE / 2, "flock is the default");
+    set_conf(&m, "target_lock_mechanism", "fcntl");
+    assert!(renewal_under_lock(&m, "fcntl") > PAUSE / 2);
 }
 
 /// `lock_mechanism` is the old name of the key.
