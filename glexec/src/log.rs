@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::syslog::{Facility, LogFlags, Severity, openlog, syslog};
-use policy::glexec_conf::{GlexecConf, LogDestination};
+use policy::glexec_conf::{GLEXEC_CONF, GlexecConf, LogDestination};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -30,8 +30,17 @@ impl Log {
         Self::to_syslog(Facility::LOG_DAEMON, 3, false)
     }
 
-    /// As `glexec.conf` says; a log file that cannot be opened falls back to syslog, with a word about it.
+    /// As `glexec.conf` says, with a word about what in it is odd.
     pub(crate) fn configured(conf: &GlexecConf) -> Self {
+        let log = Self::opened(conf);
+        for (line, what) in &conf.warnings {
+            log.warning(&format!("{GLEXEC_CONF}:{line}: {what}"));
+        }
+        log
+    }
+
+    /// A log file that cannot be opened falls back to syslog.
+    fn opened(conf: &GlexecConf) -> Self {
         let (level, silent) = (conf.log_level, conf.silent_logging);
         match &conf.log {
             LogDestination::Syslog(name) => Self::to_syslog(facility(name), level, silent),

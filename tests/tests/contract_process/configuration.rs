@@ -2,6 +2,8 @@
 
 use end_to_end::contract::{CONF, call, sh, site};
 use harness::need;
+use policy::glexec_conf::KEYS;
+use std::fs;
 
 /// A worker node of EGI: linger, LCAS, a log file of its own.
 const WORKER_NODE: &str = "\
@@ -82,4 +84,40 @@ fn configurations_of_sites_work_as_they_are() {
         assert_eq!(ran.errors(), "", "{name}");
         call(&m, "/home/pilot/none").arg("/bin/true").output().refused(201, &["/home/pilot/none"]);
     }
+}
+
+/// A key with a spelling mistake has no effect, and the site learns so from each call.
+#[test]
+fn unknown_keys_are_warned_about() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let text = fs::read_to_string(CONF).unwrap();
+    let line = text.lines().count() + 1;
+    let odd = "ommission_private_key_white_list = pilot\nsyslog_facility = LOG_LOCAL9\n";
+    m.write(CONF, "root", 0o640, format!("{text}{odd}"));
+    let ran = sh(&m, "id -un").output();
+    assert_eq!((ran.ok().as_str(), ran.errors().as_str()), ("alice", ""));
+    for expected in [
+        format!("{CONF}:{line}: unknown key \"ommission_private_key_white_list\""),
+        format!("{CONF}:{}: syslog_facility \"LOG_LOCAL9\"", line + 1),
+    ] {
+        assert!(m.log().contains(&expected), "{expected}\n{}", m.log());
+    }
+}
+
+#[test]
+fn keys_without_a_value_stop_no_call() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let text = fs::read_to_string(CONF).unwrap();
+    let set: Vec<&str> = text.lines().filter_map(|l| l.split_once('=')).map(|(key, _)| key.trim()).collect();
+    let empty: String = KEYS.iter().filter(|k| !set.contains(k)).map(|k| format!("{k} =\n")).collect();
+    assert!(empty.lines().count() > 20, "{empty}");
+    m.write(CONF, "root", 0o640, format!("{text}{empty}"));
+    assert_eq!(sh(&m, "id -un").output().ok(), "alice");
+    assert!(!m.log().contains("glexec.conf:"), "{}", m.log());
 }
