@@ -1,5 +1,5 @@
-//! Inside a real Grid Engine: `qdel` ends payloads and the accounting counts them, because they keep the group that the job
-//! is tracked by. The same without `keep_gids` shows that nothing else does it.
+//! Inside a real Grid Engine: `qdel` ends payloads, `qmod` stops them and the accounting counts them, because they keep the
+//! group that the job is tracked by. The same without `keep_gids` shows that nothing else does it.
 
 use end_to_end::contract::{eventually, lives, wait_gone, written};
 use end_to_end::gridengine::{ADMIN, GridEngine};
@@ -56,6 +56,19 @@ fn running_payload() -> [i32; 3] {
     ["/tmp/first", "/tmp/daemon", "/tmp/child"].map(|file| written(file).parse().expect("a process id"))
 }
 
+/// Suspends the job, and resumes it when the first process of the payload stands still; says which processes did.
+fn stopped_by_qmod(engine: &GridEngine<'_>, job: &str, payload: [i32; 3]) -> [bool; 3] {
+    let state = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let stopped = || payload.map(|pid| state(pid).rsplit_once(") ").is_some_and(|(_, s)| s.starts_with('T')));
+    engine.ask("qmod", &["-sj", job]).ok();
+    eventually("the payload is stopped", PATIENCE, || stopped()[0].then_some(()));
+    std::thread::sleep(Duration::from_secs(1));
+    let found = stopped();
+    engine.ask("qmod", &["-usj", job]).ok();
+    eventually("the payload goes on", PATIENCE, || (stopped() == [false; 3]).then_some(()));
+    found
+}
+
 fn groups_of(pid: i32) -> Vec<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("Groups:")).expect("the process lives");
@@ -77,7 +90,7 @@ fn after_the_next_call(m: &Machine) -> Value {
 }
 
 #[test]
-fn qdel_ends_every_process_of_a_payload_by_the_tracking_group() {
+fn qdel_and_qmod_reach_every_process_of_a_payload_by_the_tracking_group() {
     if !can_run() {
         return;
     }
@@ -92,6 +105,7 @@ fn qdel_ends_every_process_of_a_payload_by_the_tracking_group() {
     eventually("qstat shows the payload's CPU time", PATIENCE, || {
         (engine.cpu_so_far(&job) >= u64::from(BURNT)).then_some(())
     });
+    assert_eq!(stopped_by_qmod(&engine, &job, payload), [true; 3]);
     engine.ask("qdel", &[&job]).ok();
     payload.into_iter().for_each(wait_gone);
     assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
@@ -107,11 +121,16 @@ fn qdel_ends_every_process_of_a_payload_by_the_tracking_group() {
         (&"lost".into(), &"helper_died".into()),
         "{record}"
     );
-    assert_eq!(record["exit"]["leftovers"].as_u64().unwrap_or(0), 0, "{record}");
+    assert_eq!(record["exit"]["leftovers"], 0, "{record}");
+    let counted = record["usage"]["cpu_user_us"].as_u64();
+    assert!(
+        counted >= Some(u64::from(BURNT) * 1_000_000),
+        "the leaf has counted what the supervisor could not: {record}"
+    );
 }
 
 #[test]
-fn without_the_tracking_group_qdel_and_accounting_miss_the_payload() {
+fn without_the_tracking_group_qdel_qmod_and_accounting_miss_the_payload() {
     if !can_run() {
         return;
     }
@@ -122,6 +141,7 @@ fn without_the_tracking_group_qdel_and_accounting_miss_the_payload() {
     for pid in [first, daemon, child] {
         assert_eq!(groups_of(pid), Vec::<u32>::new(), "the caller's groups are gone");
     }
+    assert_eq!(stopped_by_qmod(&engine, &job, [first, daemon, child]), [true, false, false]);
     engine.ask("qdel", &[&job]).ok();
     // The signal to the process group ends the supervisor, and the first process dies with that.
     wait_gone(first);
