@@ -7,6 +7,7 @@ use crate::cgroup::{self, Door, Leaf};
 use crate::config::Config;
 use crate::failure::{Failure, shown};
 use crate::log::Log;
+use crate::namespace::{self, Namespace};
 use crate::request::{Command, Request, Target};
 use crate::start::{self, Start};
 use crate::sys::{fds, ids, process, terminal};
@@ -15,14 +16,14 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{AccessFlags, Pid, getpid, pipe2};
+use nix::unistd::{AccessFlags, Pid, pipe2};
 use policy::glexec_conf::Lock;
 use policy::identity::Account;
 use policy::judge::Permit;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -100,21 +101,26 @@ pub(crate) struct Launched {
     report: File,
 }
 
-/// Forks the payload's first process. The caller has blocked the signals that it will forward.
-pub(crate) fn start(plan: &Plan<'_>, leaf: Option<&Leaf>) -> Result<Launched, Failure> {
+/// Forks the payload's first process, into the leaf and the namespace that the session has. The caller has blocked the
+/// signals that it will forward.
+pub(crate) fn start(
+    plan: &Plan<'_>,
+    leaf: Option<&Leaf>,
+    namespace: Option<&Namespace>,
+) -> Result<Launched, Failure> {
     let failed = |e: nix::errno::Errno| Failure::site(format!("cannot start a process: {e}"));
     let (report, reporter) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
-    let parent = getpid();
-    let (forked, door) = cgroup::fork_in(leaf).map_err(failed)?;
+    let forked = match namespace {
+        Some(namespace) => namespace.fork(leaf),
+        None => cgroup::fork_in(leaf),
+    };
+    let (forked, door) = forked.map_err(failed)?;
     match forked {
         process::Fork::Parent(pid) => Ok(Launched { pid, report: File::from(report) }),
         process::Fork::Child => {
             drop(report);
-            process::exit_now(i32::from(report_failure(
-                become_payload(plan, door, Some(parent)),
-                reporter,
-                &mut |_| {},
-            )))
+            let failed = enclose(namespace).and_then(|()| become_payload(plan, door, Some(reporter.as_fd())));
+            process::exit_now(i32::from(report_failure(failed, reporter, &mut |_| {})))
         }
     }
 }
@@ -149,7 +155,17 @@ pub(crate) fn read_report(report: &mut File) -> Option<Mishap> {
     Some(Mishap { code: *code, reason: String::from_utf8_lossy(reason).into_owned() })
 }
 
-fn become_payload(plan: &Plan<'_>, door: Door<'_>, parent: Option<Pid>) -> Result<(), Mishap> {
+/// While this process is still root: in a namespace it gets a `/proc` of its own.
+fn enclose(namespace: Option<&Namespace>) -> Result<(), Mishap> {
+    let own_proc = namespace.map_or(Ok(()), |_| namespace::own_proc());
+    own_proc.map_err(|reason| Mishap {
+        code: 202,
+        reason: format!("the policy asks for [payload] pid_namespace: {reason}; allow it, or remove the key"),
+    })
+}
+
+/// `to_parent` is a pipe that the supervisor alone reads.
+fn become_payload(plan: &Plan<'_>, door: Door<'_>, to_parent: Option<BorrowedFd<'_>>) -> Result<(), Mishap> {
     let site = |reason: String| Mishap { code: 202, reason };
     let user = |reason: String| Mishap { code: 201, reason };
     door.enter().map_err(|e| site(format!("cgroup leaf: {e}")))?;
@@ -162,8 +178,8 @@ fn become_payload(plan: &Plan<'_>, door: Door<'_>, parent: Option<Pid>) -> Resul
         ids::become_for_good(account.uid, account.gid, &account.groups).map_err(site)?;
         process::new_session_keyring().map_err(|e| site(format!("session keyring: {e}")))?;
     }
-    if let Some(parent) = parent.filter(|_| plan.switch) {
-        process::die_with(parent).map_err(|e| site(format!("supervisor: {e}")))?;
+    if let Some(to_parent) = to_parent.filter(|_| plan.switch) {
+        process::die_with_reader(to_parent).map_err(|e| site(format!("supervisor: {e}")))?;
     }
     if plan.no_new_privs {
         nix::sys::prctl::set_no_new_privs().map_err(|e| site(format!("no_new_privs: {e}")))?;

@@ -19,6 +19,7 @@
 //! | refusals by the thousand | [`flood`] |
 //! | what is opened before the switch and closed after it | [`sitting`] |
 //! | the site's record | [`recording`] |
+//! | a process namespace of the payload's own | [`namespace`] |
 //! | switch and exec | [`launch`], [`target_proxy`], [`payload_env`] |
 //! | wait, forward signals, end what is left | [`supervise`] |
 //! | whose children these are | [`kin`] |
@@ -45,6 +46,7 @@ mod launch;
 mod log;
 mod mapping;
 mod monitor;
+mod namespace;
 mod nesting;
 mod payload_env;
 mod pipeline;

@@ -4,7 +4,7 @@
 //! is compared with `[accounts] allow` in `policy::judge::admit`; the other three are gathered here.
 
 use crate::session::{Found, State};
-use crate::{cgroup, sys::process};
+use crate::{cgroup, namespace, sys::process};
 use nix::unistd::{Pid, getppid};
 use policy::identity::Caller;
 use policy::judge::NestedSign;
@@ -33,6 +33,12 @@ pub(crate) fn signs(caller: &Caller, sessions: &[Found]) -> Vec<NestedSign> {
     let ancestors = ancestors(Some(getppid()));
     let shown = Shown { uid: caller.uid, cgroup: &cgroup, ancestors: &ancestors };
     signs.extend(outer_signs(&shown, sessions.iter().map(|found| &found.state)));
+    // Nobody but a supervisor's children gets into the namespace that it made, where they cannot see it as an ancestor.
+    let own = namespace::own();
+    let within = own.is_some() && sessions.iter().any(|found| found.state.pid_namespace == own);
+    if within && !signs.contains(&NestedSign::SupervisorAncestor) {
+        signs.push(NestedSign::SupervisorAncestor);
+    }
     signs
 }
 

@@ -54,6 +54,9 @@ impl Run {
         if let Ok(Wish::Session(call)) = &wish {
             return session_call::serve(call, start, &self.log);
         }
+        if start.mode == Mode::Switching {
+            config.policy.payload.walls_stand_with(&config.conf).map_err(Failure::site)?;
+        }
         let sessions = sweep::close_orphans(&config.policy.accounting.spool, &self.log);
         let signs = nesting::signs(&start.caller, &sessions);
         judge::admit(&config.policy, &config.conf, &start.caller, &signs)?;
@@ -88,7 +91,9 @@ impl Run {
         }
         let rules =
             Rules { kill_leftovers: policy.payload.kill_leftovers, root_only: conf.epilogue.is_some() };
-        let ended = match Supervisor::prepare().and_then(|s| Ok((s, launch::start(&plan, sitting.leaf())?))) {
+        let ended = match Supervisor::prepare()
+            .and_then(|s| Ok((s, launch::start(&plan, sitting.leaf(), sitting.namespace())?)))
+        {
             Ok((supervisor, payload)) => supervisor.watch(payload, &mut sitting, rules, &monitor),
             Err(failure) => return Ok(sitting.abandon(&self.log, &failure)),
         };

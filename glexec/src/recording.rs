@@ -72,9 +72,10 @@ pub(crate) fn opened(
 /// By what the payload and what it leaves behind are ended, the surest first.
 fn ladder(state: &State, linger: bool) -> Vec<String> {
     let rung = state.leaf.as_ref().and_then(Leaf::rung).map(Rung::name);
+    let namespace = state.pid_namespace.map(|_| "pid_namespace");
     // Without linger there is no parent to take orphans in, or to die with.
     let supervised = ["subreaper", "pdeathsig"].into_iter().filter(|_| linger);
-    rung.into_iter().chain(supervised).map(str::to_owned).collect()
+    rung.into_iter().chain(namespace).chain(supervised).map(str::to_owned).collect()
 }
 
 /// A refused call.

@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) spool: PathBuf,
     /// Made for the payload, to be removed at the end.
     pub(crate) work_dir: Option<PathBuf>,
+    /// Number of the payload's process namespace, when it has one.
+    pub(crate) pid_namespace: Option<u64>,
 }
 
 /// A session that this process owns.
@@ -177,8 +179,9 @@ impl State {
         let optional =
             |path: &Option<PathBuf>| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
         let (leaf, work_dir) = (Leaf::to_state(self.leaf.as_ref()), optional(&self.work_dir));
+        let pid_namespace = self.pid_namespace.map(|n| n.to_string()).unwrap_or_default();
         format!(
-            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\n{leaf}spool={}\nwork_dir={work_dir}\n",
+            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\n{leaf}spool={}\nwork_dir={work_dir}\npid_namespace={pid_namespace}\n",
             self.id,
             self.caller_uid,
             self.uid,
@@ -202,6 +205,7 @@ impl State {
             leaf: Leaf::from_state(text),
             spool: value("spool")?.into(),
             work_dir: value("work_dir").filter(|w| !w.is_empty()).map(PathBuf::from),
+            pid_namespace: value("pid_namespace").and_then(|n| n.parse().ok()),
         })
     }
 }
@@ -221,9 +225,10 @@ mod tests {
             leaf: Leaf::from_state("cgroup=/sys/fs/cgroup/unified/glexec-x\ncgroup1=memory:/x/glexec-x\n"),
             spool: "/var/spool/pilotage/records".into(),
             work_dir: Some("/tmp/job-1".into()),
+            pid_namespace: Some(4_026_532_000),
         };
         assert_eq!(State::from_text(&state.to_text()), Some(state.clone()));
-        (state.leaf, state.work_dir) = (None, None);
+        (state.leaf, state.work_dir, state.pid_namespace) = (None, None, None);
         assert_eq!(State::from_text(&state.to_text()), Some(state));
     }
 

@@ -1,12 +1,14 @@
-//! What is opened before the switch and closed after it: cgroup leaf, session, record. In this order, and back.
+//! What is opened before the switch and closed after it: session, cgroup leaf, process namespace, record. In this order, and back.
 //!
 //! In log-only mode there is no root to own any of them: the log line is all there is.
 
 use crate::cgroup::Leaf;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::kin;
 use crate::launch::Mishap;
 use crate::log::Log;
+use crate::namespace::Namespace;
 use crate::recording;
 use crate::request::Request;
 use crate::session::{self, Session, State};
@@ -23,6 +25,7 @@ use record::{Event, Exit, OpenRecord, Opened, Spool, Usage};
 pub(crate) struct Sitting {
     id: String,
     leaf: Option<Leaf>,
+    namespace: Option<Namespace>,
     session: Option<Session>,
     record: Option<(OpenRecord, u64, u64)>,
     work_dir: Option<WorkDir>,
@@ -31,7 +34,7 @@ pub(crate) struct Sitting {
 }
 
 impl Sitting {
-    /// Opens leaf, session and record. When any of them fails nothing stays and nothing may run.
+    /// Opens session, leaf, namespace and record. When any of them fails nothing stays and nothing may run.
     pub(crate) fn open(
         start: &Start,
         config: &Config,
@@ -42,7 +45,8 @@ impl Sitting {
         let id = session::new_id()?;
         if start.mode == Mode::LogOnly {
             let work_dir = request.work_dir.clone().map(WorkDir::of_caller);
-            return Ok(Self { id, leaf: None, session: None, record: None, work_dir, may_signal: None });
+            let (leaf, namespace, session, record) = (None, None, None, None);
+            return Ok(Self { id, leaf, namespace, session, record, work_dir, may_signal: None });
         }
         let planned = Leaf::planned(&id);
         let state = State {
@@ -54,33 +58,46 @@ impl Sitting {
             leaf: planned.clone(),
             spool: config.policy.accounting.spool.clone(),
             work_dir: request.work_dir.clone(),
+            pid_namespace: None,
         };
         // The session comes first: it names all the rest, so a call that is killed from here on leaves nothing unnamed.
         let session = Session::create(&state)?;
         let leaf = planned.and_then(Leaf::make);
-        let state = state.with_leaf(leaf.as_ref());
-        if leaf.is_none() {
-            session.correct(&state);
-        }
-        let opened = recording::opened(start, config, request, identity, permit, &state);
         let mut sitting = Self {
             id,
             leaf,
+            namespace: None,
             session: Some(session),
             record: None,
             work_dir: WorkDir::of(&state),
             may_signal: Some((permit.account().uid, Uid::from_raw(start.caller.uid))),
         };
-        match open_record(config, &opened) {
-            Ok(record) => {
-                sitting.record = record.map(|r| (r, opened.start_unix_ns, opened.start_boottime_ns));
-                Ok(sitting)
-            }
+        let furnished = sitting.furnish(config, state).and_then(|state| {
+            let opened = recording::opened(start, config, request, identity, permit, &state);
+            let record = open_record(config, &opened)?;
+            sitting.record = record.map(|r| (r, opened.start_unix_ns, opened.start_boottime_ns));
+            Ok(())
+        });
+        match furnished {
+            Ok(()) => Ok(sitting),
             Err(failure) => {
                 sitting.tidy();
                 Err(failure)
             }
         }
+    }
+
+    /// Makes the namespace that the policy asks for; returns the state as it turned out.
+    fn furnish(&mut self, config: &Config, planned: State) -> Result<State, Failure> {
+        if config.policy.payload.pid_namespace {
+            self.namespace = Some(Namespace::make(self.leaf.as_ref())?);
+        }
+        let pid_namespace = self.namespace.as_ref().and_then(Namespace::id);
+        let state = State { pid_namespace, ..planned.with_leaf(self.leaf.as_ref()) };
+        if let Some(session) = self.session.as_ref().filter(|_| state != planned) {
+            session.correct(&state);
+        }
+        Ok(state)
     }
 
     /// The id that ties log lines together; equal to the record's.
@@ -91,6 +108,20 @@ impl Sitting {
     /// The cgroup leaf, when the host offers one.
     pub(crate) fn leaf(&self) -> Option<&Leaf> {
         self.leaf.as_ref()
+    }
+
+    /// The payload's process namespace, when the policy asks for one.
+    pub(crate) fn namespace(&self) -> Option<&Namespace> {
+        self.namespace.as_ref()
+    }
+
+    /// How many processes are there besides ours once the payload's first one has ended.
+    pub(crate) fn leftovers(&self) -> usize {
+        match (&self.leaf, &self.namespace) {
+            (Some(leaf), namespace) => leaf.population().saturating_sub(usize::from(namespace.is_some())),
+            (None, Some(namespace)) => namespace.orphans(),
+            (None, None) => kin::own().len(),
+        }
     }
 
     /// Notes that the payload's first process exists.
@@ -139,6 +170,10 @@ impl Sitting {
     }
 
     fn tidy(&mut self) {
+        // Its process 1 is in the leaf, which must be empty to be removed.
+        if let Some(namespace) = self.namespace.take() {
+            namespace.end();
+        }
         if let Some(leaf) = &self.leaf {
             let _ = leaf.remove();
         }

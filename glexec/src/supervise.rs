@@ -97,7 +97,7 @@ impl Supervisor {
         let (status, max_rss_kib) = self.wait_for(payload.pid);
         let wall_ns = process::boottime_ns().saturating_sub(self.start_boottime_ns);
         let leaf = sitting.leaf();
-        let leftovers = leaf.map_or_else(|| kin::own().len(), Leaf::population);
+        let leftovers = sitting.leftovers();
         let all_gone = !rules.kill_leftovers || end_leftovers(leaf);
         let mut exit = Exit { leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX), ..Exit::default() };
         if !all_gone {

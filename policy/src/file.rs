@@ -5,6 +5,7 @@
 
 mod raw;
 
+use crate::glexec_conf::GlexecConf;
 use crate::identity::{AccountName, Malformed};
 use crate::ids::{IdRange, IdSet};
 use crate::ports::PortRange;
@@ -155,6 +156,22 @@ pub struct PayloadPolicy {
     pub nested: NestedPolicy,
     /// End every process of the payload once its first one has ended.
     pub kill_leftovers: bool,
+    /// Give the payload a process namespace and a `/proc` of its own.
+    pub pid_namespace: bool,
+}
+
+impl PayloadPolicy {
+    /// What `glexec.conf` must allow for the walls to stand; reason and remedy when it does not.
+    pub fn walls_stand_with(&self, conf: &GlexecConf) -> Result<(), &'static str> {
+        if self.pid_namespace && !conf.linger {
+            return Err(
+                "[payload] pid_namespace cannot be had with linger = no: the payload takes the place of \
+                        glexec, and no process can move into a new namespace; set linger = yes in glexec.conf, \
+                        or remove pid_namespace",
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Callback ports.

@@ -66,9 +66,22 @@ fn contradictions_are_refused() {
     let overlap = "[ports]\nrange = \"40000-40999\"\nhosts = { a = \"40000-40100\", b = \"40100-40200\" }\n";
     assert!(error(overlap).contains("overlap"));
     assert!(error("[payload]\nprivate_tmp = true\n").contains(":2:15: private_tmp is not available"));
+    let leftovers = error("[payload]\npid_namespace = true\nkill_leftovers = false\n");
+    assert!(leftovers.contains(":3:18: kill_leftovers = false contradicts pid_namespace"), "{leftovers}");
     assert!(error("[trust]\nca_dir = \"certificates\"\n").contains("must be absolute"));
     let plain = "[mapping]\norder = [\"gums\"]\n[mapping.gums]\nendpoints = [\"http://gums/\"]\n";
     assert!(error(plain).contains(":4:14: an endpoint must start with https://"));
+}
+
+#[test]
+fn a_process_namespace_needs_a_supervisor() {
+    let conf = |text| GlexecConf::parse(text).unwrap();
+    let (waits, goes) = (conf("[glexec]\nlinger = yes\n"), conf("[glexec]\nlinger = no\n"));
+    let payload = |text| parse(text).unwrap().payload;
+    assert!(payload("").walls_stand_with(&goes).is_ok());
+    let walled = payload("[payload]\npid_namespace = true\n");
+    assert!(walled.pid_namespace && walled.walls_stand_with(&waits).is_ok());
+    assert!(walled.walls_stand_with(&goes).unwrap_err().contains("set linger = yes"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, fstat, makedev};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Puts `/dev/null`, for reading and writing, on each of 0, 1 and 2 that was closed, so that no file of ours ever lands
 /// there and the payload finds what it expects.
@@ -72,6 +72,22 @@ pub(crate) fn replace_standard(source: BorrowedFd<'_>, target: RawFd) -> Result<
 pub(crate) fn null_standard() -> Result<(), Errno> {
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
     (0..=2).try_for_each(|fd| replace_standard(null.as_fd(), fd))
+}
+
+/// Closes every descriptor but this one, which gets another number; 0, 1 and 2 become `/dev/null`.
+///
+/// For a forked child that never returns: what its parent's variables own is closed under them.
+pub(crate) fn keep_only(kept: OwnedFd) -> Result<OwnedFd, Errno> {
+    const PLACE: RawFd = 3;
+    null_standard()?;
+    let kept = kept.into_raw_fd();
+    if kept != PLACE {
+        // SAFETY: dup2 takes numbers; whoever owned the place is never asked again, as said above.
+        Errno::result(unsafe { libc::dup2(kept, PLACE) })?;
+    }
+    close_from(PLACE + 1)?;
+    // SAFETY: the number is open, and its last owner gave it up above.
+    Ok(unsafe { OwnedFd::from_raw_fd(PLACE) })
 }
 
 /// Marks every descriptor above 2 to be closed by exec: the payload gets 0, 1 and 2.

@@ -131,6 +131,20 @@ pub(crate) fn drop_bounding_set() -> Result<(), String> {
     Ok(())
 }
 
+/// Becomes root entirely, without any capability and without groups: nobody but root can signal or trace this process, and
+/// it can do nothing to others.
+pub(crate) fn be_powerless_root() -> Result<(), String> {
+    let (root, step) = (Gid::from_raw(0), |what: &str, e: Errno| format!("{what}: {e}"));
+    setgroups(&[]).map_err(|e| step("setgroups", e))?;
+    setresgid(root, root, root).map_err(|e| step("setresgid", e))?;
+    be_root().map_err(|e| step("setresuid", e))?;
+    drop_bounding_set()?;
+    for set in [caps::CapSet::Effective, caps::CapSet::Permitted, caps::CapSet::Inheritable] {
+        caps::clear(None, set).map_err(|e| format!("capabilities: {e}"))?;
+    }
+    Ok(())
+}
+
 /// Lets the payload's account and the caller signal the supervisor, as clients of gLExec expect, while it stays root.
 ///
 /// kill(2) compares the sender's ids with the receiver's real and saved ones.

@@ -1,6 +1,7 @@
 //! Processes, their attributes, and clocks.
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, Pid};
@@ -57,6 +58,17 @@ pub(crate) fn die_with(parent: Pid) -> Result<(), Errno> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have ended before the line above took effect.
     if nix::unistd::getppid() == parent { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
+/// As [`die_with`], for a child in another process namespace, where its parent has no number: `to_parent` is a pipe that the
+/// parent alone reads.
+pub(crate) fn die_with_reader(to_parent: BorrowedFd<'_>) -> Result<(), Errno> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let mut polled = [PollFd::new(to_parent, PollFlags::empty())];
+    poll(&mut polled, PollTimeout::ZERO)?;
+    // The parent may have ended before it took effect; then nobody reads any more.
+    let gone = polled[0].revents().is_none_or(|events| events.contains(PollFlags::POLLERR));
+    if gone { Err(Errno::ESRCH) } else { Ok(()) }
 }
 
 /// Leaves the caller's session keyring for a new, empty one (keyrings(7)); hosts without keyrings have none to leave.

@@ -137,23 +137,28 @@ struct Payload {
     no_new_privs: bool,
     #[serde(deserialize_with = "nested")]
     nested: NestedPolicy,
-    kill_leftovers: bool,
+    kill_leftovers: Spanned<bool>,
     private_tmp: Spanned<bool>,
-    pid_namespace: Spanned<bool>,
+    pid_namespace: bool,
 }
 
 impl Payload {
     /// A wall that the administrator asks for and does not get would be worse than an error.
     fn check(self) -> Result<PayloadPolicy, Finding> {
-        for (wanted, key) in [(&self.private_tmp, "private_tmp"), (&self.pid_namespace, "pid_namespace")] {
-            if *wanted.get_ref() {
-                return Err((wanted.span(), format!("{key} is not available in this version; remove it")));
-            }
+        if *self.private_tmp.get_ref() {
+            let reason = "private_tmp is not available in this version; remove it";
+            return Err((self.private_tmp.span(), reason.into()));
+        }
+        if self.pid_namespace && !self.kill_leftovers.get_ref() {
+            let reason = "kill_leftovers = false contradicts pid_namespace, whose end ends every process in it; \
+                          remove one of them";
+            return Err((self.kill_leftovers.span(), reason.into()));
         }
         Ok(PayloadPolicy {
             no_new_privs: self.no_new_privs,
             nested: self.nested,
-            kill_leftovers: self.kill_leftovers,
+            kill_leftovers: self.kill_leftovers.into_inner(),
+            pid_namespace: self.pid_namespace,
         })
     }
 }
@@ -163,9 +168,9 @@ impl Default for Payload {
         Self {
             no_new_privs: true,
             nested: NestedPolicy::Refuse,
-            kill_leftovers: true,
+            kill_leftovers: Spanned::new(0..0, true),
             private_tmp: Spanned::new(0..0, false),
-            pid_namespace: Spanned::new(0..0, false),
+            pid_namespace: false,
         }
     }
 }

@@ -43,8 +43,23 @@ pub fn run(args: &CheckArgs) -> Result<Reply, String> {
         mapfiles::check(&site, &mut found);
         places::check(&site, &mut found);
         replaced::check(&site, &args.places.glexec_conf, &mut found);
+        walls(&site, &args.places.glexec_conf, &mut found);
     }
     reply(args, found)
+}
+
+/// What the walls around payloads demand, and what they cost clients.
+fn walls(site: &Site<'_>, conf_file: &Path, found: &mut Vec<Finding>) {
+    let payload = &site.policy.payload;
+    if let Err(why) = payload.walls_stand_with(&site.conf) {
+        About::new(conf_file, found).error(why, "until then every call ends with 202");
+    }
+    if payload.pid_namespace {
+        let what = "[payload] pid_namespace: the process ids that a payload sees are its own, so a client that signals \
+                    them in another call does not reach it";
+        let remedy = "signal glexec, its process group, or its session";
+        About::new(site.policy_file, found).add(None, Severity::Note, what, remedy);
+    }
 }
 
 #[derive(Serialize)]

@@ -52,6 +52,7 @@ fn configuration(
     })?;
     let text = files.text(STEP, &args.policy)?;
     let policy = SitePolicy::parse(&args.policy, &text).map_err(|e| Stop::site(STEP, e.to_string()))?;
+    policy.payload.walls_stand_with(&conf).map_err(|why| Stop::site(STEP, why))?;
     play.passed(STEP, format!("{} and {} are understood", conf_file.display(), args.policy.display()));
     Ok((policy, conf))
 }
@@ -146,6 +147,9 @@ fn decide(scene: &Scene<'_>, found: Found, play: &mut Play) -> Result<Granted, S
                 STEP,
                 format!("{} (uid {}) and its groups are listed in [accounts]", account.name, account.uid),
             );
+            if scene.policy.payload.pid_namespace {
+                play.passed("walls", "the payload gets a process namespace and a /proc of its own");
+            }
             Ok(Granted {
                 account: account.name.to_string(),
                 uid: account.uid,

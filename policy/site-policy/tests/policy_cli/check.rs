@@ -57,6 +57,20 @@ fn glexec_conf_is_told_with_its_lines() {
     assert_eq!(about(&stdout(&site.check(&[])), "glexec.conf: error: does not exist").len(), 1);
 }
 
+#[test]
+fn a_wall_that_cannot_stand_is_an_error() {
+    let site = Site::new();
+    let old = std::fs::read_to_string(site.path("policy.toml")).unwrap();
+    site.write("policy.toml", &format!("{old}\n[payload]\npid_namespace = true\n"));
+    site.write("glexec.conf", "[glexec]\nlinger = no\n");
+    let said = stdout(&site.check(&[]));
+    assert_eq!(about(&said, "glexec.conf: error: [payload] pid_namespace cannot be had").len(), 1, "{said}");
+    site.write("glexec.conf", "[glexec]\nlinger = yes\n");
+    let said = stdout(&site.check(&[]));
+    assert!(about(&said, "error: [payload]").is_empty(), "{said}");
+    assert_eq!(about(&said, "policy.toml: note: [payload] pid_namespace").len(), 1, "{said}");
+}
+
 /// What is set and has no effect is said, or the site believes in it.
 #[test]
 fn an_epilogue_without_linger_is_warned_about() {

@@ -34,6 +34,21 @@ fn a_good_proxy_is_followed_to_its_account() {
 }
 
 #[test]
+fn walls_around_the_payload_are_shown() {
+    let site = Site::new();
+    let policy = std::fs::read_to_string(site.path("policy.toml")).unwrap();
+    let conf = std::fs::read_to_string(site.path("glexec.conf")).unwrap();
+    site.write("policy.toml", &format!("{policy}\n[payload]\npid_namespace = true\n"));
+    let output = site.explain(&[]);
+    let said = stdout(&output);
+    assert_eq!(code(&output), 0, "{said}{}", stderr(&output));
+    assert!(said.contains("\nyes  walls        the payload gets a process namespace"), "{said}");
+    site.write("glexec.conf", &format!("{conf}\nlinger = no\n"));
+    let (step, code, why) = refused(&site);
+    assert!((step.as_str(), code) == ("policy", 202) && why.contains("set linger = yes"), "{why}");
+}
+
+#[test]
 fn each_step_can_say_no() {
     let site = Site::new();
     site.verifier_says(&refusal(RefusalKind::Expired, "the proxy has expired"));
