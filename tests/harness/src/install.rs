@@ -6,8 +6,23 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 const LIST: &str = include_str!("../../../packaging/files");
-/// Names another program to install as `/usr/sbin/glexec`, to compare it with ours.
+/// Names another program to install as `/usr/sbin/glexec`, to compare it with ours. An absolute path.
 const UNDER_TEST: &str = "GLEXEC_UNDER_TEST";
+/// What gLExec needs beside our configuration to decide as ours does: the grid-mapfile, through LCMAPS.
+const LCMAPS_DB: &str = "\
+verify_proxy = \"lcmaps_verify_proxy.mod -certdir /etc/grid-security/certificates --allow-limited-proxy\"
+localaccount = \"lcmaps_localaccount.mod -gridmapfile /etc/grid-security/grid-mapfile\"
+good = \"lcmaps_dummy_good.mod\"
+glexec_get_account:
+verify_proxy -> localaccount
+localaccount -> good
+";
+/// Where distributions keep its plug-ins.
+const LCMAPS_PLUG_INS: [&str; 2] = ["/usr/lib64/lcmaps", "/usr/lib/lcmaps"];
+const LCMAPS_DB_FILE: &str = "/etc/lcmaps/lcmaps-glexec.db";
+/// The settings of `/etc/glexec.conf` that go with it; ours has no use for them.
+const LCMAPS_KEYS: &str = "lcmaps_db_file = /etc/lcmaps/lcmaps-glexec.db\n\
+                           lcmaps_get_account_policy = glexec_get_account\nuse_lcas = no\n";
 /// Names the directory of the built programs; without it, the one this test was built into.
 const BIN_DIR: &str = "PILOTAGE_BIN_DIR";
 const GLEXEC: &str = "/usr/sbin/glexec";
@@ -60,9 +75,24 @@ pub(crate) fn show_source(root: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
+/// The program in the place of our glexec, if another one is to be tested.
+fn under_test() -> Result<Option<PathBuf>, Failed> {
+    match std::env::var_os(UNDER_TEST).map(PathBuf::from) {
+        Some(other) if !other.is_absolute() || !other.is_file() => {
+            Err(format!("{UNDER_TEST}={} is not the absolute path of a program", other.display()).into())
+        }
+        other => Ok(other),
+    }
+}
+
+/// What `/etc/glexec.conf` needs for the program under test, beside what ours needs.
+pub(crate) fn more_conf() -> &'static str {
+    if std::env::var_os(UNDER_TEST).is_some() { LCMAPS_KEYS } else { "" }
+}
+
 /// Installs programs, scripts and directories below `root`; what is not built is left out and returned.
 pub(crate) fn install(root: &Path) -> Result<Vec<&'static str>, Failed> {
-    let (bin, top) = (bin_dir(), top());
+    let (bin, top, other) = (bin_dir(), top(), under_test()?);
     let mut missing = Vec::new();
     for entry in entries() {
         let place = root.join(&entry.place[1..]);
@@ -71,8 +101,7 @@ pub(crate) fn install(root: &Path) -> Result<Vec<&'static str>, Failed> {
             "file" => top.join(entry.source),
             _ => continue,
         };
-        let other = std::env::var_os(UNDER_TEST).filter(|_| entry.place == GLEXEC);
-        let source = other.map_or(source, PathBuf::from);
+        let source = other.clone().filter(|_| entry.place == GLEXEC).unwrap_or(source);
         if !source.exists() {
             missing.push(entry.place);
             continue;
@@ -114,6 +143,12 @@ pub(crate) fn directories() -> Result<(), Failed> {
         fs::create_dir_all(entry.place)?;
         chown(entry.place, Some(user.uid), Some(group))?;
         fs::set_permissions(entry.place, Permissions::from_mode(entry.mode))?;
+    }
+    if std::env::var_os(UNDER_TEST).is_some() {
+        let plug_ins = LCMAPS_PLUG_INS.iter().find(|dir| Path::new(dir).is_dir());
+        let path = plug_ins.map(|dir| format!("path = {dir}\n")).unwrap_or_default();
+        fs::create_dir_all("/etc/lcmaps")?;
+        fs::write(LCMAPS_DB_FILE, path + LCMAPS_DB)?;
     }
     Ok(())
 }

@@ -161,7 +161,8 @@ impl Builder {
             let callers = self.pilots.join(", ");
             format!(
                 "[glexec]\nlinger = yes\nuser_white_list = {callers}\nuser_identity_switch_by = glexec\n\
-                 log_destination = file\nlog_file = {GLEXEC_LOG}\nlog_level = 5\n"
+                 log_destination = file\nlog_file = {GLEXEC_LOG}\nlog_level = 5\n{}",
+                install::more_conf()
             )
         })
     }
