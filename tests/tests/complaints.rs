@@ -363,6 +363,23 @@ fn complaint_19_a_broken_configuration_is_named_by_file_and_line() {
     sh(&m, "exit 0").output().refused(202, &["policy.toml", "grid_map_file"]);
 }
 
+/// syslog lost lines, and with them what had happened.
+#[test]
+fn complaint_19_the_record_does_not_need_syslog() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let syslog = Syslog::start(&m);
+    set_conf(&m, "log_destination", "syslog");
+    fs::remove_file("/dev/log").unwrap();
+    sh(&m, "exit 7").output().exits(7);
+    assert!(syslog.lines().is_empty(), "nobody heard of it: {:?}", syslog.lines());
+    let record = &m.records()[0];
+    assert_eq!((&record["exit"]["code"], &record["state"]), (&7.into(), &"closed".into()), "{record}");
+    assert_eq!((&record["account"], &record["caller_name"]), (&"alice".into(), &"pilot".into()), "{record}");
+}
+
 /// Callers could write lines of their own into the log, and the program searched libraries in odd places.
 #[test]
 fn complaint_20_no_forged_log_lines() {
@@ -418,15 +435,16 @@ fn complaint_23_the_record_has_the_payloads_own_code() {
     sh(&m, "exit 203").output().exits(203);
 }
 
-/// Nobody else's, but behind several: a caller that dies takes its payload with it.
+/// Clean-up after a pilot often begins with SIGKILL for what it started: that takes the payload along.
 #[test]
-fn complaint_18_a_dead_caller_leaves_nothing_running() {
+fn complaint_18_a_killed_call_leaves_nothing_running() {
     if !need::root() {
         return;
     }
     let m = site();
     let running = sh(&m, "echo $$ >/home/alice/pid; exec sleep 1000").spawn();
     let pid: i32 = written("/home/alice/pid").parse().unwrap();
-    drop(running);
+    running.signal(9);
+    assert_eq!(running.end_within(LIMIT).signal(), Some(9));
     wait_gone(pid);
 }

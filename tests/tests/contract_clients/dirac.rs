@@ -68,7 +68,10 @@ fn it_finds_glexec() {
                   \"$(command -v glexec || :)\"; do if [ -n \"$p\" ]; then echo \"$p\"; break; fi; done";
     for (name, value) in [("OSG_GLEXEC_LOCATION", GLEXEC), ("GLITE_LOCATION", "/usr"), ("NONE", "")] {
         let found = pilot_script(&m, script).env(name, value).output().ok();
-        assert_eq!(fs::canonicalize(found).unwrap(), fs::canonicalize(GLEXEC).unwrap());
+        assert_eq!(fs::canonicalize(&found).unwrap(), fs::canonicalize(GLEXEC).unwrap());
+        proxy_at(&m, "Alice", PAYLOAD_PROXY);
+        let run = m.command(&found).as_user("pilot").env("GLEXEC_CLIENT_CERT", PAYLOAD_PROXY);
+        assert_eq!(run.arg("/usr/bin/whoami").output().ok(), "alice", "{name}");
     }
 }
 

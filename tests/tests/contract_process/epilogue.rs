@@ -1,7 +1,7 @@
 //! The site's own program after each payload.
 
 use end_to_end::contract::{
-    call, catcher, catcher_ready, eventually, kill_as, set_conf, sh, site, stop_catcher, written,
+    call, catcher, catcher_ready, chmod, eventually, kill_as, set_conf, sh, site, stop_catcher, written,
 };
 use harness::{Machine, need};
 use std::fs;
@@ -101,6 +101,32 @@ fn it_must_be_roots_alone() {
     }
     fs::remove_file(EPILOGUE).unwrap();
     sh(&m, "exit 0").output().exits(202);
+    // Whoever may write to a directory above can put another program in its place.
+    let loose = "/opt/loose/epilogue";
+    m.write(loose, "root", 0o755, format!("#!/bin/sh\necho done >{SEEN}\n"));
+    chmod("/opt/loose", 0o777);
+    set_conf(&m, "epilogue", loose);
+    sh(&m, "exit 0").output().exits(202);
+    assert!(!Path::new(SEEN).exists());
+    assert!(m.log().contains("/opt/loose") || m.log().contains("loose: mode 0777"), "{}", m.log());
+    chmod("/opt/loose", 0o755);
+    sh(&m, "exit 0").output().ok();
+    assert_eq!(written(SEEN), "done");
+}
+
+/// Without linger nobody is there when the payload ends.
+#[test]
+fn without_linger_it_does_not_run() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with(&format!("echo done >{SEEN}"));
+    set_conf(&m, "linger", "no");
+    sh(&m, "exit 9").output().exits(9);
+    eventually("the record is closed", Duration::from_secs(5), || {
+        m.records().iter().any(|r| r["state"] == "closed").then_some(())
+    });
+    assert!(!Path::new(SEEN).exists());
 }
 
 #[test]
@@ -113,6 +139,12 @@ fn it_can_run_as_another_account() {
     set_conf(&m, "epilogue_group", "daemon");
     sh(&m, "exit 0").output().ok();
     assert_eq!(written("/tmp/epilogue-account"), "daemon\ndaemon");
+    // That account may own it, nobody else may.
+    let text = fs::read(EPILOGUE).unwrap();
+    for (owner, code) in [("daemon", 0), ("pilot", 202)] {
+        m.write(EPILOGUE, owner, 0o755, &text);
+        sh(&m, "exit 0").output().exits(code);
+    }
 }
 
 #[test]
@@ -120,11 +152,17 @@ fn its_time_is_limited() {
     if !need::root() {
         return;
     }
-    let m = site_with("exec sleep 1000");
+    let m = site();
+    set_conf(&m, "epilogue", EPILOGUE);
     set_conf(&m, "epilogue_timeout", "1");
-    let start = Instant::now();
-    sh(&m, "exit 0").output().exits(202);
-    assert!(start.elapsed() < Duration::from_secs(15));
+    for (script, least) in [("exec sleep 1000", 1), ("trap '' TERM; sleep 1000 & wait; sleep 1000", 6)] {
+        m.write(EPILOGUE, "root", 0o755, format!("#!/bin/sh\n{script}\n"));
+        let start = Instant::now();
+        sh(&m, "exit 0").output().exits(202);
+        let took = start.elapsed();
+        assert!(took >= Duration::from_secs(least) && took < Duration::from_secs(20), "{script}: {took:?}");
+        assert!(m.log().contains("did not end within 1 s"), "{}", m.log());
+    }
 }
 
 #[test]

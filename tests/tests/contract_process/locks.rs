@@ -147,6 +147,24 @@ fn readers_of_the_copy_are_waited_for() {
     assert!(renewal_under_lock(&m, "fcntl") > PAUSE / 2);
 }
 
+/// Whoever can open the copy is the payload's account: its caller can end it, or name another place.
+#[test]
+fn a_copy_that_stays_locked_is_left_as_it_is() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let renew = || {
+        let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+        run.env("GLEXEC_TARGET_PROXY", "/tmp/copy").output()
+    };
+    renew().ok();
+    let before = std::fs::metadata("/tmp/copy").unwrap().ino();
+    let _held = hold("/tmp/copy", "flock");
+    renew().refused(201, &["/tmp/copy", "locked"]);
+    assert_eq!(std::fs::metadata("/tmp/copy").unwrap().ino(), before);
+}
+
 /// `lock_mechanism` is the old name of the key.
 #[test]
 fn the_lock_on_the_copy_can_be_disabled() {

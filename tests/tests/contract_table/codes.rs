@@ -13,9 +13,10 @@ fn b01_c01_no_proxy_variables() {
         return;
     }
     let m = site();
-    m.write("/tmp/x509up_u0", "root", 0o600, "never a fallback");
-    refused(&m.glexec().args(ID).output(), 201, &["GLEXEC_CLIENT_CERT"]);
     let own = m.proxy("Alice", "pilot");
+    // A good proxy where other programs look for it is no fallback.
+    m.write(&format!("/tmp/x509up_u{}", m.uid("pilot")), "pilot", 0o600, fs::read(&own).unwrap());
+    refused(&m.glexec().args(ID).output(), 201, &["GLEXEC_CLIENT_CERT"]);
     let run = m.glexec().args(ID).env("X509_USER_PROXY", own);
     refused(&run.output(), 201, &["GLEXEC_CLIENT_CERT"]);
 }
