@@ -44,6 +44,7 @@ fn everything_is_where_clients_look_for_it() {
     }
     assert_owned_by_root("/etc/pilotage/policy.toml", 0o644);
     assert_owned_by_root("/run/glexec", 0o755);
+    assert_owned_by_root("/var/log/glexec", 0o755);
     assert_owned_by_root("/var/spool/pilotage/records", 0o700);
     let glexec = m.account("glexec");
     assert!(glexec.uid != 0 && glexec.uid < 1000, "a system account: {glexec:?}");
