@@ -46,30 +46,40 @@ fn callers(site: &Site<'_>, local: &[User], found: &mut Vec<Finding>) -> Result<
                     let what = format!("caller {name} is not an account of this host");
                     about.warning(what, "create it, or remove it from the list");
                 }
-                Some(user) => caller_is_no_payload(site, &user, &mut about),
+                Some(user) => caller_is_apart(site, &user, &mut about)?,
             },
             CallerPattern::Pool(base) => {
                 let members =
                     local.iter().filter(|u| AccountName::parse(&u.name).is_ok_and(|n| pattern.matches(&n)));
-                let mut members = members.peekable();
-                if members.peek().is_none() {
+                let members: Vec<_> = members.collect();
+                if members.is_empty() {
                     let what = format!("caller pool .{base} has no member in /etc/passwd");
                     about.warning(what, "no action if the accounts come from a directory service");
                 }
-                members.for_each(|user| caller_is_no_payload(site, user, &mut about));
+                for user in members {
+                    caller_is_apart(site, user, &mut about)?;
+                }
             }
         }
     }
     Ok(())
 }
 
-fn caller_is_no_payload(site: &Site<'_>, user: &User, about: &mut About<'_>) {
-    if site.policy.accounts.uids.contains(user.uid.as_raw()) {
-        let what =
-            format!("caller {} has uid {}, which [accounts] allow gives to payloads", user.name, user.uid);
+/// A caller is no payload, and its own groups are not handed on to payloads.
+fn caller_is_apart(site: &Site<'_>, user: &User, about: &mut About<'_>) -> Result<(), String> {
+    let (name, uid) = (&user.name, user.uid.as_raw());
+    if site.policy.accounts.uids.contains(uid) {
+        let what = format!("caller {name} has uid {uid}, which [accounts] allow gives to payloads");
         about
             .error(what, "every call of it would be refused as nested; take its uid out of [accounts] allow");
     }
+    let kept = |gid: &u32| *gid != 0 && site.policy.accounts.keep_gids.contains(*gid);
+    if let Some(gid) = accounts::groups(user)?.into_iter().find(kept) {
+        let what =
+            format!("caller {name} is in group {gid}, which [accounts] keep_gids hands on to payloads");
+        about.warning(what, "list only gids that the batch system adds to jobs and no group has");
+    }
+    Ok(())
 }
 
 fn payload_accounts(site: &Site<'_>, local: &[User], found: &mut Vec<Finding>) -> Result<(), String> {

@@ -134,6 +134,12 @@ fn people_who_cannot_play_their_part_are_named() {
     let said = stdout(&site.check(&[]));
     assert_eq!(about(&said, &format!("error: caller {} has uid ", me())).len(), 1, "{said}");
     assert_eq!(about(&said, "lists uids below 500").len(), 1, "{said}");
+    site.write(
+        "policy.toml",
+        &policy.replace("\"nobody\"]\ngids", "\"nobody\"]\nkeep_gids = [\"0-70000\"]\ngids"),
+    );
+    let said = stdout(&site.check(&[]));
+    assert_eq!(about(&said, "warning: caller nobody is in group ").len(), 1, "{said}");
 }
 
 #[test]
