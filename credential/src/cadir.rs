@@ -43,9 +43,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Refusal> 
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => {
-            return Err(site(path, format_args!("cannot be opened ({e}); make it readable")));
-        }
+        Err(e) => return Err(unreadable(path, &e)),
     };
     let meta = file.metadata().map_err(|e| site(path, e))?;
     refuse_world_writable(path, &meta)?;
@@ -58,6 +56,18 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Refusal> 
         return Err(site(path, format_args!("is larger than {limit} bytes; replace it")));
     }
     Ok(Some(bytes))
+}
+
+/// The verifier may not follow links to everywhere, see `Confinement` in `docs/credentials.md`.
+fn unreadable(path: &Path, e: &std::io::Error) -> Refusal {
+    let link = std::fs::read_link(path).ok().filter(|_| e.kind() == ErrorKind::PermissionDenied);
+    let remedy = match link {
+        Some(to) => {
+            format!("make {} readable, and keep it below this directory, /usr/share or /cvmfs", to.display())
+        }
+        None => "make it readable".into(),
+    };
+    site(path, format_args!("cannot be opened ({e}); {remedy}"))
 }
 
 /// Reads every certificate of a PEM or DER file.

@@ -7,14 +7,14 @@ use end_to_end::contract::seen_inside;
 use end_to_end::security::processes_with_uid;
 use harness::{Machine, Run, free_port, need};
 use policy::identity::{Dn, VerifiedIdentity};
-use policy::wire::{MapReply, MapRequest, Mapping};
+use policy::wire::{MapReply, MapRequest, Mapping, VerifyRequest};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const INTRUDER: &str = env!("CARGO_BIN_EXE_security-cell");
 
@@ -255,30 +255,85 @@ fn both_children_are_behind_the_walls_before_the_first_byte() {
     }
 }
 
-#[test]
-fn the_mapper_narrows_its_view_before_it_speaks() {
-    if !need::root() || !need::tool("strace") {
-        return;
-    }
-    let m = site("localhost", free_port(), "3s");
+/// One process of a trace, by a word of its execveat.
+fn traced(m: &Machine, program: &str) -> (Vec<String>, Vec<String>) {
     fs::create_dir("/tmp/trace").unwrap();
     let run = m.command("/usr/bin/strace").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
     let run =
         run.args(["-f", "-s", "64", "-o", "/tmp/trace/t", "-u", "pilot", "/usr/sbin/glexec", "/bin/true"]);
     run.output().refused(203, &["refused"]);
     let trace = fs::read_to_string("/tmp/trace/t").unwrap();
-    let pid = trace.lines().find(|l| l.contains("execveat(") && l.contains("glexec-map")).expect("a mapper");
-    let pid = pid.split(' ').next().unwrap().to_owned();
-    let own: Vec<_> = trace.lines().filter_map(|l| l.strip_prefix(&pid)).map(str::trim_start).collect();
+    let started = |l: &&str| l.contains("execveat(") && l.contains(program);
+    let pid = trace.lines().find(started).expect("it was started").split(' ').next().unwrap().to_owned();
+    let own = trace.lines().filter_map(|l| l.strip_prefix(&pid)).map(|l| l.trim_start().to_owned());
+    (own.collect(), trace.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn the_verifier_narrows_its_view_before_it_parses() {
+    if !need::root() || !need::tool("strace") {
+        return;
+    }
+    let m = site("localhost", free_port(), "3s");
+    let (own, _) = traced(&m, "glexec-verify");
+    let at = |word: &str| own.iter().position(|l| l.contains(word)).unwrap_or_else(|| panic!("no {word}"));
+    let filtered = at("seccomp(SECCOMP_SET_MODE_FILTER");
+    let trusted = at("/etc/grid-security/certificates/");
+    assert!(filtered < at("read(0, ") && at("read(0, ") < trusted);
+    if has_landlock() {
+        let narrowed = at("landlock_restrict_self(");
+        assert!(filtered < narrowed && narrowed < trusted && own[narrowed].ends_with("= 0"));
+    }
+    // Nothing else is opened, so nothing else needs to be in view.
+    let strange = |l: &&String| l.starts_with("openat(") && !l.contains("O_PATH");
+    let strange: Vec<_> =
+        own[trusted..].iter().filter(strange).filter(|l| !l.contains("/etc/grid-security/")).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+#[test]
+fn links_of_the_ca_directory_may_lead_to_where_packages_keep_cas() {
+    if !need::root() {
+        return;
+    }
+    let builder = Machine::builder().pilot("pilot").account("alice");
+    let m = builder.policy_add("[trust]\nca_dir = \"/opt/cas\"\n").build();
+    m.map("Alice", "alice");
+    let proxy = m.proxy("Alice", "pilot");
+    let move_to = |place: &str| {
+        for dir in ["/opt/cas", place] {
+            let _ = fs::remove_dir_all(dir);
+            fs::create_dir_all(dir).unwrap();
+        }
+        for entry in fs::read_dir("/etc/grid-security/certificates").unwrap().flatten() {
+            let (name, kept) = (entry.file_name(), std::path::Path::new(place).join(entry.file_name()));
+            fs::copy(entry.path(), &kept).unwrap();
+            std::os::unix::fs::symlink(kept, std::path::Path::new("/opt/cas").join(name)).unwrap();
+        }
+    };
+    move_to("/usr/share/cas");
+    assert_eq!(id(&m, &proxy).output().ok(), "alice");
+    move_to("/srv/cas");
+    if has_landlock() {
+        id(&m, &proxy).output().refused(202, &["/opt/cas/", "/srv/cas/", "keep it below this directory"]);
+    }
+}
+
+#[test]
+fn the_mapper_narrows_its_view_before_it_speaks() {
+    if !need::root() || !need::tool("strace") {
+        return;
+    }
+    let m = site("localhost", free_port(), "3s");
+    let (own, trace) = traced(&m, "glexec-map");
     let at = |word: &str| own.iter().position(|l| l.starts_with(word)).unwrap_or_else(|| panic!("no {word}"));
     let steps = ["seccomp(SECCOMP_SET_MODE_FILTER", "read(0, ", "landlock_create_ruleset(", "clone"];
     let places = steps.map(at);
     assert!(places.is_sorted(), "{steps:?} happen at {places:?}");
     assert!(own[places[0]].ends_with("= 0"));
-    let network = trace.lines().position(|l| l.contains("AF_INET")).expect("it tries to connect");
+    let network = trace.iter().position(|l| l.contains("AF_INET")).expect("it tries to connect");
     if has_landlock() {
-        let narrowed =
-            trace.lines().position(|l| l.contains("landlock_restrict_self(") && l.ends_with("= 0"));
+        let narrowed = trace.iter().position(|l| l.contains("landlock_restrict_self(") && l.ends_with("= 0"));
         assert!(narrowed.expect("it narrows its view") < network);
     }
 }
@@ -376,6 +431,34 @@ fn a_dead_name_server_is_a_clear_refusal_in_time() {
     ran.refused(203, &["mapping service unavailable", &host_name()]);
     assert!(!ran.errors().contains("ended badly"), "{}", ran.errors());
     assert!(began.elapsed() < Duration::from_secs(15), "took {:?}", began.elapsed());
+}
+
+#[test]
+fn the_verifier_works_on_kernels_without_landlock() {
+    if !need::root() {
+        return;
+    }
+    let m = site("localhost", 1, "3s");
+    m.write("/opt/wrapper", "root", 0o755, fs::read(seen_inside(INTRUDER)).unwrap());
+    let request = VerifyRequest {
+        credential: fs::read(m.proxy("Alice", "pilot")).unwrap(),
+        ca_dir: "/etc/grid-security/certificates".into(),
+        voms_dir: "/etc/grid-security/vomsdir".into(),
+        require_crl: false,
+        max_proxy_lifetime: Duration::from_secs(7 * 86400),
+        allow_limited: true,
+        require_key: true,
+        now: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(),
+    };
+    for errno in [libc::ENOSYS, libc::EOPNOTSUPP, libc::EPERM] {
+        let program = "/usr/libexec/pilotage/glexec-verify";
+        let run = m.command("/opt/wrapper").as_user("glexec");
+        let ran =
+            run.args(["without-landlock", &errno.to_string(), program]).input(request.encode()).output();
+        ran.exits(0);
+        let verdict = policy::wire::decode_verify_reply(&ran.stdout).unwrap();
+        assert_eq!(verdict.unwrap().subject.as_str(), m.dn("Alice"), "{errno}");
+    }
 }
 
 /// What glexec would ask about Alice.

@@ -4,7 +4,7 @@
 use nix::libc::{self, c_int, c_long};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
+    SeccompRule, sock_filter,
 };
 use std::collections::BTreeMap;
 
@@ -131,48 +131,96 @@ const SOCKETS: [c_long; 10] = [
 /// Calls whose arguments lie in memory, out of a filter's sight: a C library that hears "unknown" uses an older one.
 const TOO_NEW: [c_long; 2] = [libc::SYS_clone3, libc::SYS_openat2];
 
+/// This architecture, as a filter sees it.
+#[cfg(target_arch = "x86_64")]
+const AUDIT_ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const AUDIT_ARCH: u32 = 0xc000_00b7;
+#[cfg(target_arch = "riscv64")]
+const AUDIT_ARCH: u32 = 0xc000_00f3;
+
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 fn program(calls: Calls) -> Result<BpfProgram, BackendError> {
-    let mut rules: Rules = HARMLESS.iter().chain(&OLDER).map(|call| (*call, Vec::new())).collect();
-    restrained(&mut rules)?;
+    let mut free = [HARMLESS.as_slice(), &OLDER].concat();
+    let mut rules = restrained()?;
     match calls {
         Calls::Reading => {
             for call in [libc::SYS_write, libc::SYS_writev] {
-                rules.insert(call, each([1, 2], |fd| is(0, fd))?);
+                let standard = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Le, 2)?;
+                rules.insert(call, vec![rule([standard])?]);
             }
             rules.insert(libc::SYS_mmap, vec![rule([without(2, libc::PROT_EXEC)?])?]);
         }
-        Calls::Conversation => conversation(&mut rules)?,
+        Calls::Conversation => {
+            free.extend(SOCKETS.iter().chain(&TOO_NEW));
+            conversation(&mut rules)?;
+        }
     }
+    let front = front(&free, &rules.keys().copied().collect::<Vec<_>>());
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let arch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, denied, SeccompAction::Allow, arch)?.try_into()
+    let rest: BpfProgram = SeccompFilter::new(rules, denied, SeccompAction::Allow, arch)?.try_into()?;
+    Ok([front, rest].concat())
+}
+
+/// Allows the free calls, leaves the asked ones and foreign architectures to the program behind, denies the others.
+///
+/// That program could do it all, with five instructions a call. The kernel checks and compiles a filter for each child,
+/// and this table, with one instruction a call, makes that 0.2 ms shorter.
+fn front(free: &[c_long], asked: &[c_long]) -> BpfProgram {
+    let step = |code: u32, k: u32, jt: usize, jf: usize| sock_filter {
+        code: code as u16,
+        jt: u8::try_from(jt).expect("a table of fewer than 250 calls"),
+        jf: u8::try_from(jf).expect("a table of fewer than 250 calls"),
+        k,
+    };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let answer = libc::BPF_RET | libc::BPF_K;
+    // Behind the table stand two answers and then the other program.
+    let (denied, allowed, behind) = (0, 1, 2);
+    let calls = free.iter().map(|c| (*c, allowed)).chain(asked.iter().map(|c| (*c, behind)));
+    let count = free.len() + asked.len();
+    // What a filter sees starts with the number of the call and the architecture, four bytes each.
+    let mut program =
+        vec![step(load, 4, 0, 0), step(equal, AUDIT_ARCH, 0, 1 + count + behind), step(load, 0, 0, 0)];
+    program.extend(calls.enumerate().map(|(n, (call, to))| {
+        let number = u32::try_from(call).unwrap_or(u32::MAX);
+        step(equal, number, count - n - 1 + to, 0)
+    }));
+    program.insert(
+        3 + count + denied,
+        step(answer, libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned(), 0, 0),
+    );
+    program.insert(3 + count + allowed, step(answer, libc::SECCOMP_RET_ALLOW, 0, 0));
+    program
 }
 
 /// What both need, with conditions: nothing is opened for writing, executed, or done to another process.
-fn restrained(rules: &mut Rules) -> Result<(), BackendError> {
+fn restrained() -> Result<Rules, BackendError> {
+    let mut rules = Rules::new();
     let write = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND;
     rules.insert(libc::SYS_openat, vec![rule([without(2, write)?])?]);
     #[cfg(target_arch = "x86_64")]
     rules.insert(libc::SYS_open, vec![rule([without(1, write)?])?]);
     rules.insert(libc::SYS_mprotect, vec![rule([without(2, libc::PROT_EXEC)?])?]);
-    let commands =
-        [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL];
-    rules.insert(libc::SYS_fcntl, each(commands, |command| is(1, command))?);
+    // F_DUPFD, F_GETFD, F_SETFD and F_GETFL are 0 to 3; nobody is named who would get signals.
+    rules.insert(libc::SYS_fcntl, vec![rule([without(1, !3)?])?]);
     let own = c_int::try_from(std::process::id()).map_err(|_| BackendError::EmptyRule)?;
     rules.insert(libc::SYS_tgkill, vec![rule([is(0, own)?])?]);
     // Limits may be asked for, by those who do not name another process.
     let no_new_limit = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
     rules.insert(libc::SYS_prlimit64, vec![rule([is(0, 0)?, no_new_limit])?]);
-    Ok(())
+    Ok(rules)
 }
 
 /// Threads, names and connections. No socket can listen: the only one that may be bound is netlink's, which the C
 /// library asks for this host's addresses; its address has 12 bytes, and those of IPv4 and IPv6 have more.
 fn conversation(rules: &mut Rules) -> Result<(), BackendError> {
-    rules.extend(SOCKETS.iter().chain(&TOO_NEW).map(|call| (*call, Vec::new())));
     rules.insert(libc::SYS_socket, sockets()?);
+    let more = each([libc::F_SETFL, libc::F_DUPFD_CLOEXEC], |command| is(1, command))?;
+    rules.entry(libc::SYS_fcntl).or_default().extend(more);
     rules.insert(libc::SYS_bind, vec![rule([is(2, 12)?])?]);
     rules.insert(libc::SYS_setsockopt, options()?);
     // It would connect out of Landlock's sight.

@@ -12,10 +12,12 @@ use policy::wire::{
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-const HELP: &str = "Usage: glexec-verify [--help | --version]
+const HELP: &str = "Usage: glexec-verify [--help | --version | --walls]
 
 Judges one grid credential for glexec: reads a request frame from standard input and writes the verdict frame to
 standard output. Not meant to be called by hand; use `site-policy explain --proxy FILE` to ask why a proxy is refused.
+
+  --walls  build the walls that surround this program at work, and say which of them this kernel has
 
 Exit codes: 0 a verdict was written, 2 wrong usage or started as root, 3 no verdict could be written.";
 
@@ -25,8 +27,9 @@ fn main() -> ExitCode {
         [] => {}
         [Some("--help" | "-h")] => return say(HELP),
         [Some("--version" | "-V")] => return say(concat!("glexec-verify ", env!("CARGO_PKG_VERSION"))),
+        [Some("--walls")] => return walls(),
         _ => {
-            eprintln!("glexec-verify: takes no arguments but --help and --version");
+            eprintln!("glexec-verify: takes no arguments but --help, --version and --walls");
             return ExitCode::from(2);
         }
     }
@@ -54,16 +57,29 @@ fn say(text: &str) -> ExitCode {
     }
 }
 
+fn walls() -> ExitCode {
+    let built = confine::before_reading().and_then(|()| cell::narrow(cell::View::default()));
+    match built {
+        Ok(landlock) => say(&cell::report(landlock)),
+        Err(reason) => {
+            eprintln!("glexec-verify: {reason}");
+            ExitCode::from(3)
+        }
+    }
+}
+
 fn site(reason: impl Into<String>) -> Refusal {
     Refusal { kind: RefusalKind::Site, reason: reason.into() }
 }
 
 fn judge() -> VerifyReply {
-    confine::confine().map_err(|e| site(format!("glexec-verify cannot confine itself: {e}")))?;
+    let unconfined = |e| site(format!("glexec-verify cannot confine itself: {e}"));
+    confine::before_reading().map_err(unconfined)?;
     let frame = read_frame(&mut io::stdin().lock())?;
     let request = VerifyRequest::decode(&frame);
     let request =
         request.map_err(|e| site(format!("glexec-verify got a request it does not understand: {e}")))?;
+    confine::to_this_request(&request).map_err(unconfined)?;
     credential::verify(&request)
 }
 
