@@ -123,6 +123,10 @@ fn say(part: &str, reply: &[u8]) {
             put(reply);
             let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
         }
+        "filtered" => {
+            put(reply);
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSYS);
+        }
         "lingers" => {
             put(reply);
             std::thread::sleep(FOREVER);
