@@ -2,7 +2,9 @@
 //!
 //! The programs take turns, so that whatever else happens on this host happens to all of them. Nothing is asserted:
 //! times depend on the host, the ratio between the programs much less. System calls are counted by `strace -f`, peak
-//! memory is the largest single process (`wait4(2)`, `ru_maxrss`).
+//! memory is the largest single process (`wait4(2)`, `ru_maxrss`). Then: what `glexec-monitor` costs, see `bench_monitor`.
+
+mod bench_monitor;
 
 use harness::{Machine, Run, need};
 use std::path::Path;
@@ -108,7 +110,18 @@ fn wait_for(pid: u32) -> (i32, i64) {
 }
 
 fn main() {
-    if !need::root() || !need::tool("sudo") || !need::tool("setpriv") {
+    if !need::root() {
+        return;
+    }
+    // `pilotage-bench monitor` leaves the switches out.
+    if std::env::args().nth(1).as_deref() != Some("monitor") {
+        switches();
+    }
+    bench_monitor::run();
+}
+
+fn switches() {
+    if !need::tool("sudo") || !need::tool("setpriv") {
         return;
     }
     let machine = Machine::builder().pilot("pilot").account("alice").build();

@@ -4,3 +4,4 @@
 pub mod contract;
 pub mod gridengine;
 pub mod security;
+pub mod storm;
