@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::failure::{Failure, shown};
 use crate::log::Log;
 use crate::namespace::{self, Namespace};
-use crate::request::{Command, Request, Target};
+use crate::request::{Command, Request};
 use crate::start::{self, Start};
 use crate::sys::{fds, ids, process, terminal};
 use crate::{payload_env, target_proxy};
@@ -16,6 +16,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, Pid, pipe2};
 use policy::glexec_conf::Lock;
 use policy::identity::Account;
@@ -65,9 +66,9 @@ impl<'a> Plan<'a> {
     ) -> Self {
         let switch = start.mode == start::Mode::Switching;
         let account = permit.account();
-        let wanted = config.conf.create_target_proxy || matches!(request.target, Target::File(_));
-        let uid = if switch { account.uid } else { start.caller.uid };
-        let path = target_proxy::path(&request.target, uid).filter(|_| wanted);
+        let caller = (!switch).then_some(start.caller.uid);
+        let path = target_proxy::path(&request.target, account.uid, caller);
+        let path = path.filter(|_| config.conf.create_target_proxy);
         let (kept, session) = (&config.conf.preserve_env_variables, (switch).then_some(session));
         Self {
             command: request.command.as_ref(),
@@ -231,8 +232,13 @@ fn check_command(program: &Path, account: &Account) -> Result<(), String> {
     if !meta.is_file() {
         return Err(format!("command {shown}: is not a regular file"));
     }
-    nix::unistd::faccessat(AT_FDCWD, program, AccessFlags::X_OK, AtFlags::AT_EACCESS)
-        .map_err(|_| format!("command {shown}: account {} may not execute it", account.name))
+    let allowed = nix::unistd::faccessat(AT_FDCWD, program, AccessFlags::X_OK, AtFlags::AT_EACCESS);
+    // The kernel answers alike where nobody may execute anything; that is left to exec, and its code.
+    let noexec = || statvfs(program).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC));
+    if allowed.is_ok() || noexec() {
+        return Ok(());
+    }
+    Err(format!("command {shown}: account {} may not execute it", account.name))
 }
 
 /// The payload finds limits and signals as the caller left them, but for dispositions that `start` changed: these get

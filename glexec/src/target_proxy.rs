@@ -13,12 +13,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where the copy goes; `None` when there is to be none. The default name is the same for every call that maps to
-/// this uid, so that a later call can renew it.
-pub(crate) fn path(target: &Target, uid: u32) -> Option<PathBuf> {
-    match target {
-        Target::Nowhere => None,
-        Target::Default => Some(format!("/tmp/x509up_u{uid}").into()),
-        Target::File(path) => Some(path.clone()),
+/// this uid, so that a later call can renew it. A payload that runs as the `caller` must not get that one's own default
+/// proxy replaced: it gets a name that nobody else looks for.
+pub(crate) fn path(target: &Target, uid: u32, caller: Option<u32>) -> Option<PathBuf> {
+    match (target, caller) {
+        (Target::Nowhere, _) => None,
+        (Target::Default, None) => Some(format!("/tmp/x509up_u{uid}").into()),
+        (Target::Default, Some(caller)) => Some(format!("/tmp/x509up_u{caller}_for_u{uid}").into()),
+        (Target::File(path), _) => Some(path.clone()),
     }
 }
 
@@ -146,7 +148,8 @@ mod tests {
 
     #[test]
     fn the_default_name_depends_on_the_account_alone() {
-        assert_eq!(path(&Target::Default, 20_001), Some("/tmp/x509up_u20001".into()));
-        assert_eq!(path(&Target::Nowhere, 20_001), None);
+        assert_eq!(path(&Target::Default, 20_001, None), Some("/tmp/x509up_u20001".into()));
+        assert_eq!(path(&Target::Default, 20_001, Some(7)), Some("/tmp/x509up_u7_for_u20001".into()));
+        assert_eq!(path(&Target::Nowhere, 20_001, None), None);
     }
 }

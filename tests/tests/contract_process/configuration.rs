@@ -71,16 +71,18 @@ fn configurations_of_sites_work_as_they_are() {
     if !need::root() {
         return;
     }
-    for (name, text, home) in [
-        ("worker node", WORKER_NODE, "/home/alice"),
-        ("OSG", OPEN_SCIENCE_GRID, "/home/pilot"),
-        ("CREAM", COMPUTING_ELEMENT, "/home/alice"),
+    for (name, text, home, kept) in [
+        ("worker node", WORKER_NODE, "/home/alice", "-"),
+        // The site lists this variable, so it is passed on, though it is looked at only without GLEXEC_CLIENT_CERT.
+        ("OSG", OPEN_SCIENCE_GRID, "/home/pilot", "not looked at"),
+        ("CREAM", COMPUTING_ELEMENT, "/home/alice", "-"),
     ] {
         let m = site();
         m.write(CONF, "root", 0o640, text);
         m.edit_policy(|p| p.replace("[\"pilot\", \"other\"]", "[]"));
-        let ran = sh(&m, "id -un; echo $HOME; exit 5").env("SSL_CLIENT_CERT", "not looked at").output();
-        assert_eq!(ran.exits(5).text(), format!("alice\n{home}"), "{name}: {}", ran.errors());
+        let payload = "id -un; echo $HOME; echo ${SSL_CLIENT_CERT--}; exit 5";
+        let ran = sh(&m, payload).env("SSL_CLIENT_CERT", "not looked at").output();
+        assert_eq!(ran.exits(5).text(), format!("alice\n{home}\n{kept}"), "{name}: {}", ran.errors());
         assert_eq!(ran.errors(), "", "{name}");
         call(&m, "/home/pilot/none").arg("/bin/true").output().refused(201, &["/home/pilot/none"]);
     }

@@ -26,6 +26,42 @@ fn payloads_run_as_the_caller() {
     assert!(line.contains("->mapped_user(alice)"), "the mapping is decided and logged: {line}");
 }
 
+/// The payload has the caller's uid, and so the name under which the caller's own programs look for a proxy.
+#[test]
+fn the_callers_own_proxy_is_not_replaced() {
+    if !need::root() {
+        return;
+    }
+    let (m, _syslog) = log_only();
+    let own = format!("/tmp/x509up_u{}", m.uid("pilot"));
+    m.write(&own, "pilot", 0o600, "the pilot's");
+    let payloads = m.proxy("Alice", "pilot");
+    for linger in ["yes", "no"] {
+        set_conf(&m, "linger", linger);
+        chmod(CONF, 0o644);
+        let run = m.glexec().env("GLEXEC_CLIENT_CERT", &payloads);
+        let ran = run.args(["/bin/sh", "-c", "cat $X509_USER_PROXY"]).output();
+        assert!(ran.exits(0).stdout == fs::read(&payloads).unwrap(), "the payload has its own: {ran:?}");
+        assert_eq!(fs::read_to_string(&own).unwrap(), "the pilot's", "linger = {linger}");
+    }
+}
+
+#[test]
+fn without_linger_the_payload_takes_its_place() {
+    if !need::root() {
+        return;
+    }
+    let (m, syslog) = log_only();
+    set_conf(&m, "linger", "no");
+    chmod(CONF, 0o644);
+    let run = call(&m, &m.proxy("Alice", "pilot")).args(["/bin/sh", "-c", "echo $$; id -un >&2; exit 203"]);
+    let running = run.spawn();
+    let pid = running.pid();
+    let ran = running.end_within(std::time::Duration::from_secs(20));
+    assert_eq!((ran.exits(203).text(), ran.errors()), (pid.to_string(), "pilot\n".to_owned()));
+    syslog.wait_for("->mapped_user(alice)");
+}
+
 #[test]
 fn a_working_directory_comes_and_goes() {
     if !need::root() {

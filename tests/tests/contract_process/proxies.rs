@@ -125,9 +125,12 @@ fn a_site_can_do_without_copies() {
     }
     let m = site();
     set_conf(&m, "create_target_proxy", "no");
-    let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
-    assert_eq!(run.args(["/bin/sh", "-c", "echo \"[$X509_USER_PROXY]\""]).output().ok(), "[]");
-    assert!(!Path::new(&format!("/tmp/x509up_u{}", m.uid("alice"))).exists());
+    let show = ["/bin/sh", "-c", "echo \"[$X509_USER_PROXY]\""];
+    let run = || m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    assert_eq!(run().args(show).output().ok(), "[]");
+    assert_eq!(run().env("GLEXEC_TARGET_PROXY", "/tmp/copy").args(show).output().ok(), "[]", "never");
+    assert_eq!(fs::read_dir("/tmp").unwrap().count(), 0);
+    assert!(m.records().iter().all(|r| r["target_proxy"].is_null()), "{:?}", m.records());
 }
 
 /// Neither a file of somebody else, nor a link, nor a directory, nor a place that the account cannot write.

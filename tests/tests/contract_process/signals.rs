@@ -42,7 +42,9 @@ fn what_passes_the_checks_but_not_exec_is_126() {
     let m = site();
     m.write("/opt/tools/broken", "root", 0o755, "#!/no/such/interpreter\n");
     m.write("/opt/tools/garbage", "root", 0o755, b"\x7fELF but not really".as_slice());
-    for program in ["/opt/tools/broken", "/opt/tools/garbage"] {
+    let mount = "mkdir /opt/noexec && mount -t tmpfs -o noexec none /opt/noexec && cp /bin/true /opt/noexec/";
+    m.command("/bin/sh").args(["-c", mount]).output().ok();
+    for program in ["/opt/tools/broken", "/opt/tools/garbage", "/opt/noexec/true"] {
         call(&m, &m.proxy("Alice", "pilot")).arg(program).output().refused(126, &[program]);
     }
 }
@@ -136,6 +138,28 @@ fn killing_the_waiter_ends_the_payload() {
     assert!(kill_as(&m, "pilot", "KILL", running.pid()));
     assert_eq!(running.end_within(LIMIT).signal(), Some(9));
     wait_gone(payload);
+}
+
+/// As with gLExec: who started the call may go, and the payload goes on in the batch job. Its end is the batch system's
+/// business, or that of the caller's session.
+#[test]
+fn a_call_survives_the_process_that_started_it() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    let file = "/home/alice/signals";
+    let script = format!("{GLEXEC} \"$@\" >/dev/null 2>&1 & echo $! >/tmp/glexec; wait");
+    let running = run.args(["-c", &script, "sh"]).args(catcher(file)).spawn();
+    let (payload, glexec) = (catcher_ready(file), written("/tmp/glexec").parse().unwrap());
+    running.signal(9);
+    assert_eq!(running.end_within(LIMIT).signal(), Some(9));
+    assert!(lives(payload) && lives(glexec));
+    stop_catcher(file);
+    wait_gone(glexec);
+    let record = &m.records()[0];
+    assert_eq!((&record["exit"]["code"], &record["state"]), (&7.into(), &"closed".into()), "{record}");
 }
 
 /// HTCondor: one more call per process and signal.
