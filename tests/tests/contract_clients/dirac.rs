@@ -1,6 +1,6 @@
 //! DIRAC: a login shell for the payload, the bare binary to renew its proxy; below 127 is the payload's own result.
 
-use crate::{pilot_script, proxy_at};
+use crate::{directory, pilot_script, proxy_at};
 use end_to_end::contract::{GLEXEC, eventually, site, written};
 use harness::{Machine, Run, need};
 use std::fs;
@@ -73,6 +73,27 @@ fn it_finds_glexec() {
         let run = m.command(&found).as_user("pilot").env("GLEXEC_CLIENT_CERT", PAYLOAD_PROXY);
         assert_eq!(run.arg("/usr/bin/whoami").output().ok(), "alice", "{name}");
     }
+}
+
+/// It builds the payload's directory itself: one of its own, open for the moment in which glexec makes another inside.
+#[test]
+fn a_directory_of_its_own_making() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    directory(&m, "/srv/dirac", "pilot", 0o755);
+    proxy_at(&m, "Alice", PAYLOAD_PROXY);
+    let script = "cd /srv/dirac; mkdir -m 711 secure; mkdir secure/open; chmod 1777 secure/open; \
+                  dir=/srv/dirac/secure/open/job; GLEXEC_TARGET_PROXY=/dev/null $glexec /bin/mkdir -m 755 $dir; \
+                  chmod 755 secure/open; export GLEXEC_TARGET_PROXY=$dir/proxy; \
+                  $glexec /bin/sh -c \"cd $dir && grep -c BEGIN.CERT proxy >certificates && id -un >who\"; \
+                  cat $dir/certificates $dir/who; stat -c '%U %a' $dir $dir/proxy; \
+                  chmod 1777 secure/open; GLEXEC_TARGET_PROXY=/dev/null $glexec /bin/rm -r $dir; rmdir secure/open secure";
+    let run = pilot_script(&m, script).env("glexec", GLEXEC).env("GLEXEC_CLIENT_CERT", PAYLOAD_PROXY);
+    let ran = run.output();
+    assert_eq!(ran.ok(), "2\nalice\nalice 755\nalice 600", "{}", ran.errors());
+    assert_eq!(fs::read_dir("/srv/dirac").unwrap().count(), 0);
 }
 
 /// When a payload hangs, the agent ends the group of its own child, and nothing stays.
