@@ -9,10 +9,13 @@ use crate::sys::process;
 use policy::identity::VerifiedIdentity;
 use policy::wire::{MapRequest, VerifyRequest};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Whoever has a proxy can make any number of others, and the directory lies in memory.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The place of one answer.
 pub(crate) struct Cache {
@@ -85,7 +88,9 @@ impl Cache {
         let dir = self.file.parent().ok_or(std::io::ErrorKind::NotFound)?;
         fs::DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
         fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)?;
-        remove_expired(dir);
+        if remove_expired(dir).saturating_add(bytes.len() as u64) > MAX_BYTES {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         let temporary = self.file.with_extension(std::process::id().to_string());
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
@@ -93,16 +98,21 @@ impl Cache {
     }
 }
 
-/// Keeps the directory small; it is looked through only when something new is written.
-fn remove_expired(dir: &Path) {
+/// Keeps the directory small; it is looked through only when something new is written. Returns the size
+/// of those that stay.
+fn remove_expired(dir: &Path) -> u64 {
     let now = process::boottime_ns();
+    let mut stay = 0;
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let bytes = fs::read(entry.path()).unwrap_or_default();
-        let expiry = bytes.first_chunk::<8>().map(|e| u64::from_be_bytes(*e));
-        if expiry.is_none_or(|expiry| expiry <= now) {
+        let mut expiry = [0; 8];
+        let read = fs::File::open(entry.path()).and_then(|mut file| file.read_exact(&mut expiry));
+        if read.is_err() || u64::from_be_bytes(expiry) <= now {
             let _ = fs::remove_file(entry.path());
+        } else {
+            stay += entry.metadata().map_or(0, |meta| meta.len());
         }
     }
+    stay
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Records of refusals per uid and minute.
 const LIMIT: u32 = 60;
+/// More than a counter has, in bytes.
+const MAX_TEXT: u64 = 64;
 
 /// Whether a refusal of this uid may be recorded. When that cannot be told, it is recorded.
 pub(crate) fn admits(uid: u32) -> bool {
@@ -28,13 +30,17 @@ fn count(uid: u32) -> io::Result<bool> {
     let file = Flock::lock(options.open(dir.join(uid.to_string()))?, FlockArg::LockExclusive);
     let mut file: Flock<File> = file.map_err(|(_, e)| io::Error::from(e))?;
     let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    (&mut *file).take(MAX_TEXT).read_to_string(&mut text)?;
     let minute = process::boottime_ns() / 60_000_000_000;
     let next = next_count(&text, minute);
     file.rewind()?;
-    file.set_len(0)?;
-    file.write_all(format!("{minute} {next}").as_bytes())?;
+    file.write_all(counted(minute, next).as_bytes())?;
     Ok(next <= LIMIT)
+}
+
+/// Of one length, written over what was there: a call that ends here, or may not write, leaves no lower number.
+fn counted(minute: u64, number: u32) -> String {
+    format!("{minute:012} {number:010}")
 }
 
 /// How many there are in this minute, this one included.
@@ -55,6 +61,18 @@ mod tests {
         assert_eq!(next_count("5 59", 5), 60);
         assert_eq!(next_count("5 60", 6), 1);
         assert_eq!(next_count("garbage", 6), 1);
+        assert_eq!(next_count(&counted(5, 59), 5), 60);
         assert_eq!(next_count("5 4294967295", 5), u32::MAX);
+    }
+
+    #[test]
+    fn a_counter_that_is_cut_anywhere_does_not_count_less() {
+        for before in [1, 9, 59, 99, 12_345, u32::MAX - 1] {
+            let (old, new) = (counted(29_000_000, before), counted(29_000_000, before + 1));
+            for cut in 0..new.len() {
+                let text = format!("{}{}", &new[..cut], &old[cut..]);
+                assert!(next_count(&text, 29_000_000) > before, "{text}");
+            }
+        }
     }
 }
