@@ -31,9 +31,6 @@ pub(crate) const LIBEXEC: &str = match option_env!("PILOTAGE_LIBEXEC") {
 /// Address space of a child: OpenSSL and a chain fit many times.
 const MAX_MEMORY: u64 = 512 * 1024 * 1024;
 
-/// Its own filter refuses calls without killing; whatever kills is foreign to it.
-const FILTERED: &str = "was killed by a filter of system calls: it is built for another kind of machine, or a container is too strict";
-
 /// Runs the program and returns the one frame that it answers.
 pub(crate) fn exchange(
     program: &str,
@@ -145,21 +142,24 @@ impl Child {
 
     /// The answer counts only when the program ends well, and soon.
     fn finish(mut self, deadline: Instant) -> Result<(), String> {
-        // Kernels before 5.3 have none; there the end is looked for every millisecond.
-        let ended = process::pidfd(self.pid).ok();
-        loop {
-            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => await_end(ended.as_ref(), deadline)?,
-                Ok(status) => {
-                    self.ended = true;
-                    return match status {
-                        WaitStatus::Exited(_, 0) => Ok(()),
-                        WaitStatus::Signaled(_, Signal::SIGSYS, _) => Err(FILTERED.into()),
-                        other => Err(format!("ended badly: {other:?}")),
-                    };
-                }
-                Err(error) => return Err(format!("waitpid: {error}")),
-            }
+        let status = wait_until(self.pid, deadline)?;
+        self.ended = true;
+        match status {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            other => Err(format!("ended badly: {other:?}")),
+        }
+    }
+}
+
+/// Waits for the end of a child, no longer than until the deadline.
+pub(crate) fn wait_until(pid: Pid, deadline: Instant) -> Result<WaitStatus, String> {
+    // Kernels before 5.3 have none; there the end is looked for every millisecond.
+    let ended = process::pidfd(pid).ok();
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => await_end(ended.as_ref(), deadline)?,
+            Ok(status) => return Ok(status),
+            Err(error) => return Err(format!("waitpid: {error}")),
         }
     }
 }

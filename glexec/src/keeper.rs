@@ -11,7 +11,7 @@ use crate::log::Log;
 use crate::monitor::Monitor;
 use crate::sitting::Sitting;
 use crate::supervise::{self, Ended};
-use crate::sys::{fds, process};
+use crate::sys::{fds, ids, process};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -79,6 +79,8 @@ fn keep(
     monitor: &Monitor<'_>,
     log: &Log,
 ) {
+    // The caller could stop the keeper, and the record would never end.
+    let _ = ids::be_root();
     let _ = SigSet::all().thread_block();
     let _ = nix::unistd::setsid();
     let _ = fds::null_standard();

@@ -11,6 +11,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long others may look for unfinished sessions while one is to be made.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Root's directory for everything that ends with the boot.
 pub(crate) const RUN_DIR: &str = "/run/glexec";
@@ -77,7 +81,7 @@ impl Session {
 
     fn build(state: &State, dir: &Path) -> io::Result<Self> {
         DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
-        let _making = making(FlockArg::LockShared)?;
+        let _making = making_soon()?;
         DirBuilder::new().mode(0o700).recursive(true).create(sessions_dir())?;
         DirBuilder::new().mode(0o700).create(dir)?;
         let lock = create_file(&dir.join("lock"))?;
@@ -130,14 +134,34 @@ fn remove_dir(dir: &Path) {
 /// Held shared by those who make a session. Whoever holds it alone knows that nobody does, and that a directory without
 /// a state was left by a call that was killed.
 fn making(lock: FlockArg) -> io::Result<Flock<File>> {
+    lock_in_run_dir("making", lock)
+}
+
+/// Held by one process of this host at a time; an error when another has it.
+pub(crate) fn alone(name: &str) -> io::Result<Flock<File>> {
+    DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
+    lock_in_run_dir(name, FlockArg::LockExclusiveNonblock)
+}
+
+fn lock_in_run_dir(name: &str, lock: FlockArg) -> io::Result<Flock<File>> {
     let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(Path::new(RUN_DIR).join("making"))?;
+    let file =
+        options.write(true).create(true).truncate(false).mode(0o600).open(Path::new(RUN_DIR).join(name))?;
     Flock::lock(file, lock).map_err(|(_, e)| e.into())
+}
+
+/// As [`making`], shared. Who holds it alone looks at some directories and lets go; should that take long, this call fails
+/// rather than hangs.
+fn making_soon() -> io::Result<Flock<File>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match making(FlockArg::LockSharedNonblock) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn create_file(path: &Path) -> io::Result<File> {

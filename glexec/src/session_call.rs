@@ -18,7 +18,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// How long a supervisor may take to close its session after its payload was ended.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Acts on the session; 0 when it was done.
 pub(crate) fn serve(call: &SessionCall, start: &Start, log: &Log) -> Result<u8, Failure> {
@@ -29,7 +29,7 @@ pub(crate) fn serve(call: &SessionCall, start: &Start, log: &Log) -> Result<u8, 
     let found = session::by_id(&call.id).filter(owned).ok_or_else(missing)?;
     if found.orphaned.is_some() {
         sweep::close(&found.state, log);
-        return if call.action == Action::End { prove_gone(&found.state) } else { Err(missing()) };
+        return if call.action == Action::End { prove_closed(&found.state) } else { Err(missing()) };
     }
     log.notice(&format!("session {}: {:?} by uid {}", call.id, call.action, start.caller.uid));
     match call.action {
@@ -99,7 +99,10 @@ fn end(state: &State, log: &Log) -> Result<u8, Failure> {
     let deadline = Instant::now() + PATIENCE;
     while session::exists(&state.id) {
         match session::by_id(&state.id) {
-            Some(found) if found.orphaned.is_some() => sweep::close(&found.state, log),
+            Some(found) if found.orphaned.is_some() => {
+                sweep::close(&found.state, log);
+                return prove_closed(state);
+            }
             _ if Instant::now() > deadline => {
                 return Err(Failure::site(format!("session {}: its supervisor does not end", state.id)));
             }
@@ -109,6 +112,14 @@ fn end(state: &State, log: &Log) -> Result<u8, Failure> {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
+    }
+    prove_gone(state)
+}
+
+/// After a sweep: what cannot be closed now, as on a full disk, is not tried again and again.
+fn prove_closed(state: &State) -> Result<u8, Failure> {
+    if session::exists(&state.id) {
+        return Err(Failure::site(format!("session {}: cannot be closed; the log says why", state.id)));
     }
     prove_gone(state)
 }

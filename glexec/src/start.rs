@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::kin;
 use crate::sys::{fds, ids, process};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat;
 use nix::unistd::{Uid, geteuid, getgid, getgroups, getuid};
@@ -35,7 +35,7 @@ pub(crate) struct Start {
     pub(crate) signal_mask: SigSet,
     /// Bits that the caller takes away from new files; the payload inherits it.
     pub(crate) umask: stat::Mode,
-    /// Soft limits that were raised for ourselves; the payload gets them back so.
+    /// Limits that were raised for ourselves; the payload gets them back so.
     pub(crate) limits: Vec<(Resource, u64, u64)>,
 }
 
@@ -44,6 +44,7 @@ pub(crate) fn take_over() -> Result<Start, Failure> {
     fds::fill_standard().map_err(|e| Failure::site(format!("/dev/null: {e}")))?;
     fds::close_from(3).map_err(|e| Failure::site(format!("cannot close inherited descriptors: {e}")))?;
     process::stop_timers();
+    process::wake_in_time();
     let environment = std::env::vars_os().collect();
     let argv = std::env::args_os().collect();
     process::clear_environment();
@@ -77,14 +78,15 @@ fn own_signals() -> nix::Result<SigSet> {
     SigSet::empty().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)
 }
 
-/// A caller's small soft limits must not keep root from writing its log and record. Returns them as they were.
+/// A caller's small limits must not keep root from writing its log and record, nor cut a line of the log where the caller
+/// likes. Returns them as they were.
 fn raise_limits() -> Vec<(Resource, u64, u64)> {
     let mut before = Vec::new();
     for resource in [Resource::RLIMIT_FSIZE, Resource::RLIMIT_NOFILE] {
-        if let Ok((soft, hard)) = getrlimit(resource)
-            && soft < hard
-            && setrlimit(resource, hard, hard).is_ok()
-        {
+        let Ok((soft, hard)) = getrlimit(resource) else { continue };
+        // Hard ones only fall with CAP_SYS_RESOURCE, which root in a container may not have.
+        let most = if resource == Resource::RLIMIT_FSIZE { RLIM_INFINITY } else { hard };
+        if setrlimit(resource, most, most).or_else(|_| setrlimit(resource, hard, hard)).is_ok() {
             before.push((resource, soft, hard));
         }
     }

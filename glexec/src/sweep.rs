@@ -18,13 +18,24 @@ use std::path::Path;
 pub(crate) fn close_orphans(spool: &Path, log: &Log) -> Vec<Found> {
     // Whoever called could stop us here, and the lost session would stay locked for everybody.
     let _unstoppable = ids::OutOfReach::enter();
-    // Sessions go with the boot, their records do not. Done once per boot; spools that are not ours to write say so later.
-    if let Ok(closed @ 1..) = Spool::new(spool).close_lost_to_reboot(&recording::boot_id()) {
-        log.warning(&format!("{closed} records of an earlier boot closed as lost"));
-    }
+    close_earlier_boot(&Spool::new(spool), log);
     let (orphans, live): (Vec<_>, Vec<_>) = session::all().into_iter().partition(|s| s.orphaned.is_some());
     orphans.iter().for_each(|found| close(&found.state, log));
     live
+}
+
+/// Sessions go with the boot, their records do not. Done once per boot; spools that are not ours to write say so later.
+fn close_earlier_boot(spool: &Spool, log: &Log) {
+    let boot = recording::boot_id();
+    if spool.knows_boot(&boot) {
+        return;
+    }
+    let Ok(_alone) = session::alone("reboot") else { return };
+    match spool.close_lost_to_reboot(&boot) {
+        Ok(0) => {}
+        Ok(closed) => log.warning(&format!("{closed} records of an earlier boot closed as lost")),
+        Err(e) => log.error(&format!("records of an earlier boot cannot be closed: {e}")),
+    }
 }
 
 /// Closes one session whose supervisor is gone; the caller holds its lock.
@@ -70,6 +81,8 @@ pub(crate) fn punish(nested: NestedPolicy, offender: u32, log: &Log) {
     if nested != NestedPolicy::Kill {
         return;
     }
+    // This was called by the offender, who could stop us with everybody's locks in hand.
+    let _unstoppable = ids::OutOfReach::enter();
     for state in session::all().into_iter().map(|found| found.state).filter(|s| s.uid == offender) {
         log.warning(&format!("session {}: its payload called glexec and is ended", state.id));
         if let Some(leaf) = &state.leaf {

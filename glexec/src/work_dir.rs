@@ -2,12 +2,18 @@
 //!
 //! So whatever the payload put there, links and races included, removing it can do nothing that the payload could not.
 
+use crate::child;
 use crate::session::State;
 use crate::sys::{ids, process};
-use nix::errno::Errno;
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{getegid, geteuid};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long removing may take. Other processes of the account could stop it, and the directory may lie on a file system that
+/// does not answer: nobody shall wait for that for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A directory to be removed when the session ends.
 pub(crate) struct WorkDir {
@@ -39,11 +45,13 @@ impl WorkDir {
                 let gone = ids::become_for_good(self.uid, self.gid, &[]).is_ok() && self.remove_here();
                 process::exit_now(i32::from(!gone))
             }
-            process::Fork::Parent(pid) => loop {
-                match waitpid(pid, None) {
-                    Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
-                    Err(Errno::EINTR) => {}
-                    other => return Err(failed(format!("{other:?}"))),
+            process::Fork::Parent(pid) => match child::wait_until(pid, Instant::now() + PATIENCE) {
+                Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+                Ok(other) => Err(failed(format!("{other:?}"))),
+                Err(why) => {
+                    let _ = kill(pid, Signal::SIGKILL);
+                    let _ = child::wait_until(pid, Instant::now() + Duration::from_secs(1));
+                    Err(failed(why))
                 }
             },
         }

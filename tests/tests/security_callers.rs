@@ -194,6 +194,12 @@ fn a_stranger_that_stops_its_own_call_keeps_no_lost_session_open() {
     let said = eventually("the stop", Duration::from_secs(20), || fs::read_to_string("/tmp/stopped").ok());
     assert!(said.starts_with("locks 2"), "{said}");
     call(&m, &proxy).arg("/bin/true").output().ok();
+    // The stranger's call closes it; how soon is not the point.
+    let gone = || sessions().is_empty() && m.processes_of("alice").is_empty();
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while !gone() && std::time::Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let left = (sessions(), m.processes_of("alice"));
     drop(stopper.stdin.take());
     stopper.wait().unwrap();

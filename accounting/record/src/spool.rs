@@ -18,6 +18,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Size of the reserve in bytes: room for the final events of some hundred sessions.
 const RESERVE: usize = 256 * 1024;
+/// Names of files that say which boot is known begin so.
+const MARK: &str = "swept-";
 
 /// A spool directory, such as `/var/spool/pilotage/records`.
 #[derive(Debug, Clone)]
@@ -126,34 +128,56 @@ impl Spool {
         })
     }
 
+    /// Whether [`Spool::close_lost_to_reboot`] has nothing more to do in this boot, or there is no spool.
+    pub fn knows_boot(&self, boot_id: &str) -> bool {
+        boot_mark(boot_id).is_ok_and(|mark| self.dir.join(mark).exists()) || !self.dir.exists()
+    }
+
     /// Closes what runs no more because the host was rebooted: open records of another boot get a `lost` event that
-    /// ends at their last checkpoint. Done once a boot, by whoever comes first; returns how many were closed.
+    /// ends at their last checkpoint. Returns how many were closed. Two must not do this at the same time.
+    ///
+    /// Once all are closed the spool is marked, see [`Spool::knows_boot`]; not before, so that one who is ended in the
+    /// middle, or may not write, leaves the rest to the next one.
     ///
     /// # Errors
-    /// What the file system says. Records that are damaged, or cannot be closed, stay as they are.
+    /// What the file system says. Records that are damaged stay as they are, and are no error.
     pub fn close_lost_to_reboot(&self, boot_id: &str) -> io::Result<usize> {
-        let mark = format!("swept-{}", file_name(boot_id)?.trim_end_matches(".jsonl"));
+        let mark = boot_mark(boot_id)?;
+        let (mut closed, mut failed) = (0, None);
+        for id in self.open_ids()? {
+            match self.close_if_of_another_boot(&id, boot_id) {
+                Ok(done) => closed += usize::from(done),
+                Err(e) if is_beyond_help(e.kind()) => {}
+                Err(e) => failed = Some(e),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
         match create(&self.dir.join(&mark)) {
             Ok(_) => {}
-            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => return Ok(0),
+            Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {
+                return Ok(closed);
+            }
             Err(e) => return Err(e),
         }
         for entry in fs::read_dir(&self.dir).map_err(|e| named(&self.dir, e))?.flatten() {
             let name = entry.file_name();
-            if name.to_str().is_some_and(|n| n.starts_with("swept-") && n != mark) {
+            if name.to_str().is_some_and(|n| n.starts_with(MARK) && n != mark) {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        let lost = |id: &String| {
-            let record = self.record(id).ok()?;
-            let opened = record.opened.as_ref().filter(|o| o.boot_id != boot_id)?;
-            let ran_for = record.usage.as_ref().map_or(0, |u| u.wall_ns);
-            let end_unix_ns = opened.start_unix_ns.saturating_add(ran_for);
-            let (usage, cause) = (None, "reboot".to_owned());
-            let event = Event::Lost { end_unix_ns, usage, cause, estimated: true, leftovers: 0 };
-            self.reopen(id).and_then(|open| open.close(&event)).ok()
-        };
-        Ok(self.open_ids()?.iter().filter_map(lost).count())
+        Ok(closed)
+    }
+
+    fn close_if_of_another_boot(&self, id: &str, boot_id: &str) -> io::Result<bool> {
+        let record = self.record(id).map_err(|d| io::Error::new(d.error_kind(), d.to_string()))?;
+        let Some(opened) = record.opened.filter(|o| o.boot_id != boot_id) else { return Ok(false) };
+        let ran_for = record.usage.map_or(0, |u| u.wall_ns);
+        let end_unix_ns = opened.start_unix_ns.saturating_add(ran_for);
+        let (usage, cause) = (None, "reboot".to_owned());
+        let event = Event::Lost { end_unix_ns, usage, cause, estimated: true, leftovers: 0 };
+        self.reopen(id).and_then(|open| open.close(&event)).map(|()| true)
     }
 
     /// The ids of all open records, oldest first (UUIDv7 sorts by time); none when there is no spool yet.
@@ -333,6 +357,17 @@ impl OpenRecord {
         }
         written
     }
+}
+
+/// The name of the file that says that a boot is known.
+fn boot_mark(boot_id: &str) -> io::Result<String> {
+    Ok(format!("{MARK}{}", file_name(boot_id)?.trim_end_matches(".jsonl")))
+}
+
+/// What is wrong with a record today will be so tomorrow: damaged, without its first event, closed under the same id, gone.
+fn is_beyond_help(kind: ErrorKind) -> bool {
+    use ErrorKind::{AlreadyExists, InvalidData, NotFound, UnexpectedEof};
+    matches!(kind, InvalidData | UnexpectedEof | AlreadyExists | NotFound)
 }
 
 fn encode(seq: u64, event: &Event) -> io::Result<Vec<u8>> {

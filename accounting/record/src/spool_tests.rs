@@ -227,7 +227,9 @@ fn a_reboot_ends_what_ran_before_it_once() {
     assert_eq!(spool.close_lost_to_reboot("boot-1").unwrap(), 0, "it may still run");
 
     let _new = spool.open(&of_boot("a2", "boot-2")).unwrap();
+    assert!(!spool.knows_boot("boot-2"));
     assert_eq!(spool.close_lost_to_reboot("boot-2").unwrap(), 1);
+    assert!(spool.knows_boot("boot-2") && !spool.knows_boot("boot-1"));
     assert_eq!(spool.close_lost_to_reboot("boot-2").unwrap(), 0);
     let read = spool.record("a1").unwrap();
     assert_eq!((read.state, read.estimated), (State::Lost, true));
@@ -239,6 +241,26 @@ fn a_reboot_ends_what_ran_before_it_once() {
         .flatten()
         .filter(|e| e.file_name().to_string_lossy().starts_with("swept"));
     assert_eq!(marks.count(), 1);
+}
+
+#[test]
+fn who_cannot_close_what_a_reboot_ended_leaves_it_to_the_next() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    drop(spool.open(&Opened { boot_id: "boot-1".to_owned(), ..opened("a1") }).unwrap());
+    fs::write(scratch.0.join("open/damaged.jsonl"), "this is no event\n").unwrap();
+    // Nothing can be moved into a file.
+    let closed = scratch.0.join("closed");
+    fs::rename(&closed, scratch.0.join("aside")).unwrap();
+    fs::write(&closed, "").unwrap();
+    assert!(spool.close_lost_to_reboot("boot-2").is_err());
+    assert!(!spool.knows_boot("boot-2"));
+    fs::remove_file(&closed).unwrap();
+    fs::rename(scratch.0.join("aside"), &closed).unwrap();
+    assert_eq!(spool.close_lost_to_reboot("boot-2").unwrap(), 1);
+    assert!(spool.knows_boot("boot-2"), "what is damaged for good keeps nobody busy");
+    assert_eq!(spool.record("a1").unwrap().state, State::Lost);
+    assert_eq!(spool.lines("a1").unwrap().len(), 2, "the event that could not be moved counts");
 }
 
 #[test]

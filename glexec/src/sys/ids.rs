@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{
     Gid, Uid, geteuid, getresgid, getresuid, setegid, seteuid, setgroups, setresgid, setresuid,
 };
@@ -33,27 +34,34 @@ impl Drop for AsCaller {
     }
 }
 
-/// While this lives, the caller cannot signal this process: kill(2) compares with the real and the saved uid.
+/// While this lives, the caller cannot signal this process: kill(2) compares with the real and the saved uid. What comes
+/// from the caller's terminal asks for no uid, so it has to wait.
 pub(crate) struct OutOfReach {
-    caller: Option<Uid>,
+    left: Option<(Uid, SigSet)>,
 }
 
 impl OutOfReach {
-    /// Takes the real uid to root; without privilege nothing changes.
+    /// Takes the real uid to root and holds signals back; without privilege nothing changes.
     pub(crate) fn enter() -> Self {
         let caller = nix::unistd::getuid();
-        let taken = geteuid().is_root() && !caller.is_root() && be_root().is_ok();
-        Self { caller: taken.then_some(caller) }
+        if !geteuid().is_root() || caller.is_root() || be_root().is_err() {
+            return Self { left: None };
+        }
+        let mask =
+            SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).unwrap_or_else(|_| SigSet::empty());
+        Self { left: Some((caller, mask)) }
     }
 }
 
 impl Drop for OutOfReach {
     fn drop(&mut self) {
+        let Some((caller, mask)) = self.left else { return };
         let root = Uid::from_raw(0);
         // Who is whose caller must never be in doubt.
-        if self.caller.is_some_and(|caller| setresuid(caller, root, root).is_err()) {
+        if setresuid(caller, root, root).is_err() {
             std::process::abort();
         }
+        let _ = mask.thread_set_mask();
     }
 }
 

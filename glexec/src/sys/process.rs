@@ -95,6 +95,14 @@ pub(crate) fn stop_timers() {
     }
 }
 
+/// Takes back how late the caller lets this process wake up (`PR_SET_TIMERSLACK`, prctl(2)): it survives exec, knows no
+/// bound, and would stretch every wait and every deadline of ours.
+pub(crate) fn wake_in_time() {
+    /// The kernel's own default.
+    const NANOSECONDS: u64 = 50_000;
+    let _ = nix::sys::prctl::set_timerslack(NANOSECONDS);
+}
+
 /// Empties the environment of this process: libraries that root runs must not read the caller's wishes.
 pub(crate) fn clear_environment() {
     // SAFETY: there is one thread, and nobody holds a pointer into the environment.

@@ -10,9 +10,10 @@
 //! - `push`: pushes a character into the terminal
 //! - `pty PROGRAM ARGUMENT...`: runs a program at the head of a terminal session; `loose-pty` with a terminal that is
 //!   nobody's
+//! - `late PROGRAM ARGUMENT...`: executes a program whose waits may each last an hour longer
 //! - `no-argv PROGRAM`: executes with not even `argv[0]`, and odd strings in the environment
 //! - `stop-at-lock FILE UID PROGRAM ARGUMENT...`: as root, runs a program as an account; once it has locked a file, the
-//!   account tries to stop it; FILE tells how that went; ends what is left when its standard input ends
+//!   account and a terminal try to stop it; FILE tells how that went; ends what is left when its standard input ends
 //! - `kill-at N UID PROGRAM ARGUMENT...`: as root, runs a program as an account and kills it at its Nth system call
 
 use nix::errno::Errno;
@@ -35,6 +36,7 @@ fn main() {
         ["push"] => push(),
         ["pty", command @ ..] => pty(command, true),
         ["loose-pty", command @ ..] => pty(command, false),
+        ["late", command @ ..] => late(command),
         ["no-argv", program] => no_argv(program),
         ["kill-at", n, uid, command @ ..] => kill_at(number(n), number(uid), command),
         ["stop-at-lock", file, uid, command @ ..] => stop_at_lock(file, number(uid), command),
@@ -323,6 +325,11 @@ fn pty(command: &[&str], controlling: bool) {
     print!("{}", String::from_utf8_lossy(&said));
 }
 
+fn late(command: &[&str]) {
+    nix::sys::prctl::set_timerslack(3_600_000_000_000).expect("anybody may");
+    let _ = nix::unistd::execv(&strings(command)[0], &strings(command));
+}
+
 fn no_argv(program: &str) {
     let (program, odd) = (c_string(program), [c_string("NOEQUALS"), c_string("=x"), c_string("")]);
     let environment: Vec<_> = odd.iter().map(|c| c.as_ptr()).chain([std::ptr::null()]).collect();
@@ -339,6 +346,8 @@ fn traced(uid: i32, command: &[&str]) -> Pid {
         ForkResult::Child => {
             // Asked for as root: the setuid bit counts only under a tracer that could have it anyway.
             ptrace::traceme().expect("the parent wants to");
+            // A group that is nobody's would not be stopped by a terminal.
+            nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)).expect("a child may");
             let id = uid.unsigned_abs();
             nix::unistd::setgroups(&[]).expect("root may");
             nix::unistd::setgid(id.into()).expect("root may");
@@ -374,6 +383,8 @@ fn stop_at_lock(file: &str, uid: i32, command: &[&str]) {
         let _ = if stops < 2 { ptrace::syscall(child, None) } else { Ok(()) };
     }
     let stopped = stops == 2 && kill_as(uid, child, Signal::SIGSTOP);
+    // Ctrl-Z: the kernel asks nobody whether he may.
+    let _ = kill(child, Signal::SIGTSTP);
     let _ = ptrace::detach(child, None);
     std::fs::write(file, format!("locks {stops}, stopped {stopped}\n")).expect("root may write anywhere");
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
