@@ -3,11 +3,13 @@
 //! `no_new_privs` is found in `start` (it takes the privilege before anything here could run) and the caller's uid
 //! is compared with `[accounts] allow` in `policy::judge::admit`; the other three are gathered here.
 
-use crate::session::{Found, State};
-use crate::{cgroup, namespace, sys::process};
+use crate::session::{self, Found, State};
+use crate::sys::{ids, process};
+use crate::{cgroup, namespace, recording};
 use nix::unistd::{Pid, getppid};
 use policy::identity::Caller;
 use policy::judge::NestedSign;
+use record::Opened;
 use std::fs;
 
 /// Deeper trees of processes do not occur; the limit stops a walk through a tree that changes under our feet.
@@ -59,6 +61,20 @@ pub(crate) fn outer_signs<'a>(
         signs.push(NestedSign::SupervisorAncestor);
     }
     signs
+}
+
+/// Whose payload calls: the record of the session that the leaf, an ancestor or else the account tells.
+pub(crate) fn origin(caller_uid: u32) -> Option<Opened> {
+    // Sessions are locked while they are looked at, and the payload could stop us.
+    let _unstoppable = ids::OutOfReach::enter();
+    let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let (leaf, ancestors) = (cgroup::leaf_id(&cgroup), ancestors(Some(getppid())));
+    let sessions: Vec<State> = session::all().into_iter().map(|found| found.state).collect();
+    let by_leaf = |state: &&State| leaf == Some(state.id.as_str());
+    let by_ancestor = |state: &&State| ancestors.iter().any(|pid| pid.as_raw() == state.supervisor);
+    let by_account = |state: &&State| state.uid == caller_uid;
+    let found = sessions.iter().find(by_leaf).or_else(|| sessions.iter().find(by_ancestor));
+    recording::opened_of(found.or_else(|| sessions.iter().find(by_account))?)
 }
 
 /// A process and those above it.

@@ -9,7 +9,7 @@ use crate::request::{self, Wish};
 use crate::sitting::Sitting;
 use crate::start::{self, Mode, Start};
 use crate::supervise::{Rules, Supervisor};
-use crate::sys::process;
+use crate::sys::{ids, process};
 use crate::{
     credential, epilogue, flood, information, keeper, mapping, nesting, recording, session, session_call,
     sweep, verify,
@@ -17,7 +17,7 @@ use crate::{
 use nix::unistd::Uid;
 use policy::identity::VerifiedIdentity;
 use policy::judge::{self, Case, Verdict};
-use record::Spool;
+use record::{Opened, Spool};
 use std::process::ExitCode;
 
 /// Runs `glexec` and returns its exit code.
@@ -91,6 +91,13 @@ impl Run {
         }
         let rules =
             Rules { kill_leftovers: policy.payload.kill_leftovers, root_only: conf.epilogue.is_some() };
+        if rules.root_only
+            && start.mode == Mode::Switching
+            && let Err(e) = ids::be_root()
+        {
+            // Before there is a payload: who could stop us in between could keep the epilogue from running.
+            return Ok(sitting.abandon(&self.log, &Failure::site(format!("setresuid: {e}"))));
+        }
         let ended = match Supervisor::prepare()
             .and_then(|s| Ok((s, launch::start(&plan, sitting.leaf(), sitting.namespace())?)))
         {
@@ -107,25 +114,41 @@ impl Run {
         let reason = failure.reason();
         let id = session::new_id().unwrap_or_default();
         let subject = self.identity.as_ref().map(|i| format!(" for {}", i.subject)).unwrap_or_default();
-        let caller = start.map(|s| format!("uid {}", s.caller.uid)).unwrap_or_default();
-        self.log.error(&format!("refused {} {caller}{subject}: {reason} [{id}]", failure.code() as u8));
+        let caller = start.map_or(nix::unistd::getuid().as_raw(), |s| s.caller.uid);
+        let nested = failure.denial().is_some_and(|d| !d.nested_signs().is_empty());
+        let origin = start.filter(|_| nested).and_then(|s| nesting::origin(s.caller.uid));
+        let of = origin.as_ref().map(|o| {
+            format!(
+                "; payload of session {} for {}, opened by uid {}",
+                o.record_id, o.payload.dn, o.caller_uid
+            )
+        });
+        let (code, of) = (failure.code() as u8, of.unwrap_or_default());
+        self.log.error(&format!("refused {code} uid {caller}{subject}: {reason}{of} [{id}]"));
         self.log.tell_caller(&reason);
         let denied = failure.code() == judge::Code::Denied;
         let root = start.filter(|s| denied && s.mode == Mode::Switching);
         if let (Some(start), Some(config)) = (root, &self.config) {
-            self.record_refusal(start, config, failure, id);
-            if !failure.denial().is_none_or(|d| d.nested_signs().is_empty()) {
+            self.record_refusal(start, config, origin, failure, id);
+            if nested {
                 sweep::punish(config.policy.payload.nested, start.caller.uid, &self.log);
             }
         }
         ExitCode::from(failure.code() as u8)
     }
 
-    fn record_refusal(&self, start: &Start, config: &Config, failure: &Failure, id: String) {
+    fn record_refusal(
+        &self,
+        start: &Start,
+        config: &Config,
+        origin: Option<Opened>,
+        failure: &Failure,
+        id: String,
+    ) {
         if !flood::admits(start.caller.uid) {
             return self.log.warning(&format!("uid {}: too many refusals to record each", start.caller.uid));
         }
-        let record = recording::denied(start, self.identity.as_ref(), failure, id);
+        let record = recording::denied(start, self.identity.as_ref(), origin, failure, id);
         if let Err(e) = Spool::new(&config.policy.accounting.spool).deny(&record) {
             self.log.error(&format!("the refusal cannot be recorded: {e}"));
         }

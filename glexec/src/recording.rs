@@ -10,7 +10,7 @@ use crate::sys::ids::AsCaller;
 use crate::sys::process;
 use policy::identity::VerifiedIdentity;
 use policy::judge::{NestedSign, Permit};
-use record::{Batch, Denied, Opened, Role, Subject};
+use record::{Batch, Denied, Opened, Role, Spool, Subject};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
@@ -59,7 +59,7 @@ pub(crate) fn opened(
         argv_sha256,
         cwd: std::env::current_dir()
             .map_or_else(|_| "?".into(), |p| record::text::printable(p.as_os_str().as_bytes(), 4096)),
-        target_proxy: target_text(&request.target, account.uid).filter(|_| config.conf.create_target_proxy),
+        target_proxy: target_text(&request.target, account.uid),
         start_unix_ns: process::unix_ns(),
         start_boottime_ns: process::boottime_ns(),
         cpu_source: leaf.and_then(Leaf::cpu_source).unwrap_or("subreaper").into(),
@@ -78,13 +78,20 @@ fn ladder(state: &State, linger: bool) -> Vec<String> {
     rung.into_iter().chain(namespace).chain(supervised).map(str::to_owned).collect()
 }
 
-/// A refused call.
+/// What the record of a session says about its beginning.
+pub(crate) fn opened_of(state: &State) -> Option<Opened> {
+    Spool::new(&state.spool).record(&state.id).ok()?.opened.map(|opened| *opened)
+}
+
+/// A refused call; `origin` is the session whose payload called, for one that is nested.
 pub(crate) fn denied(
     start: &Start,
     identity: Option<&VerifiedIdentity>,
+    origin: Option<Opened>,
     failure: &Failure,
     id: String,
 ) -> Denied {
+    let of = origin.as_ref().map(|o| format!("; payload of session {}", o.record_id)).unwrap_or_default();
     let signs = failure.denial().map_or(&[][..], |d| d.nested_signs());
     Denied {
         record_id: id,
@@ -96,10 +103,10 @@ pub(crate) fn denied(
         caller_uid: start.caller.uid,
         caller_name: start.caller.name.as_ref().map(ToString::to_string),
         caller_gid: start.caller.gid,
-        payload: identity.map(subject),
-        cred_sha256: identity.map(|i| hex(&i.digest)),
+        cred_sha256: identity.map(|i| hex(&i.digest)).or(origin.as_ref().map(|o| o.cred_sha256.clone())),
+        payload: identity.map(subject).or(origin.map(|o| o.payload)),
         code: failure.code() as i32,
-        reason: failure.reason(),
+        reason: failure.reason() + &of,
         nested_signs: signs.iter().map(NestedSign::to_string).collect(),
         argv0: start.argv.get(1).map(|a| record::text::printable(a.as_bytes(), 1024)).unwrap_or_default(),
         ..Denied::default()
@@ -131,7 +138,7 @@ fn command_texts(command: Option<&Command>) -> (String, Vec<String>, String) {
 }
 
 fn target_text(target: &Target, uid: u32) -> Option<String> {
-    let path = crate::target_proxy::path(target, uid, None)?;
+    let path = crate::target_proxy::path(target, uid)?;
     Some(record::text::printable(path.as_os_str().as_bytes(), 4096))
 }
 

@@ -3,7 +3,7 @@
 //! With `no_new_privs` the kernel takes the privilege away before anything of ours runs: the caller gets 203 and the
 //! reason. Without it, root sees the signs itself: 203, a log line, and a record `denied` that names them.
 
-use end_to_end::contract::{eventually, install_tool};
+use end_to_end::contract::{chmod, eventually, install_tool};
 use harness::{Machine, Ran, Run, Service, free_port, need};
 use std::fs;
 use std::path::Path;
@@ -24,6 +24,10 @@ fn site(policy: &str) -> Machine {
 }
 
 fn furnish(m: &Machine) {
+    // A payload may not make these, but an administrator may have.
+    fs::hard_link("/usr/sbin/glexec", "/usr/sbin/gl-link").expect("one directory");
+    fs::copy("/usr/sbin/glexec", "/usr/sbin/gl-copy").expect("one directory");
+    chmod("/usr/sbin/gl-copy", 0o4111);
     fs::rename(m.proxy("Bob", "alice"), "/home/alice/bob.pem").expect("both are in one home");
     fs::rename(m.proxy("Alice", "alice"), "/home/alice/alice.pem").expect("both are in one home");
     let attempt = "#!/bin/sh\n\
@@ -51,7 +55,7 @@ fn stayed_alice(m: &Machine, name: &str, said: &str) {
 }
 
 /// Ways to call from inside: name, script, and whether the setuid bit would count if it were not for us.
-const WAYS: [(&str, &str, bool); 15] = [
+const WAYS: [(&str, &str, bool); 18] = [
     ("direct", "$TRY", true),
     ("with its own proxy", "PROXY=/home/alice/alice.pem $TRY", true),
     ("with the proxy it was given", "PROXY=$X509_USER_PROXY $TRY", true),
@@ -75,6 +79,21 @@ const WAYS: [(&str, &str, bool); 15] = [
     (
         "by /proc",
         "cd /usr/sbin && GLEXEC_CLIENT_CERT=/home/alice/bob.pem /proc/self/cwd/glexec /usr/bin/id -u 2>&1; echo code $?",
+        true,
+    ),
+    (
+        "hard link that root made",
+        "GLEXEC_CLIENT_CERT=/home/alice/bob.pem /usr/sbin/gl-link /usr/bin/id -u 2>&1; echo code $?",
+        true,
+    ),
+    (
+        "copy that root made setuid",
+        "GLEXEC_CLIENT_CERT=/home/alice/bob.pem /usr/sbin/gl-copy /usr/bin/id -u 2>&1; echo code $?",
+        true,
+    ),
+    (
+        "symbolic link",
+        "ln -sf /usr/sbin/glexec gl; GLEXEC_CLIENT_CERT=/home/alice/bob.pem ./gl /usr/bin/id -u 2>&1; echo code $?",
         true,
     ),
     (
@@ -132,12 +151,20 @@ fn without_no_new_privs_root_itself_sees_who_calls() {
     assert!(denied.len() >= counting.len(), "{} records for {} calls", denied.len(), counting.len());
     for record in &denied {
         let text = record.to_string();
+        // Who called, and whose payload that was.
         assert_eq!(record["caller_uid"], m.uid("alice"), "{text}");
+        assert_eq!(record["payload"]["dn"], m.dn("Alice"), "{text}");
         for sign in ["session_account", "session_cgroup", "supervisor_ancestor", "payload_account"] {
             assert!(text.contains(sign), "no {sign} in {text}");
         }
     }
-    let lines = m.log().lines().filter(|l| l.contains("refused 203") && l.contains("nested call")).count();
+    let words = [
+        &format!("refused 203 uid {}:", m.uid("alice")),
+        "nested call",
+        &m.dn("Alice"),
+        "payload of session",
+    ];
+    let lines = m.log().lines().filter(|l| words.iter().all(|w| l.contains(w))).count();
     assert!(lines >= denied.len(), "{lines} log lines for {} records", denied.len());
 }
 
@@ -312,6 +339,25 @@ fn at_is_no_way_around() {
     let ran = payload(&m, &format!("cd; echo {script} | at now; timeout 15 sh -c '{wait}'")).output();
     assert!(ran.errors().contains("job "), "the job is accepted: {}", ran.errors());
     refused_through(&m, "at");
+}
+
+/// Under the default policy a payload leaves nothing to services that need a setuid or setgid program.
+#[test]
+fn jobs_cannot_be_left_to_cron_or_at_without_new_privileges() {
+    if !need::root() || !need::tool("crontab") || !need::tool("at") {
+        return;
+    }
+    let m = site("");
+    let tries = "echo '* * * * * /bin/true' | crontab - && echo DONE; echo /bin/true | at now + 1 hour && echo DONE; echo end";
+    let spools = ["/var/spool/cron/crontabs", "/var/spool/cron/atjobs"].map(Path::new);
+    let left = || spools.iter().flat_map(end_to_end::security::names).filter(|n| n != ".SEQ").count();
+    let before = left();
+    let ran = payload(&m, tries).output();
+    assert_eq!(ran.text(), "end", "{}", ran.errors());
+    assert_eq!(left(), before);
+    // By itself the account may.
+    let own = m.command("/bin/sh").as_user("alice").args(["-c", tries]).output();
+    assert!(own.text().contains("DONE"), "{}", own.errors());
 }
 
 #[test]
