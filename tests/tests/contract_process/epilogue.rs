@@ -54,8 +54,45 @@ fn it_learns_what_happened() {
         assert!(value(&format!("GLEXEC_EPILOG_{name}")).is_some(), "{name}: {text}");
     }
     assert_eq!(value("ids"), Some("0:0"), "root unless the site says otherwise");
-    assert_eq!(value("HOME"), Some("/home/alice"), "the environment is the payload's");
+    assert!(value("PILOT_SESSION").is_some_and(|id| id.len() == 36), "{text}");
     assert!(!text.contains("SECRET"), "{text}");
+}
+
+/// Interpreters execute what they find by these names: it is root that would do so.
+#[test]
+fn home_and_path_are_its_own() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with(&format!("env >{SEEN}; echo done >>{SEEN}"));
+    set_conf(&m, "preserve_env_variables", "HOME, PATH, BASH_ENV, PYTHONPATH");
+    let mut run = call(&m, &m.proxy("Alice", "pilot"));
+    for name in ["HOME", "PATH", "BASH_ENV", "PYTHONPATH"] {
+        run = run.env(name, "/home/pilot/own");
+    }
+    let said = run.env("GLEXEC_ID", "job-7").args(["/bin/sh", "-c", "echo $HOME $PYTHONPATH"]).output();
+    assert_eq!(said.ok(), "/home/pilot/own /home/pilot/own", "the payload gets them");
+    let text = fs::read_to_string(SEEN).unwrap();
+    assert!(!text.contains("/home/pilot/own") && !text.contains("/home/alice"), "{text}");
+    for line in ["HOME=/root", "USER=root", "LOGNAME=root", "PATH=/usr/local/bin:", "GLEXEC_ID=job-7"] {
+        assert!(text.lines().any(|l| l.starts_with(line)), "{line}: {text}");
+    }
+}
+
+/// What the kernel still lets the payload have may be too much for it, which gets the same words and more.
+#[test]
+fn many_words_do_not_keep_it_from_running() {
+    if !need::root() {
+        return;
+    }
+    let m = site_with(&format!("echo $GLEXEC_EPILOG_TARGET_RC of $GLEXEC_EPILOG_TARGET_USER >{SEEN}"));
+    let mut run = call(&m, &m.proxy("Alice", "pilot"));
+    for n in 0..8 {
+        run = run.env(&format!("GLEXEC_{n}"), "x".repeat(120_000));
+    }
+    let words = (0..80_000).map(|n| n.to_string());
+    run.args(["/bin/sh", "-c", "exit 7"]).args(words).output().exits(7);
+    assert_eq!(written(SEEN), "7 of alice");
 }
 
 #[test]
