@@ -40,7 +40,11 @@ fn await_line(file: &str) -> String {
 }
 
 fn site() -> Site {
-    let builder = Machine::builder().pilot("pilot").service("queue").service("home");
+    site_with("")
+}
+
+fn site_with(policy: &str) -> Site {
+    let builder = Machine::builder().pilot("pilot").service("queue").service("home").policy_add(policy);
     let m = builder.account("alice").account("bob").build();
     m.map("Alice", "alice");
     m.map("Bob", "bob");
@@ -110,7 +114,10 @@ fn one_pilot_runs_each_users_payload_under_that_users_account() {
     if !need::root() {
         return;
     }
-    let site = site();
+    each_runs_under_its_own_account(&site());
+}
+
+fn each_runs_under_its_own_account(site: &Site) {
     let _agent = site.agent();
     let script = "id -un; echo $PILOT_SESSION; echo $GLOBUS_TCP_PORT_RANGE; stat -c '%U %a' $X509_USER_PROXY; echo $X509_USER_PROXY; env | grep -c pilots-own; id -un > who.out; exit 7";
     for (who, account) in [("Alice", "alice"), ("Bob", "bob")] {
@@ -146,13 +153,35 @@ fn a_cancel_reaches_through_the_switch_and_leaves_nothing() {
     if !need::root() {
         return;
     }
-    let site = site();
+    a_cancel_leaves_nothing(&site());
+}
+
+fn a_cancel_leaves_nothing(site: &Site) {
     let _agent = site.agent();
     let id = site.shell("Alice", "trap '' TERM; setsid sleep 1000 & echo up; while :; do sleep 1; done");
     site.await_up(&id);
     site.as_user("Alice", &["cancel", &id]).ok();
     assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(143), "{}", site.log());
     assert!(site.m.processes_of("alice").is_empty(), "{:?}", site.m.processes_of("alice"));
+}
+
+#[test]
+fn a_pilot_notices_nothing_of_process_namespaces() {
+    if !need::root() {
+        return;
+    }
+    let site = site_with("[payload]\npid_namespace = true\n");
+    each_runs_under_its_own_account(&site);
+    a_cancel_leaves_nothing(&site);
+    for record in site.m.records() {
+        assert!(record["ladder"].to_string().contains("pid_namespace"), "{record}");
+    }
+    let _agent = site.agent();
+    let id = site.shell("Alice", "for p in /proc/[0-9]*; do cat $p/comm; done");
+    assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(0), "{}", site.log());
+    let mut seen: Vec<_> = site.as_user("Alice", &["logs", &id]).ok().lines().map(str::to_owned).collect();
+    seen.dedup();
+    assert_eq!(seen[..3], ["glexec-init", "pilot", "sh"], "process 1, the runner, the payload");
 }
 
 /// A payload can stop its own runner, which has the same account; it cannot stop the session.
