@@ -31,6 +31,9 @@ pub(crate) const LIBEXEC: &str = match option_env!("PILOTAGE_LIBEXEC") {
 /// Address space of a child: OpenSSL and a chain fit many times.
 const MAX_MEMORY: u64 = 512 * 1024 * 1024;
 
+/// Its own filter refuses calls without killing; whatever kills is foreign to it.
+const FILTERED: &str = "was killed by a filter of system calls: it is built for another kind of machine, or a container is too strict";
+
 /// Runs the program and returns the one frame that it answers.
 pub(crate) fn exchange(
     program: &str,
@@ -146,6 +149,7 @@ impl Child {
         self.ended = true;
         match status {
             WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Signaled(_, Signal::SIGSYS, _) => Err(FILTERED.into()),
             other => Err(format!("ended badly: {other:?}")),
         }
     }

@@ -59,7 +59,7 @@ pub(crate) fn opened(
         argv_sha256,
         cwd: std::env::current_dir()
             .map_or_else(|_| "?".into(), |p| record::text::printable(p.as_os_str().as_bytes(), 4096)),
-        target_proxy: target_text(&request.target, account.uid),
+        target_proxy: target_text(&request.target, account.uid).filter(|_| config.conf.create_target_proxy),
         start_unix_ns: process::unix_ns(),
         start_boottime_ns: process::boottime_ns(),
         cpu_source: leaf.and_then(Leaf::cpu_source).unwrap_or("subreaper").into(),
@@ -138,7 +138,7 @@ fn command_texts(command: Option<&Command>) -> (String, Vec<String>, String) {
 }
 
 fn target_text(target: &Target, uid: u32) -> Option<String> {
-    let path = crate::target_proxy::path(target, uid)?;
+    let path = crate::target_proxy::path(target, uid, None)?;
     Some(record::text::printable(path.as_os_str().as_bytes(), 4096))
 }
 

@@ -247,7 +247,7 @@ fn nobody_is_left(m: &Machine) {
 }
 
 /// Ways to break the conversation: name, words of the refusal, whether it lasts until the deadline.
-const BROKEN: [(&str, &str, bool); 16] = [
+const BROKEN: [(&str, &str, bool); 17] = [
     ("silent", "in time", true),
     ("slow", "in time", true),
     ("lingers", "in time", true),
@@ -263,6 +263,7 @@ const BROKEN: [(&str, &str, bool); 16] = [
     ("field-twice", "twice", false),
     ("exit-1", "ended badly", false),
     ("killed", "ended badly", false),
+    ("filtered", "filter of system calls", false),
     ("control-character", "", false),
 ];
 
