@@ -52,7 +52,7 @@ fn replay(names: &[&str]) {
 const CREDENTIALS: [&str; 6] =
     ["attribute_certificate", "crl", "delegation", "der_chain", "pem_chain", "private_key"];
 const FILES: [&str; 6] = ["glexec_conf", "lsc", "mapfile", "policy_toml", "signing_policy", "wildcard"];
-const PEERS: [&str; 4] = ["frames", "frames_round_trip", "xacml_answer", "xacml_query"];
+const PEERS: [&str; 5] = ["frames", "frames_round_trip", "runner_frames", "xacml_answer", "xacml_query"];
 const CALLERS: [&str; 5] = ["environment_blob", "record_file", "record_line", "request", "values"];
 
 #[test]
@@ -119,6 +119,12 @@ fn finding(name: &str, file: &str) {
 fn label_with_escape() {
     finding("pem_chain", "label_with_escape");
     finding("delegation", "label_with_escape");
+}
+
+/// A word that is not known was told as it was, with its control characters.
+#[test]
+fn unknown_word_with_escape() {
+    finding("runner_frames", "unknown_word_with_escape");
 }
 
 /// The reason of a refusal was cut at 500 bytes before they were escaped, so it was cut again where it was read.

@@ -152,7 +152,11 @@ impl Frame {
 fn invalid(reason: impl ToString) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("pilot and its runner do not understand each other: {}", reason.to_string()),
+        // The other side chose some of the words.
+        policy::wire::one_line(&format!(
+            "pilot and its runner do not understand each other: {}",
+            reason.to_string()
+        )),
     )
 }
 

@@ -14,6 +14,7 @@
 //! | messages of mapping services | [`messages`] |
 //! | argv and environment, `GLEXEC_ENV` | [`requests`] |
 //! | usage records | [`records`] |
+//! | frames between `pilot run` and its runner | [`runner`] |
 //! | names, ranges, durations | [`values`] |
 //! | deterministic mutations for the plain test | [`mutate`] |
 //! | a byte string as a source of typed values | [`source`] |
@@ -25,6 +26,7 @@ pub mod messages;
 pub mod mutate;
 pub mod records;
 pub mod requests;
+pub mod runner;
 pub mod source;
 pub mod values;
 
@@ -32,7 +34,7 @@ pub mod values;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also the name of its corpus and of its program in `tests/fuzz`.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("attribute_certificate", certificates::attribute_certificate),
     ("crl", certificates::crl),
     ("delegation", certificates::delegation),
@@ -49,6 +51,7 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("record_file", records::file),
     ("record_line", records::line),
     ("request", requests::request),
+    ("runner_frames", runner::frames),
     ("signing_policy", files::signing_policy),
     ("values", values::values),
     ("wildcard", files::wildcard),
