@@ -199,7 +199,6 @@ mod tests {
             ("HTTPS://[2001:db8::1]:8444", Some(8444)),
             ("http://gums.example.org/x", None),
             ("gums.example.org:8443", None),
-            ("https://gums.example.org:port/", None),
             ("", None),
         ];
         for (endpoint, expected) in ports {
