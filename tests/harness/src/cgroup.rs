@@ -32,19 +32,21 @@ impl Cgroup {
     /// Makes the cgroup; `None` where there is no writable cgroup version 2 hierarchy.
     /// What a killed test left under the same name is ended first.
     pub(crate) fn make(name: &str, everywhere: bool) -> Option<Self> {
+        Self::sweep(name);
         let mut this = Self::named(name);
-        this.remove();
         this.0.retain(|group| everywhere || ["", "memory"].contains(&group.controllers.as_str()));
         this.0.retain(|group| group.make().is_ok());
         this.0.iter().any(|group| group.controllers.is_empty()).then_some(this)
     }
 
-    /// Removes the cgroup of this name with all that is inside; false when there was none.
+    /// Removes all cgroups of this name with all that is inside; false when there was none. Who left them may have had
+    /// other groups than we have.
     pub(crate) fn sweep(name: &str) -> bool {
-        let left = Self::named(name);
-        let any = left.0.iter().any(|group| group.dir.exists());
-        left.remove();
-        any
+        let mut left = Vec::new();
+        mount_points().iter().for_each(|(_, dir)| find(dir, LEAF_DEPTH, |found| found == name, &mut left));
+        left.iter().for_each(|dir| drop(fs::write(dir.join("cgroup.kill"), "1")));
+        left.iter().for_each(|dir| remove_in_time(dir));
+        !left.is_empty()
     }
 
     fn named(name: &str) -> Self {
@@ -102,31 +104,38 @@ impl Group {
         if !dir.exists() {
             return;
         }
-        let end = Instant::now() + Duration::from_secs(5);
-        while remove_tree(&dir).is_err() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        remove_in_time(&dir);
     }
 }
 
 /// Removes the leaves of these sessions from every hierarchy, version 1 and 2: a `glexec` that was killed could not do it,
 /// and it may have been called from outside of the machine's own cgroup.
 pub(crate) fn remove_leaves(is_ours: impl Fn(&str) -> bool + Copy) {
-    mount_points().iter().for_each(|(_, dir)| remove_leaves_in(dir, LEAF_DEPTH, is_ours));
+    let is_leaf = |name: &str| name.strip_prefix(LEAF).is_some_and(is_ours);
+    let mut leaves = Vec::new();
+    mount_points().iter().for_each(|(_, dir)| find(dir, LEAF_DEPTH, is_leaf, &mut leaves));
+    // Their processes have been killed; what the kernel still keeps shows up as left behind.
+    leaves.iter().for_each(|dir| drop(remove_tree(dir)));
 }
 
-fn remove_leaves_in(dir: &Path, depth: u32, is_ours: impl Fn(&str) -> bool + Copy) {
+/// Collects the directories whose name is wanted, down to a depth.
+fn find(dir: &Path, depth: u32, wanted: impl Fn(&str) -> bool + Copy, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|t| t.is_dir()) {
             continue;
         }
-        let name = entry.file_name();
-        if name.to_str().and_then(|n| n.strip_prefix(LEAF)).is_some_and(is_ours) {
-            // Its processes have been killed; what the kernel still keeps shows up as left behind.
-            let _ = remove_tree(&entry.path());
+        if entry.file_name().to_str().is_some_and(wanted) {
+            found.push(entry.path());
         } else if depth > 1 {
-            remove_leaves_in(&entry.path(), depth - 1, is_ours);
+            find(&entry.path(), depth - 1, wanted, found);
         }
+    }
+}
+
+fn remove_in_time(dir: &Path) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while remove_tree(dir).is_err() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
