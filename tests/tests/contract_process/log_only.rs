@@ -46,6 +46,21 @@ fn the_callers_own_proxy_is_not_replaced() {
     }
 }
 
+/// The caller cannot write the site's log file; what would stand there goes to syslog, with a word about it.
+#[test]
+fn a_log_file_gives_way_to_syslog() {
+    if !need::root() {
+        return;
+    }
+    let (m, syslog) = log_only();
+    set_conf(&m, "log_destination", "file");
+    chmod(CONF, 0o644);
+    assert_eq!(call(&m, &m.proxy("Alice", "pilot")).args(["/usr/bin/id", "-un"]).output().ok(), "pilot");
+    syslog.wait_for("using syslog");
+    syslog.wait_for("->mapped_user(alice)");
+    assert_eq!(m.log(), "");
+}
+
 #[test]
 fn without_linger_the_payload_takes_its_place() {
     if !need::root() {

@@ -94,6 +94,33 @@ fn levels_and_silence_are_the_sites_choice() {
     assert!(m.log().contains("/home/pilot/none"), "{}", m.log());
 }
 
+/// 1 errors, 2 warnings, 3 who became whom, 4 steps on the way, 5 everything.
+#[test]
+fn each_level_adds_to_the_one_before() {
+    if !need::root() {
+        return;
+    }
+    let m = site();
+    // No key of gLExec: a reason to warn.
+    set_conf(&m, "no_such_key", "x");
+    for level in 0..=5 {
+        set_conf(&m, "log_level", &level.to_string());
+        let before = m.log().len();
+        call(&m, "/home/pilot/none").arg("/bin/true").output().exits(201);
+        call(&m, &m.proxy("Alice", "pilot")).arg("/bin/true").output().ok();
+        let log = m.log()[before..].to_owned();
+        for (from, words) in [
+            (1, "refused 201"),
+            (2, "no_such_key"),
+            (3, "real_user(pilot)"),
+            (3, "Used DN"),
+            (4, " by grid-mapfile"),
+        ] {
+            assert_eq!(log.contains(words), level >= from, "{words} at level {level}: {log}");
+        }
+    }
+}
+
 /// A line of the monitor as the Gratia probe takes it apart: the time in four words, the key, the text.
 fn monitor_lines(log: &str) -> Vec<(String, String)> {
     let parse = |line: &str| {
@@ -124,10 +151,13 @@ fn finished_monitor() -> Vec<(String, String)> {
 }
 
 fn monitored(m: &Machine, proxy: &str) -> Vec<String> {
-    call(m, proxy).arg("/bin/true").output().ok();
+    let running = call(m, proxy).arg("/bin/true").spawn();
+    let glexec = running.pid();
+    running.end_within(Duration::from_secs(60)).ok();
     let lines = finished_monitor();
     let key = &lines[0].0;
     assert!(lines.iter().all(|(k, _)| k == key), "one session, one key: {lines:?}");
+    assert!(key.ends_with(&format!("#{glexec}")), "it names the glexec of the other lines: {key}, {glexec}");
     lines.into_iter().map(|(_, text)| text).collect()
 }
 
