@@ -3,16 +3,18 @@
 //! What clients rely on stays as it is without: exit codes, signals, process group and session, standard streams.
 
 use end_to_end::contract::{
-    self, call, catcher, catcher_ready, eventually, kill_as, lives, set_conf, sh, stop_catcher, wait_gone,
-    written,
+    self, call, catcher, catcher_ready, eventually, install_tool, kill_as, lives, set_conf, sh, stop_catcher,
+    wait_gone, written,
 };
 use end_to_end::security::{leaves, sessions, without_cgroups};
 use harness::{Machine, Run, need};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde_json::Value;
-use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::fs::{self, File};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -357,6 +359,44 @@ fn standard_streams_may_be_sockets() {
     // The end of the stream came, so neither supervisor nor process 1 holds it.
     assert_eq!(answer, "heard words\n");
     assert_eq!(child.wait().unwrap().code(), Some(6));
+}
+
+/// HTCondor's job wrapper gets its descriptors over a socket, from outside of the namespace.
+#[test]
+fn descriptors_are_passed_into_the_namespace_and_out_of_it() {
+    if !need::root() {
+        return;
+    }
+    let m = site(ON);
+    let player = install_tool(&m, env!("CARGO_BIN_EXE_contract-payload"));
+    m.write("/home/pilot/secret", "pilot", 0o600, "only the pilot can open this\n");
+    m.write("/home/alice/answer", "alice", 0o600, "only Alice can open this\n");
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut run = call(&m, &m.proxy("Alice", "pilot")).args([&player, "pass-fd", "/home/alice/answer"]);
+    run.raw().stdin(OwnedFd::from(theirs)).stdout(Stdio::piped());
+    let mut child = run.start();
+    drop(run);
+    let mut hello = [0; 4];
+    ours.read_exact(&mut hello).unwrap();
+    assert_eq!(u32::from_be_bytes(hello), 0xdead_beef);
+    let secret = File::open("/home/pilot/secret").unwrap();
+    let (rights, byte) = ([secret.as_raw_fd()], [IoSlice::new(&[1])]);
+    let rights = [ControlMessage::ScmRights(&rights)];
+    sendmsg::<()>(ours.as_raw_fd(), &byte, &rights, MsgFlags::empty(), None).unwrap();
+    let (mut byte, mut space) = ([0; 1], nix::cmsg_space!(RawFd));
+    let mut slices = [IoSliceMut::new(&mut byte)];
+    let got =
+        recvmsg::<()>(ours.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
+    let passed = got.cmsgs().unwrap().find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    let answer = fs::read_to_string(format!("/proc/self/fd/{}", passed.unwrap())).unwrap();
+    assert_eq!(answer, "only Alice can open this\n");
+    let mut copied = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut copied).unwrap();
+    assert_eq!(copied, "only the pilot can open this\n");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 /// Payloads of one account at the same time all have the same number.
