@@ -89,8 +89,9 @@ impl Run {
         if !conf.linger {
             return Ok(keeper::run(sitting, &plan, policy.payload.kill_leftovers, &monitor, &self.log));
         }
-        let rules =
-            Rules { kill_leftovers: policy.payload.kill_leftovers, root_only: conf.epilogue.is_some() };
+        let (kill_leftovers, end_with_caller) =
+            (policy.payload.kill_leftovers, policy.payload.end_with_caller);
+        let rules = Rules { kill_leftovers, end_with_caller, root_only: conf.epilogue.is_some() };
         if rules.root_only
             && start.mode == Mode::Switching
             && let Err(e) = ids::be_root()
@@ -98,7 +99,7 @@ impl Run {
             // Before there is a payload: who could stop us in between could keep the epilogue from running.
             return Ok(sitting.abandon(&self.log, &Failure::site(format!("setresuid: {e}"))));
         }
-        let ended = match Supervisor::prepare()
+        let ended = match Supervisor::prepare(end_with_caller)
             .and_then(|s| Ok((s, launch::start(&plan, sitting.leaf(), sitting.namespace())?)))
         {
             Ok((supervisor, payload)) => supervisor.watch(payload, &mut sitting, rules, &monitor),

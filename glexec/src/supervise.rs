@@ -12,13 +12,15 @@ use crate::request::FORWARDED;
 use crate::sitting::Sitting;
 use crate::sys::{fds, ids, process};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::{Pid, Uid, getppid};
 use record::{Exit, Usage};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long leftovers without a cgroup may take to end.
@@ -30,6 +32,8 @@ pub(crate) struct Supervisor {
     start_boottime_ns: u64,
     cpu_before: (u64, u64),
     root_only: bool,
+    /// Whose end ends the payload: the process that called.
+    caller: Option<OwnedFd>,
 }
 
 /// What the site wants at the end, and who is heard until then.
@@ -37,6 +41,8 @@ pub(crate) struct Supervisor {
 pub(crate) struct Rules {
     /// `[payload] kill_leftovers`.
     pub(crate) kill_leftovers: bool,
+    /// `[payload] end_with_caller`.
+    pub(crate) end_with_caller: bool,
     /// With an epilogue only root may signal: nobody else shall keep it from running.
     pub(crate) root_only: bool,
 }
@@ -56,9 +62,20 @@ pub(crate) struct Ended {
 }
 
 impl Supervisor {
-    /// Blocks the signals before the payload exists, so that none is lost.
-    pub(crate) fn prepare() -> Result<Self, Failure> {
-        Self::hold_signals().map_err(|e| Failure::site(format!("supervisor: {e}")))
+    /// Blocks the signals before the payload exists, so that none is lost. With `end_with_caller` it holds on to the
+    /// process that called; a host where that cannot be done must not promise it.
+    pub(crate) fn prepare(end_with_caller: bool) -> Result<Self, Failure> {
+        let mut supervisor = Self::hold_signals().map_err(|e| Failure::site(format!("supervisor: {e}")))?;
+        if end_with_caller {
+            let caller = calling_process().map_err(|e| {
+                Failure::site(format!(
+                    "the policy asks for [payload] end_with_caller, and the calling process cannot be watched: {e}; \
+                     call glexec from a process that waits for it, or remove the key"
+                ))
+            })?;
+            supervisor.caller = Some(caller);
+        }
+        Ok(supervisor)
     }
 
     fn hold_signals() -> nix::Result<Self> {
@@ -71,6 +88,7 @@ impl Supervisor {
             start_boottime_ns: process::boottime_ns(),
             cpu_before: children_cpu(),
             root_only: false,
+            caller: None,
         })
     }
 
@@ -98,8 +116,12 @@ impl Supervisor {
         let wall_ns = process::boottime_ns().saturating_sub(self.start_boottime_ns);
         let leaf = sitting.leaf();
         let leftovers = sitting.leftovers();
-        let all_gone = !rules.kill_leftovers || end_leftovers(leaf);
+        let abandoned = rules.end_with_caller && self.caller.is_none();
+        let all_gone = !(rules.kill_leftovers || abandoned) || end_leftovers(leaf);
         let mut exit = Exit { leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX), ..Exit::default() };
+        if abandoned {
+            exit.killed_by = Some("its caller ended".into());
+        }
         if !all_gone {
             exit.killed_by = Some("leftovers do not end".into());
         }
@@ -112,12 +134,12 @@ impl Supervisor {
     }
 
     /// Reaps every child, forwards signals; returns the end of the payload's first process and its peak memory (KiB).
-    fn wait_for(&self, payload: Pid) -> (WaitStatus, u64) {
+    fn wait_for(&mut self, payload: Pid) -> (WaitStatus, u64) {
         loop {
             if let Some(end) = reap(payload) {
                 return end;
             }
-            let Ok(Some(info)) = self.signals.read_signal() else { continue };
+            let Some(info) = self.news(payload) else { continue };
             let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
             // The terminal signals the whole group, and the payload is in it: it has this one already.
             let from_terminal = info.ssi_code == libc::SI_KERNEL;
@@ -128,12 +150,37 @@ impl Supervisor {
         }
     }
 
+    /// Waits for the next signal. The caller's end, where it counts, kills the payload, and its end will be the next.
+    fn news(&mut self, payload: Pid) -> Option<siginfo> {
+        if let Some(caller) = &self.caller {
+            let mut polled = [
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(caller.as_fd(), PollFlags::POLLIN),
+            ];
+            poll(&mut polled, PollTimeout::NONE).ok()?;
+            if polled[1].any() == Some(true) {
+                self.caller = None;
+                let _ = kill(payload, Signal::SIGKILL);
+                return None;
+            }
+        }
+        self.signals.read_signal().ok().flatten()
+    }
+
     fn usage(&self, leaf: Option<&Leaf>, wall_ns: u64, max_rss_kib: u64) -> Usage {
         let (user, system) = children_cpu();
         let (user_us, system_us) = (user - self.cpu_before.0, system - self.cpu_before.1);
         let waited = CpuTime { user_us, system_us, source: "subreaper" };
         counted_usage(leaf, wall_ns, waited).with_max_rss(max_rss_kib)
     }
+}
+
+/// A descriptor of the process that called, which becomes readable when that ends.
+fn calling_process() -> nix::Result<OwnedFd> {
+    let caller = getppid();
+    let watched = process::pidfd(caller)?;
+    // Had it ended before, its number could be another's, and init would be our parent.
+    if getppid() == caller && caller.as_raw() > 1 { Ok(watched) } else { Err(Errno::ESRCH) }
 }
 
 trait WithMaxRss {

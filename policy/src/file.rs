@@ -158,6 +158,8 @@ pub struct PayloadPolicy {
     pub kill_leftovers: bool,
     /// Give the payload a process namespace and a `/proc` of its own.
     pub pid_namespace: bool,
+    /// End every process of the payload when the process that called `glexec` has ended.
+    pub end_with_caller: bool,
 }
 
 impl PayloadPolicy {
@@ -168,6 +170,12 @@ impl PayloadPolicy {
                 "[payload] pid_namespace cannot be had with linger = no: the payload takes the place of \
                         glexec, and no process can move into a new namespace; set linger = yes in glexec.conf, \
                         or remove pid_namespace",
+            );
+        }
+        if self.end_with_caller && !conf.linger {
+            return Err(
+                "[payload] end_with_caller cannot be had with linger = no: no glexec stays to see the caller's \
+                        end; set linger = yes in glexec.conf, or remove end_with_caller",
             );
         }
         Ok(())

@@ -82,6 +82,9 @@ fn a_process_namespace_needs_a_supervisor() {
     let walled = payload("[payload]\npid_namespace = true\n");
     assert!(walled.pid_namespace && walled.walls_stand_with(&waits).is_ok());
     assert!(walled.walls_stand_with(&goes).unwrap_err().contains("set linger = yes"));
+    let watched = payload("[payload]\nend_with_caller = true\n");
+    assert!(watched.end_with_caller && watched.walls_stand_with(&waits).is_ok());
+    assert!(watched.walls_stand_with(&goes).unwrap_err().contains("end_with_caller"));
 }
 
 #[test]

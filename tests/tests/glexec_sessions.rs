@@ -107,6 +107,49 @@ fn a_killed_supervisor_leaves_nothing_after_the_next_call() {
     assert_eq!(record["exit"]["leftovers"].as_u64().map(|n| n > 0), Some(true), "{record}");
 }
 
+/// The caller is a shell that waits for glexec; returns whether the payload outlived it by a while.
+fn payload_outlives_its_caller(machine: &Machine, proxy: &str) -> bool {
+    let payload = "setsid setsid sleep 300 & sleep 300 & echo $PILOT_SESSION > /tmp/session.new; mv /tmp/session.new /tmp/session; wait";
+    let call = format!("/usr/sbin/glexec /bin/sh -c '{payload}'; true");
+    let mut shell = machine
+        .command("/bin/sh")
+        .as_user("pilot")
+        .env("GLEXEC_CLIENT_CERT", proxy)
+        .args(["-c", &call])
+        .spawn();
+    wait_for(|| std::fs::read_to_string("/tmp/session").ok());
+    wait_for(|| (machine.processes_of("alice").len() >= 2).then_some(()));
+    shell.signal(9);
+    wait_for(|| (!shell.is_running()).then_some(()));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !machine.processes_of("alice").is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    !machine.processes_of("alice").is_empty()
+}
+
+#[test]
+fn a_payload_ends_with_its_caller_when_the_policy_says_so() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    assert!(payload_outlives_its_caller(&machine, &proxy), "clients may leave glexec behind on purpose");
+    let id = std::fs::read_to_string("/tmp/session").unwrap();
+    machine.glexec().args(["--session", id.trim(), "--end"]).output().ok();
+    std::fs::remove_file("/tmp/session").unwrap();
+    machine.edit_policy(|p| format!("{p}\n[payload]\nend_with_caller = true\n"));
+    assert!(!payload_outlives_its_caller(&machine, &proxy));
+    let id = std::fs::read_to_string("/tmp/session").unwrap().trim().to_owned();
+    wait_for(|| (!session_exists(&id)).then_some(()));
+    let record = machine.records().into_iter().find(|r| r["record_id"] == id.as_str()).unwrap();
+    assert_eq!(
+        (&record["state"], &record["exit"]["killed_by"]),
+        (&"closed".into(), &"its caller ended".into())
+    );
+    machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output().ok();
+}
+
 #[test]
 fn records_of_an_earlier_boot_are_closed_as_lost() {
     if !need::root() || !need::tool("grid-proxy-init") {

@@ -140,6 +140,7 @@ struct Payload {
     kill_leftovers: Spanned<bool>,
     private_tmp: Spanned<bool>,
     pid_namespace: bool,
+    end_with_caller: bool,
 }
 
 impl Payload {
@@ -159,6 +160,7 @@ impl Payload {
             nested: self.nested,
             kill_leftovers: self.kill_leftovers.into_inner(),
             pid_namespace: self.pid_namespace,
+            end_with_caller: self.end_with_caller,
         })
     }
 }
@@ -171,6 +173,7 @@ impl Default for Payload {
             kill_leftovers: Spanned::new(0..0, true),
             private_tmp: Spanned::new(0..0, false),
             pid_namespace: false,
+            end_with_caller: false,
         }
     }
 }
