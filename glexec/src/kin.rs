@@ -41,6 +41,11 @@ pub(crate) fn only_inherited() -> bool {
     INHERITED.get().is_some_and(|i| !i.children.is_empty()) && own().is_empty()
 }
 
+/// When a process was born, in ticks since boot; `None` when it is gone. With its id it names a process for good.
+pub(crate) fn born(pid: Pid) -> Option<u64> {
+    birth(&proc_text(pid, "stat"))
+}
+
 impl Inherited {
     fn has(&self, pid: Pid) -> bool {
         let known = self.children.iter().find(|(known, _)| *known == pid);

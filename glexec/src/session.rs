@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) gid: u32,
     /// Process that supervises.
     pub(crate) supervisor: i32,
+    /// When that process was born, in ticks since boot: its id alone may be somebody else's by now.
+    pub(crate) born: Option<u64>,
     /// The cgroup leaf, when there is one.
     pub(crate) leaf: Option<Leaf>,
     /// The spool that holds the open record.
@@ -203,9 +205,10 @@ impl State {
         let optional =
             |path: &Option<PathBuf>| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
         let (leaf, work_dir) = (Leaf::to_state(self.leaf.as_ref()), optional(&self.work_dir));
-        let pid_namespace = self.pid_namespace.map(|n| n.to_string()).unwrap_or_default();
+        let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+        let (pid_namespace, born) = (number(self.pid_namespace), number(self.born));
         format!(
-            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\n{leaf}spool={}\nwork_dir={work_dir}\npid_namespace={pid_namespace}\n",
+            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\nborn={born}\n{leaf}spool={}\nwork_dir={work_dir}\npid_namespace={pid_namespace}\n",
             self.id,
             self.caller_uid,
             self.uid,
@@ -226,6 +229,7 @@ impl State {
             uid: value("uid")?.parse().ok()?,
             gid: value("gid")?.parse().ok()?,
             supervisor: value("supervisor")?.parse().ok()?,
+            born: value("born").and_then(|n| n.parse().ok()),
             leaf: Leaf::from_state(text),
             spool: value("spool")?.into(),
             work_dir: value("work_dir").filter(|w| !w.is_empty()).map(PathBuf::from),
@@ -246,6 +250,7 @@ mod tests {
             uid: 20_001,
             gid: 20_002,
             supervisor: 77,
+            born: Some(8812),
             leaf: Leaf::from_state("cgroup=/sys/fs/cgroup/unified/glexec-x\ncgroup1=memory:/x/glexec-x\n"),
             spool: "/var/spool/pilotage/records".into(),
             work_dir: Some("/tmp/job-1".into()),

@@ -5,12 +5,14 @@
 
 use crate::cgroup::Leaf;
 use crate::failure::Failure;
+use crate::kin;
 use crate::log::Log;
 use crate::request::{Action, SessionCall};
 use crate::session::{self, Found, State};
 use crate::start::Start;
 use crate::sweep;
 use crate::sys::{ids, process};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::io::Write;
@@ -64,9 +66,12 @@ fn pass_on(state: &State, signal: Signal) -> Result<(), Failure> {
 /// Signals the supervisor as root; `false` when it has ended.
 fn signal_supervisor(state: &State, signal: Signal) -> Result<bool, Failure> {
     let failed = |e| Failure::site(format!("session {}: {e}", state.id));
-    let supervisor = process::pidfd(Pid::from_raw(state.supervisor)).map_err(failed)?;
-    // The lock is looked at again now that the process is pinned: held, it is still the supervisor.
-    if session::by_id(&state.id).is_none_or(|found| found.orphaned.is_some()) {
+    let supervisor = match process::pidfd(Pid::from_raw(state.supervisor)) {
+        Err(Errno::ESRCH) => return Ok(false),
+        other => other.map_err(failed)?,
+    };
+    // The lock is looked at again now that the process is pinned: held, the session lives.
+    if !is_still_named(state) || session::by_id(&state.id).is_none_or(|found| found.orphaned.is_some()) {
         return Ok(false);
     }
     ids::be_root().map_err(failed)?;
@@ -85,7 +90,16 @@ fn kill(state: &State) -> Result<(), Failure> {
     }
 }
 
+/// Whether the process that the session names is not somebody else by now: without linger it is the payload, and the
+/// session outlives it for a while.
+fn is_still_named(state: &State) -> bool {
+    state.born.is_none_or(|born| kin::born(Pid::from_raw(state.supervisor)) == Some(born))
+}
+
 fn kill_children(state: &State) -> Result<(), Failure> {
+    if !is_still_named(state) {
+        return Ok(());
+    }
     let path = format!("/proc/{0}/task/{0}/children", state.supervisor);
     let children = std::fs::read_to_string(path).unwrap_or_default();
     for pid in children.split_whitespace().filter_map(|word| word.parse().ok()).filter(|pid| *pid > 1) {

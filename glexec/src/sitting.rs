@@ -55,6 +55,7 @@ impl Sitting {
             uid: permit.account().uid,
             gid: permit.account().gid,
             supervisor: std::process::id().cast_signed(),
+            born: kin::born(nix::unistd::getpid()),
             leaf: planned.clone(),
             spool: config.policy.accounting.spool.clone(),
             work_dir: request.work_dir.clone(),

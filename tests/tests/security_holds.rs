@@ -196,3 +196,27 @@ fn who_may_not_write_leaves_the_records_of_an_earlier_boot_to_the_next() {
     let record = m.records().into_iter().find(|r| r["record_id"] == id.as_str()).unwrap();
     assert_eq!((&record["state"], &record["exit"]["lost"]), (&"lost".into(), &"reboot".into()));
 }
+
+/// Process ids come again: the session's one may be somebody else's while its record is being closed.
+#[test]
+fn a_number_that_became_somebody_else_s_is_not_signalled() {
+    if !need::root() {
+        return;
+    }
+    let (m, proxy) = site();
+    let script = "echo $PILOT_SESSION > /tmp/s.new; mv /tmp/s.new /tmp/s; sleep 300";
+    let running = call(&m, &proxy).args(["/bin/sh", "-c", script]).spawn();
+    let id = eventually("the session", SOON, || fs::read_to_string("/tmp/s").ok());
+    let mut other = m.command("/bin/sleep").arg("300").spawn();
+    let state = format!("/run/glexec/sessions/{}/state", id.trim());
+    let text = fs::read_to_string(&state).unwrap();
+    let named = |pid: i32| format!("\nsupervisor={pid}\n");
+    assert!(text.contains(&named(running.pid())), "{text}");
+    fs::write(&state, text.replace(&named(running.pid()), &named(other.pid()))).unwrap();
+    let ran = m.glexec().args(["--session", id.trim(), "--signal", "TERM"]).output();
+    ran.refused(201, &["has just ended"]);
+    assert!(other.is_running());
+    fs::write(&state, text).unwrap();
+    m.glexec().args(["--session", id.trim(), "--signal", "TERM"]).output().ok();
+    running.end_within(SOON).exits(143);
+}

@@ -94,8 +94,8 @@ mod tests {
 
     fn session(id: &str, uid: u32, supervisor: i32) -> State {
         let (caller_uid, gid) = (1000, uid);
-        let (leaf, spool, work_dir, pid_namespace) = (None, "/spool".into(), None, None);
-        State { id: id.into(), caller_uid, uid, gid, supervisor, leaf, spool, work_dir, pid_namespace }
+        let (born, leaf, spool, work_dir, pid_namespace) = (None, None, "/spool".into(), None, None);
+        State { id: id.into(), caller_uid, uid, gid, supervisor, born, leaf, spool, work_dir, pid_namespace }
     }
 
     fn status(uid: u32) -> String {

@@ -108,6 +108,7 @@ mod tests {
             leaf: None,
             spool: "/spool".into(),
             work_dir: None,
+            born: None,
             pid_namespace: None,
         }
     }
