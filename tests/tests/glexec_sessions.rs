@@ -150,6 +150,31 @@ fn a_payload_ends_with_its_caller_when_the_policy_says_so() {
     machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output().ok();
 }
 
+/// Clients leave `glexec` behind on purpose, so it goes on; whoever has the caller's account next can end it.
+#[test]
+fn a_killed_caller_leaves_a_session_that_its_account_can_end() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let script = "echo $PILOT_SESSION > /tmp/s.new; setsid sleep 300 & mv /tmp/s.new /tmp/s; wait";
+    // The shell stays, as a pilot does.
+    let pilot = format!("/usr/sbin/glexec /bin/sh -c '{script}'; exit 9");
+    let run = machine.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", &proxy);
+    let mut caller = run.args(["-c", &pilot]).spawn();
+    let id = wait_for(|| std::fs::read_to_string("/tmp/s").ok());
+    let id = id.trim();
+    std::fs::remove_file(&proxy).unwrap();
+    caller.signal(9);
+    wait_for(|| (!caller.is_running()).then_some(()));
+    assert!(session_exists(id) && !machine.processes_of("alice").is_empty());
+    machine.glexec().args(["--session", id, "--end"]).output().ok();
+    assert!(!session_exists(id));
+    assert_eq!(machine.processes_of("alice"), Vec::<i32>::new());
+    let record = machine.records().into_iter().find(|r| r["record_id"] == id).unwrap();
+    assert_eq!(record["state"], "closed", "{record}");
+}
+
 #[test]
 fn records_of_an_earlier_boot_are_closed_as_lost() {
     if !need::root() || !need::tool("grid-proxy-init") {
