@@ -362,7 +362,7 @@ fn a_child_that_forks_leaves_nobody_behind() {
         nobody_is_left(&m);
     }
     // While the payload runs its supervisor has no other child, not even one that has ended.
-    let credential = m.put_credential("hostile forks forks\n".to_owned(), "pilot");
+    let credential = m.put_credential("hostile forks forks\n", "pilot");
     let script = "cat /proc/$PPID/task/$PPID/children; echo $$";
     let run = m.glexec().env("GLEXEC_CLIENT_CERT", credential).args(["/bin/sh", "-c", script]);
     let said = run.output().ok();
