@@ -41,7 +41,7 @@ fn lost(m: &Machine, proxy: &str, work_dir: Option<&str>, script: &str) -> Strin
         None => run.spawn(),
     };
     let id = eventually("the session", SOON, || fs::read_to_string("/tmp/s").ok());
-    fs::remove_file("/tmp/s").unwrap();
+    fs::remove_file("/tmp/s").expect("it was just read");
     running.signal(9);
     drop(running);
     id.trim().to_owned()
@@ -161,9 +161,11 @@ fn the_keeper_of_a_record_is_out_of_everybody_s_reach() {
 /// Processes that execute this machine's `glexec`.
 fn keepers() -> Vec<i32> {
     use std::os::unix::fs::MetadataExt;
-    let ours = fs::metadata("/usr/sbin/glexec").unwrap();
-    let pids =
-        fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let ours = fs::metadata("/usr/sbin/glexec").expect("it is installed");
+    let pids = fs::read_dir("/proc")
+        .expect("every host has it")
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
     let same = |pid: &i32| {
         let exe = fs::metadata(format!("/proc/{pid}/exe"));
         exe.is_ok_and(|exe| (exe.dev(), exe.ino()) == (ours.dev(), ours.ino()))
