@@ -13,6 +13,7 @@
 mod places;
 mod rungs;
 
+use crate::kin;
 use crate::sys::process;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use places::{Hierarchy, Place};
@@ -138,9 +139,9 @@ impl Leaf {
         Some((process::fork_into(directory.as_fd()).ok()?, Door(others)))
     }
 
-    /// How many processes are in it.
+    /// How many processes of the payload are in it: those of root are ours.
     pub(crate) fn population(&self) -> usize {
-        self.strongest().pids().len()
+        self.strongest().pids().into_iter().filter(|pid| kin::real_uid_of(*pid) != Some(0)).count()
     }
 
     /// CPU time since it was made.

@@ -69,6 +69,11 @@ fn birth(stat: &str) -> Option<u64> {
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
 
+/// Who a process belongs to; `None` once it is gone.
+pub(crate) fn real_uid_of(pid: i32) -> Option<u32> {
+    real_uid(&proc_text(Pid::from_raw(pid), "status"))
+}
+
 /// The first number behind `Uid:` in `/proc/<pid>/status`; the name above it has its line breaks escaped.
 fn real_uid(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()

@@ -39,6 +39,7 @@ mod credential;
 mod epilogue;
 mod failure;
 mod flood;
+mod guard;
 mod information;
 mod keeper;
 mod kin;

@@ -43,9 +43,7 @@ pub(crate) fn serve(call: &SessionCall, start: &Start, log: &Log) -> Result<u8, 
 }
 
 fn status(state: &State) -> Result<u8, Failure> {
-    // Process 1 of a namespace is ours, not the payload's.
-    let ours = usize::from(state.pid_namespace.is_some());
-    let processes = state.leaf.as_ref().map(|leaf| leaf.population().saturating_sub(ours));
+    let processes = state.leaf.as_ref().map(Leaf::population);
     let processes = processes.map_or_else(|| "?".into(), |n| n.to_string());
     let account = crate::start::account_name(nix::unistd::Uid::from_raw(state.uid));
     let account = account.map_or_else(|| state.uid.to_string(), |name| name.to_string());

@@ -5,6 +5,7 @@
 use crate::cgroup::Leaf;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::guard::Guard;
 use crate::kin;
 use crate::launch::Mishap;
 use crate::log::Log;
@@ -26,6 +27,7 @@ pub(crate) struct Sitting {
     id: String,
     leaf: Option<Leaf>,
     namespace: Option<Namespace>,
+    guard: Option<Guard>,
     session: Option<Session>,
     record: Option<(OpenRecord, u64, u64)>,
     work_dir: Option<WorkDir>,
@@ -45,8 +47,8 @@ impl Sitting {
         let id = session::new_id()?;
         if start.mode == Mode::LogOnly {
             let work_dir = request.work_dir.clone().map(WorkDir::of_caller);
-            let (leaf, namespace, session, record) = (None, None, None, None);
-            return Ok(Self { id, leaf, namespace, session, record, work_dir, may_signal: None });
+            let (leaf, namespace, guard, session, record) = (None, None, None, None, None);
+            return Ok(Self { id, leaf, namespace, guard, session, record, work_dir, may_signal: None });
         }
         let planned = Leaf::planned(&id);
         let state = State {
@@ -68,6 +70,7 @@ impl Sitting {
             id,
             leaf,
             namespace: None,
+            guard: None,
             session: Some(session),
             record: None,
             work_dir: WorkDir::of(&state),
@@ -98,6 +101,10 @@ impl Sitting {
         if let Some(session) = self.session.as_ref().filter(|_| state != planned) {
             session.correct(&state);
         }
+        // A payload that takes our place has a keeper instead.
+        if let Some(leaf) = self.leaf.as_ref().filter(|_| config.conf.linger) {
+            self.guard = Guard::post(leaf, &self.id, &config.conf);
+        }
         Ok(state)
     }
 
@@ -116,10 +123,17 @@ impl Sitting {
         self.namespace.as_ref()
     }
 
+    /// From here on this process closes the session, and nobody else.
+    pub(crate) fn dismiss_guard(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
+        }
+    }
+
     /// How many processes are there besides ours once the payload's first one has ended.
     pub(crate) fn leftovers(&self) -> usize {
         match (&self.leaf, &self.namespace) {
-            (Some(leaf), namespace) => leaf.population().saturating_sub(usize::from(namespace.is_some())),
+            (Some(leaf), _) => leaf.population(),
             (None, Some(namespace)) => namespace.orphans(),
             (None, None) => kin::own().len(),
         }
@@ -171,6 +185,7 @@ impl Sitting {
     }
 
     fn tidy(&mut self) {
+        self.dismiss_guard();
         // Its process 1 is in the leaf, which must be empty to be removed.
         if let Some(namespace) = self.namespace.take() {
             namespace.end();

@@ -114,6 +114,7 @@ impl Supervisor {
         }
         let (status, max_rss_kib) = self.wait_for(payload.pid);
         let wall_ns = process::boottime_ns().saturating_sub(self.start_boottime_ns);
+        sitting.dismiss_guard();
         let leaf = sitting.leaf();
         let leftovers = sitting.leftovers();
         let abandoned = rules.end_with_caller && self.caller.is_none();

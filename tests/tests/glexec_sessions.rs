@@ -87,24 +87,60 @@ fn nobody_but_the_opener_may_touch_a_session() {
     running.end_within(Duration::from_secs(5)).exits(137);
 }
 
+/// The process of root that sits in the leaf of the session.
+fn guard_of(id: &str) -> i32 {
+    let leaf = format!("/glexec-{id}");
+    let is_guard = |pid: &i32| {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        read("comm").trim() == "glexec-guard" && read("cgroup").contains(&leaf)
+    };
+    let pids =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.into_iter().find(is_guard).expect("a session with a leaf has a guard")
+}
+
+fn is_closed_as_lost(machine: &Machine, id: &str) {
+    assert!(!session_exists(id) && !Path::new("/tmp/job-2").exists());
+    assert_eq!(machine.processes_of("alice"), Vec::<i32>::new());
+    let record = machine.records().into_iter().find(|r| r["record_id"] == id).unwrap();
+    assert_eq!((&record["state"], &record["exit"]["lost"]), (&"lost".into(), &"helper_died".into()));
+    assert_eq!(record["exit"]["leftovers"].as_u64().map(|n| n > 0), Some(true), "{record}");
+}
+
 #[test]
-fn a_killed_supervisor_leaves_nothing_after_the_next_call() {
+fn a_killed_supervisor_s_session_is_closed_by_its_guard_at_once() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let (running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
+    let guard = guard_of(&id);
+    for user in ["alice", "pilot"] {
+        let kill = machine.command("/bin/kill").as_user(user).args(["-9", &guard.to_string()]).output();
+        assert!(kill.errors().contains("not permitted"), "{user}: {}", kill.errors());
+    }
+    running.signal(9);
+    wait_for(|| (!session_exists(&id)).then_some(()));
+    wait_for(|| (!Path::new("/proc").join(guard.to_string()).exists()).then_some(()));
+    is_closed_as_lost(&machine, &id);
+}
+
+#[test]
+fn a_killed_supervisor_and_guard_leave_nothing_after_the_next_call() {
     if !need::root() || !need::tool("grid-proxy-init") {
         return;
     }
     let (machine, proxy) = machine();
     let (mut running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
+    let guard = nix::unistd::Pid::from_raw(guard_of(&id));
+    nix::sys::signal::kill(guard, nix::sys::signal::Signal::SIGKILL).unwrap();
     running.signal(9);
     wait_for(|| (!running.is_running()).then_some(()));
     assert!(session_exists(&id), "nobody was there to close it");
     assert!(!machine.processes_of("alice").is_empty(), "the child outside the group lives on until then");
     let again = machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output();
     again.ok();
-    assert!(!session_exists(&id) && !Path::new("/tmp/job-2").exists());
-    assert_eq!(machine.processes_of("alice"), Vec::<i32>::new());
-    let record = machine.records().into_iter().find(|r| r["record_id"] == id.as_str()).unwrap();
-    assert_eq!((&record["state"], &record["exit"]["lost"]), (&"lost".into(), &"helper_died".into()));
-    assert_eq!(record["exit"]["leftovers"].as_u64().map(|n| n > 0), Some(true), "{record}");
+    is_closed_as_lost(&machine, &id);
 }
 
 /// The caller is a shell that waits for glexec; returns whether the payload outlived it by a while.

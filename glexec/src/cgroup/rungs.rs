@@ -127,16 +127,19 @@ impl Leaf {
 
     /// As [`Leaf::kill_all`] by a caller who may be in it: gets out first, to tell the tale.
     pub(crate) fn kill_all_but_self(&self) {
+        if self.leave() && !self.kill_at_once() {
+            let _ = self.kill_all();
+        }
+    }
+
+    /// Moves the calling process to the groups above; `false` when it is still in one of the leaf's.
+    pub(crate) fn leave(&self) -> bool {
         let leave = |group: &Group| {
             let parent = group.dir.parent().map(|dir| Group { dir: dir.into(), ..group.clone() });
             parent.is_some_and(|parent| parent.enter().is_ok())
         };
         // All of them: who stays in one keeps it from being removed.
-        let out =
-            self.0.iter().filter(|group| group.dir.is_dir()).map(leave).fold(true, |all, one| all & one);
-        if out && !self.kill_at_once() {
-            let _ = self.kill_all();
-        }
+        self.0.iter().filter(|group| group.dir.is_dir()).map(leave).fold(true, |all, one| all & one)
     }
 
     /// Its directories were removed, or are hidden from here by another mount. The kernel names the leaf to those in it

@@ -71,6 +71,14 @@ pub(crate) fn be_root() -> Result<(), Errno> {
     setresuid(root, root, root)
 }
 
+/// Becomes root entirely and leaves all groups, so that nobody finds this process by one of them.
+pub(crate) fn be_root_alone() -> Result<(), Errno> {
+    let root = Gid::from_raw(0);
+    setgroups(&[])?;
+    setresgid(root, root, root)?;
+    be_root()
+}
+
 /// Files that root makes from here on belong to group root, not to the caller's. Without privilege nothing changes.
 pub(crate) fn leave_caller_group() {
     let _ = setegid(Gid::from_raw(0));
@@ -142,10 +150,7 @@ pub(crate) fn drop_bounding_set() -> Result<(), String> {
 /// Becomes root entirely, without any capability and without groups: nobody but root can signal or trace this process, and
 /// it can do nothing to others.
 pub(crate) fn be_powerless_root() -> Result<(), String> {
-    let (root, step) = (Gid::from_raw(0), |what: &str, e: Errno| format!("{what}: {e}"));
-    setgroups(&[]).map_err(|e| step("setgroups", e))?;
-    setresgid(root, root, root).map_err(|e| step("setresgid", e))?;
-    be_root().map_err(|e| step("setresuid", e))?;
+    be_root_alone().map_err(|e| format!("root without groups: {e}"))?;
     drop_bounding_set()?;
     for set in [caps::CapSet::Effective, caps::CapSet::Permitted, caps::CapSet::Inheritable] {
         caps::clear(None, set).map_err(|e| format!("capabilities: {e}"))?;
