@@ -1,6 +1,9 @@
 //! What the security tests share: a site with hostile children, and looking at processes.
 
 use harness::Machine;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,6 +58,30 @@ pub fn processes_with_uid(uid: u32) -> Vec<String> {
 /// Names of the sessions that stand in `/run/glexec/sessions`.
 pub fn sessions() -> Vec<String> {
     names("/run/glexec/sessions")
+}
+
+/// The process of root that sits in the leaf of a session and closes it when the supervisor is gone.
+///
+/// # Panics
+/// When there is none.
+pub fn guard_of(session: &str) -> i32 {
+    let leaf = format!("/glexec-{session}");
+    let is_guard = |pid: &i32| {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        read("comm").trim() == "glexec-guard" && read("cgroup").contains(&leaf)
+    };
+    let pids = names("/proc").into_iter().filter_map(|name| name.parse().ok());
+    pids.into_iter().find(is_guard).expect("a session with a leaf has a guard")
+}
+
+/// Kills the guards of all sessions, for tests of what happens without one.
+///
+/// # Panics
+/// When a session has none.
+pub fn kill_guards() {
+    for guard in sessions().iter().map(|id| guard_of(id)) {
+        let _ = kill(Pid::from_raw(guard), Signal::SIGKILL);
+    }
 }
 
 /// Names in a directory; none when there is no such directory.

@@ -1,9 +1,10 @@
 //! Inside a real Grid Engine: `qdel` ends payloads, `qmod` stops them and the accounting counts them, because they keep the
-//! group that the job is tracked by. The same without `keep_gids` shows that nothing else does it.
+//! group that the job is tracked by. The same without `keep_gids` shows that nothing else of Grid Engine's does it. What
+//! Grid Engine misses, the guard of the session ends.
 
 use end_to_end::contract::{eventually, lives, wait_gone, written};
 use end_to_end::gridengine::{ADMIN, GridEngine};
-use end_to_end::security::{leaves, sessions};
+use end_to_end::security::{kill_guards, leaves, sessions};
 use harness::{Machine, need};
 use serde_json::Value;
 use std::fs;
@@ -106,6 +107,7 @@ fn qdel_and_qmod_reach_every_process_of_a_payload_by_the_tracking_group() {
         (engine.cpu_so_far(&job) >= u64::from(BURNT)).then_some(())
     });
     assert_eq!(stopped_by_qmod(&engine, &job, payload), [true; 3]);
+    kill_guards();
     engine.ask("qdel", &[&job]).ok();
     payload.into_iter().for_each(wait_gone);
     assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
@@ -142,6 +144,7 @@ fn without_the_tracking_group_qdel_qmod_and_accounting_miss_the_payload() {
         assert_eq!(groups_of(pid), Vec::<u32>::new(), "the caller's groups are gone");
     }
     assert_eq!(stopped_by_qmod(&engine, &job, [first, daemon, child]), [true, false, false]);
+    kill_guards();
     engine.ask("qdel", &[&job]).ok();
     // The signal to the process group ends the supervisor, and the first process dies with that.
     wait_gone(first);
@@ -153,6 +156,24 @@ fn without_the_tracking_group_qdel_qmod_and_accounting_miss_the_payload() {
     assert!(!lives(daemon) && !lives(child), "what Grid Engine leaves, the next call ends");
     assert_eq!(record["exit"]["lost"], "helper_died", "{record}");
     assert!(record["exit"]["leftovers"].as_u64() >= Some(2), "{record}");
+}
+
+#[test]
+fn without_the_tracking_group_the_guard_ends_what_qdel_misses() {
+    if !can_run() {
+        return;
+    }
+    let m = node(false);
+    let engine = GridEngine::start(&m);
+    let job = submit(&m, &engine, "exec sleep 600");
+    let payload = running_payload();
+    engine.ask("qdel", &[&job]).ok();
+    payload.into_iter().for_each(wait_gone);
+    eventually("the guard has closed the session", PATIENCE, || sessions().is_empty().then_some(()));
+    let record = the_record(&m);
+    assert_eq!(record["exit"]["lost"], "helper_died", "{record}");
+    assert!(record["exit"]["leftovers"].as_u64() >= Some(2), "{record}");
+    assert!(leaves(&m).is_empty());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Sessions: what the caller that opened one can do to it, and what happens when its supervisor is gone.
 
+use end_to_end::contract::wait_gone;
+use end_to_end::security::{guard_of, kill_guards};
 use harness::{Machine, Running, need};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -87,18 +89,6 @@ fn nobody_but_the_opener_may_touch_a_session() {
     running.end_within(Duration::from_secs(5)).exits(137);
 }
 
-/// The process of root that sits in the leaf of the session.
-fn guard_of(id: &str) -> i32 {
-    let leaf = format!("/glexec-{id}");
-    let is_guard = |pid: &i32| {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        read("comm").trim() == "glexec-guard" && read("cgroup").contains(&leaf)
-    };
-    let pids =
-        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-    pids.into_iter().find(is_guard).expect("a session with a leaf has a guard")
-}
-
 fn is_closed_as_lost(machine: &Machine, id: &str) {
     assert!(!session_exists(id) && !Path::new("/tmp/job-2").exists());
     assert_eq!(machine.processes_of("alice"), Vec::<i32>::new());
@@ -121,7 +111,7 @@ fn a_killed_supervisor_s_session_is_closed_by_its_guard_at_once() {
     }
     running.signal(9);
     wait_for(|| (!session_exists(&id)).then_some(()));
-    wait_for(|| (!Path::new("/proc").join(guard.to_string()).exists()).then_some(()));
+    wait_gone(guard);
     is_closed_as_lost(&machine, &id);
 }
 
@@ -132,8 +122,7 @@ fn a_killed_supervisor_and_guard_leave_nothing_after_the_next_call() {
     }
     let (machine, proxy) = machine();
     let (mut running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
-    let guard = nix::unistd::Pid::from_raw(guard_of(&id));
-    nix::sys::signal::kill(guard, nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill_guards();
     running.signal(9);
     wait_for(|| (!running.is_running()).then_some(()));
     assert!(session_exists(&id), "nobody was there to close it");

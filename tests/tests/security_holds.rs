@@ -2,7 +2,7 @@
 //! end by a caller, by its limits, or by what else its account runs.
 
 use end_to_end::contract::{eventually, install_tool, kill_as, set_conf};
-use end_to_end::security::sessions;
+use end_to_end::security::{kill_guards, sessions};
 use harness::{Machine, Run, need};
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ fn limited(m: &Machine, who: &str, limit: &str, arguments: &[&str]) -> Run {
     run.args(arguments).limit(Duration::from_secs(120))
 }
 
-/// A session whose supervisor was killed, with a process that lives on; returns its id.
+/// A session whose guard and supervisor were killed, with a process that lives on; returns its id.
 fn lost(m: &Machine, proxy: &str, work_dir: Option<&str>, script: &str) -> String {
     let script = format!(
         "{script}; (setsid sleep 300 &) >/dev/null 2>&1; echo $PILOT_SESSION > /tmp/s.new; mv /tmp/s.new /tmp/s; sleep 300"
@@ -42,6 +42,7 @@ fn lost(m: &Machine, proxy: &str, work_dir: Option<&str>, script: &str) -> Strin
     };
     let id = eventually("the session", SOON, || fs::read_to_string("/tmp/s").ok());
     fs::remove_file("/tmp/s").expect("it was just read");
+    kill_guards();
     running.signal(9);
     drop(running);
     id.trim().to_owned()
