@@ -66,8 +66,9 @@ impl Leaf {
         for place in places::places(&mounts, &own) {
             let known = |hierarchy: &Hierarchy| groups.iter().any(|group| group.hierarchy == *hierarchy);
             let wanted = !known(&place.hierarchy) && place.is_wanted(known(&Hierarchy::Two));
-            if wanted && is_cgroup(&place) && keeps_limits(&place) {
-                groups.push(Group { hierarchy: place.hierarchy, dir: place.dir.join(&name) });
+            let parent = Group { hierarchy: place.hierarchy.clone(), dir: place.dir.clone() };
+            if wanted && parent.is_cgroup() && keeps_limits(&place) {
+                groups.push(Group { dir: place.dir.join(&name), ..parent });
             }
         }
         Self::of(groups)
@@ -211,6 +212,13 @@ impl Group {
             .try_for_each(|file| fs::write(self.dir.join(file), fs::read(parent.join(file))?))
     }
 
+    /// Whether the kernel's hierarchy is what is seen there: another file system may have been mounted over it.
+    fn is_cgroup(&self) -> bool {
+        let two = self.hierarchy == Hierarchy::Two;
+        let expected = if two { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
+        statfs(&self.dir).is_ok_and(|found| found.filesystem_type() == expected)
+    }
+
     /// Whether it hangs on the root of a freezer hierarchy, the only group there that cannot be frozen.
     fn is_in_root_freezer(&self) -> bool {
         let frozen_with = |parent: &Path| parent.join("freezer.state").exists();
@@ -275,12 +283,6 @@ impl Group {
     fn read(&self, file: &str) -> Option<String> {
         fs::read_to_string(self.dir.join(file)).ok()
     }
-}
-
-/// Whether the kernel's hierarchy is what is seen there: another file system may have been mounted over it.
-fn is_cgroup(place: &Place) -> bool {
-    let expected = if place.hierarchy == Hierarchy::Two { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
-    statfs(&place.dir).is_ok_and(|found| found.filesystem_type() == expected)
 }
 
 /// Whether the group's limits hold for groups below it. In version 1 two do not: throttling of disks, and memory where the

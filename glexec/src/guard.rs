@@ -76,7 +76,7 @@ fn watch(line: UnixStream) -> io::Result<bool> {
 
 /// Closes the session in the supervisor's place, unless somebody else does.
 fn relieve(leaf: &Leaf, id: &str, log: &Log) {
-    leaf.leave();
+    leaf.leave_job();
     let deadline = Instant::now() + PATIENCE;
     while let Some(found) = session::by_id(id)
         && Instant::now() < deadline

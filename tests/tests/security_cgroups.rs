@@ -192,6 +192,29 @@ fn what_the_batch_system_kills_in_its_own_group_is_dead() {
 }
 
 #[test]
+fn who_closes_the_session_is_not_met_by_a_batch_system_that_kills_in_its_own_group_only() {
+    if !ready() {
+        return;
+    }
+    let m = site();
+    let Some([freezer]) = groups(&m, ["freezer"]) else { return };
+    let (_running, id) = start(&m, "setsid sleep 1000 & sleep 1000");
+    eventually("three processes", || (m.processes_of("alice").len() >= 3).then_some(()));
+    // As Slurm does: whoever is in the job's own directory, again and again, and nobody below it.
+    let end = std::time::Instant::now() + Duration::from_millis(500);
+    while std::time::Instant::now() < end {
+        let found = fs::read_to_string(freezer.join("cgroup.procs")).expect("the machine has it");
+        for pid in found.lines().filter_map(|l| l.parse().ok()) {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+    eventually("the session is closed", || sessions().is_empty().then_some(()));
+    nothing_is_left(&m);
+    assert_eq!(record(&m, &id)["state"], "lost");
+}
+
+#[test]
 fn where_limits_do_not_hold_further_down_the_payload_stays_in_the_caller_s_group() {
     if !ready() {
         return;

@@ -133,13 +133,23 @@ impl Leaf {
     }
 
     /// Moves the calling process to the groups above; `false` when it is still in one of the leaf's.
-    pub(crate) fn leave(&self) -> bool {
+    fn leave(&self) -> bool {
         let leave = |group: &Group| {
             let parent = group.dir.parent().map(|dir| Group { dir: dir.into(), ..group.clone() });
             parent.is_some_and(|parent| parent.enter().is_ok())
         };
         // All of them: who stays in one keeps it from being removed.
         self.0.iter().filter(|group| group.dir.is_dir()).map(leave).fold(true, |all, one| all & one)
+    }
+
+    /// Moves the calling process out of the batch job as far as it can, to the roots of the hierarchies: some batch systems
+    /// kill whom they find in the job's own groups, again and again, and remove these when nobody is in them.
+    pub(crate) fn leave_job(&self) {
+        for group in &self.0 {
+            let above = group.dir.ancestors().skip(1).map(|dir| Group { dir: dir.into(), ..group.clone() });
+            let above: Vec<_> = above.take_while(Group::is_cgroup).collect();
+            let _ = above.iter().rev().any(|group| group.enter().is_ok());
+        }
     }
 
     /// Its directories were removed, or are hidden from here by another mount. The kernel names the leaf to those in it
