@@ -4,9 +4,9 @@
 //! Cell, spool, ports and the range of tracking groups are the machine's own too, so that several can live at once.
 
 use crate::contract::eventually;
+use crate::network::Network;
 use harness::{Machine, Ran, Run, Service};
-use nix::sched::{CloneFlags, setns, unshare};
-use std::fs::{self, File};
+use std::fs;
 use std::time::Duration;
 
 /// Account that Grid Engine's files belong to; add it to the machine with `service`.
@@ -18,7 +18,6 @@ const SPOOL: &str = "/var/spool/gridengine-node";
 const DEFAULTS: &str = "/usr/share/gridengine";
 const PROGRAMS: &str = "/usr/lib/gridengine";
 const HOST: &str = "node.test";
-const ADDRESS: &str = "10.97.0.1";
 /// Generous: two cores, and other tests beside this one.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -38,7 +37,7 @@ impl<'m> GridEngine<'m> {
     /// # Panics
     /// When a part does not work; with what it says.
     pub fn start(machine: &'m Machine) -> Self {
-        let network = Network::enter(machine);
+        let network = Network::enter(machine, HOST);
         spool(machine);
         let service = |name: &'static str, port| {
             let run = sge(machine, &format!("/usr/sbin/{name}")).env("SGE_ND", "1");
@@ -209,44 +208,4 @@ fn queue() -> String {
         text.push_str(&format!("s_{limit} INFINITY\nh_{limit} INFINITY\n"));
     }
     text
-}
-
-/// A network with a loopback interface and one address, and a host name for it; the thread goes home at the end.
-#[derive(Debug)]
-struct Network {
-    home: [(File, CloneFlags); 2],
-}
-
-impl Network {
-    fn enter(m: &Machine) -> Self {
-        let open = |kind: &str| {
-            File::open(format!("/proc/thread-self/ns/{kind}")).expect("the kernel has namespaces")
-        };
-        let this =
-            Self { home: [(open("net"), CloneFlags::CLONE_NEWNET), (open("uts"), CloneFlags::CLONE_NEWUTS)] };
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
-            .expect("who may make a machine may do this");
-        nix::unistd::sethostname(HOST).expect("the name is this namespace's own");
-        let up = format!("ip link set lo up && ip address add {ADDRESS}/32 dev lo");
-        m.command("/bin/sh").args(["-c", &up]).output().ok();
-        let short = HOST.split('.').next().unwrap_or(HOST);
-        m.write("/etc/hosts", "root", 0o644, format!("127.0.0.1 localhost\n{ADDRESS} {HOST} {short}\n"));
-        m.write(
-            "/etc/nsswitch.conf",
-            "root",
-            0o644,
-            "passwd: files\ngroup: files\nhosts: files\nservices: files\n",
-        );
-        this
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for (namespace, kind) in &self.home {
-            if let Err(error) = setns(namespace, *kind) {
-                eprintln!("cannot leave the node's network: {error}");
-            }
-        }
-    }
 }

@@ -3,5 +3,7 @@
 
 pub mod contract;
 pub mod gridengine;
+mod network;
 pub mod security;
+pub mod slurm;
 pub mod storm;
