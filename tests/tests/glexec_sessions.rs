@@ -92,7 +92,7 @@ fn nobody_but_the_opener_may_touch_a_session() {
 fn is_closed_as_lost(machine: &Machine, id: &str) {
     assert!(!session_exists(id) && !Path::new("/tmp/job-2").exists());
     assert_eq!(machine.processes_of("alice"), Vec::<i32>::new());
-    let record = machine.records().into_iter().find(|r| r["record_id"] == id).unwrap();
+    let record = machine.records().into_iter().find(|r| r["record_id"] == id).expect("it stays");
     assert_eq!((&record["state"], &record["exit"]["lost"]), (&"lost".into(), &"helper_died".into()));
     assert_eq!(record["exit"]["leftovers"].as_u64().map(|n| n > 0), Some(true), "{record}");
 }
