@@ -32,7 +32,8 @@ pub(crate) fn signs(caller: &Caller, sessions: &[Found]) -> Vec<NestedSign> {
         signs.push(NestedSign::NoNewPrivs);
     }
     let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let ancestors = ancestors(Some(getppid()));
+    // Without a session there is no supervisor to look for.
+    let ancestors = if sessions.is_empty() { Vec::new() } else { ancestors(Some(getppid())) };
     let shown = Shown { uid: caller.uid, cgroup: &cgroup, ancestors: &ancestors };
     signs.extend(outer_signs(&shown, sessions.iter().map(|found| &found.state)));
     // Nobody but a supervisor's children gets into the namespace that it made, where they cannot see it as an ancestor.

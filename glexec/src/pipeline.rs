@@ -102,7 +102,10 @@ impl Run {
         let ended = match Supervisor::prepare(end_with_caller)
             .and_then(|s| Ok((s, launch::start(&plan, sitting.leaf(), sitting.namespace())?)))
         {
-            Ok((supervisor, payload)) => supervisor.watch(payload, &mut sitting, rules, &monitor),
+            Ok((supervisor, payload)) => {
+                sitting.post_guard(conf);
+                supervisor.watch(payload, &mut sitting, rules, &monitor)
+            }
             Err(failure) => return Ok(sitting.abandon(&self.log, &failure)),
         };
         let ended =

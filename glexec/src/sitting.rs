@@ -18,6 +18,7 @@ use crate::supervise::Ended;
 use crate::sys::process;
 use crate::work_dir::WorkDir;
 use nix::unistd::{Pid, Uid};
+use policy::GlexecConf;
 use policy::identity::VerifiedIdentity;
 use policy::judge::Permit;
 use record::{Event, Exit, OpenRecord, Opened, Spool, Usage};
@@ -101,10 +102,6 @@ impl Sitting {
         if let Some(session) = self.session.as_ref().filter(|_| state != planned) {
             session.correct(&state);
         }
-        // A payload that takes our place has a keeper instead.
-        if let Some(leaf) = self.leaf.as_ref().filter(|_| config.conf.linger) {
-            self.guard = Guard::post(leaf, &self.id, &config.conf);
-        }
         Ok(state)
     }
 
@@ -121,6 +118,12 @@ impl Sitting {
     /// The payload's process namespace, when the policy asks for one.
     pub(crate) fn namespace(&self) -> Option<&Namespace> {
         self.namespace.as_ref()
+    }
+
+    /// From here on somebody closes the session when this process cannot. Done once the payload is on its way, which would
+    /// only wait for it.
+    pub(crate) fn post_guard(&mut self, conf: &GlexecConf) {
+        self.guard = self.leaf.as_ref().and_then(|leaf| Guard::post(leaf, &self.id, conf));
     }
 
     /// From here on this process closes the session, and nobody else.
