@@ -57,7 +57,7 @@ impl Run {
         if start.mode == Mode::Switching {
             config.policy.payload.walls_stand_with(&config.conf).map_err(Failure::site)?;
         }
-        let sessions = sweep::close_orphans(&config.policy.accounting.spool, &self.log);
+        let sessions = sweep::close_orphans(&config.policy.accounting.spool, &self.log)?;
         let signs = nesting::signs(&start.caller, &sessions);
         judge::admit(&config.policy, &config.conf, &start.caller, &signs)?;
         let request = match wish.map_err(Failure::caller)? {

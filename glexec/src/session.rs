@@ -170,9 +170,17 @@ fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// All sessions of this host. What is no session, and never will be, is removed on the way.
+/// All sessions of this host, as far as they can be read.
 pub(crate) fn all() -> Vec<Found> {
-    let Ok(entries) = fs::read_dir(sessions_dir()) else { return Vec::new() };
+    listed().unwrap_or_default()
+}
+
+/// All sessions of this host. What is no session, and never will be, is removed on the way.
+pub(crate) fn listed() -> io::Result<Vec<Found>> {
+    let entries = match fs::read_dir(sessions_dir()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
     let has_state = |dir: &PathBuf| dir.join("state").exists();
     let (whole, unfinished): (Vec<_>, Vec<_>) =
         entries.flatten().map(|entry| entry.path()).partition(has_state);
@@ -181,7 +189,7 @@ pub(crate) fn all() -> Vec<Found> {
     {
         unfinished.iter().filter(|dir| !has_state(dir)).for_each(|dir| remove_dir(dir));
     }
-    whole.iter().filter_map(|dir| find(dir)).collect()
+    Ok(whole.iter().filter_map(|dir| find(dir)).collect())
 }
 
 fn find(dir: &Path) -> Option<Found> {

@@ -4,6 +4,7 @@
 //! ended, the record gets a `lost` event with what the cgroup counted, and the leaf and the directory go.
 
 use crate::cgroup::{CpuTime, Leaf};
+use crate::failure::Failure;
 use crate::log::Log;
 use crate::recording;
 use crate::session::{self, Found, State};
@@ -14,14 +15,16 @@ use policy::file::NestedPolicy;
 use record::{Event, Spool};
 use std::path::Path;
 
-/// Closes what is orphaned and returns the sessions that live.
-pub(crate) fn close_orphans(spool: &Path, log: &Log) -> Vec<Found> {
+/// Closes what is orphaned and returns the sessions that live. They tell nested calls from others, so a call that cannot
+/// list them must not go on.
+pub(crate) fn close_orphans(spool: &Path, log: &Log) -> Result<Vec<Found>, Failure> {
     // Whoever called could stop us here, and the lost session would stay locked for everybody.
     let _unstoppable = ids::OutOfReach::enter();
     close_earlier_boot(&Spool::new(spool), log);
-    let (orphans, live): (Vec<_>, Vec<_>) = session::all().into_iter().partition(|s| s.orphaned.is_some());
+    let all = session::listed().map_err(|e| Failure::site(format!("sessions cannot be listed: {e}")))?;
+    let (orphans, live): (Vec<_>, Vec<_>) = all.into_iter().partition(|s| s.orphaned.is_some());
     orphans.iter().for_each(|found| close(&found.state, log));
-    live
+    Ok(live)
 }
 
 /// Sessions go with the boot, their records do not. Done once per boot; spools that are not ours to write say so later.

@@ -201,6 +201,22 @@ fn a_killed_caller_leaves_a_session_that_its_account_can_end() {
 }
 
 #[test]
+fn no_call_goes_on_when_the_sessions_cannot_be_listed() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let call = || machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output();
+    call().ok();
+    let sessions = Path::new("/run/glexec/sessions");
+    std::fs::remove_dir(sessions).unwrap();
+    std::fs::write(sessions, "").unwrap();
+    call().refused(202, &["sessions cannot be listed"]);
+    std::fs::remove_file(sessions).unwrap();
+    call().ok();
+}
+
+#[test]
 fn records_of_an_earlier_boot_are_closed_as_lost() {
     if !need::root() || !need::tool("grid-proxy-init") {
         return;
