@@ -1,11 +1,13 @@
 //! What the security tests share: a site with hostile children, and looking at processes.
 
+use crate::contract::{eventually, lives};
 use harness::Machine;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Makes `from` visible at `to`, in this machine only.
 ///
@@ -72,6 +74,27 @@ pub fn guard_of(session: &str) -> i32 {
     };
     let pids = names("/proc").into_iter().filter_map(|name| name.parse().ok());
     pids.into_iter().find(is_guard).expect("a session with a leaf has a guard")
+}
+
+/// Waits for guards that are closing sessions: the next call leaves these to them.
+///
+/// # Panics
+/// When one takes longer than 10 seconds.
+#[track_caller]
+pub fn guards_are_done() {
+    let comm = |pid: String| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let here = fs::read_link("/proc/thread-self/ns/mnt").ok();
+    let is_ours = |pid: &String| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok() == here;
+    let relieves = |pid: &String| {
+        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        !cgroup.contains("/glexec-") && lives(pid.parse().unwrap_or(0))
+    };
+    eventually("the end of the guards at work", Duration::from_secs(10), || {
+        let all = names("/proc").into_iter().filter(|pid| pid.parse::<i32>().is_ok());
+        let at_work =
+            all.filter(|pid| comm(pid.clone()).trim() == "glexec-guard" && is_ours(pid) && relieves(pid));
+        (at_work.count() == 0).then_some(())
+    });
 }
 
 /// Kills the guards of all sessions, for tests of what happens without one.

@@ -5,7 +5,7 @@
 //! process group are the caller's, as clients of gLExec expect.
 
 use end_to_end::contract::{chmod, eventually, install_tool, lives};
-use end_to_end::security::sessions;
+use end_to_end::security::{guards_are_done, sessions};
 use harness::{Machine, Run, Running, free_port, need};
 use std::fs;
 use std::path::Path;
@@ -128,8 +128,9 @@ fn signals_to_everybody_stay_with_the_account() {
     assert_eq!(ran.ok(), "survived");
     let _ = alice(&m, "kill -s KILL -- -1; exec sleep 60").output();
     assert!(pilot.is_running() && bob.is_running());
-    // It may have ended its supervisor: the next call sweeps.
+    // It may have ended its supervisor: the guard closes the session, or else the next call.
     alice(&m, "true").output().ok();
+    guards_are_done();
     assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
     assert_eq!(sessions().len(), 1, "bob's");
 }
