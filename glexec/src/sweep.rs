@@ -49,7 +49,10 @@ pub(crate) fn close(state: &State, log: &Log) {
         log.error(&format!("session {}: processes of a lost payload do not end", state.id));
         return;
     }
-    let usage = leaf.map(|_| Box::new(supervise::counted_usage(leaf, 0, CpuTime::unknown())));
+    // Nobody saw when it ended, so it ends now; the record says that this is an estimate.
+    let began = recording::opened_of(state).map(|opened| opened.start_boottime_ns);
+    let wall_ns = began.map_or(0, |began| process::boottime_ns().saturating_sub(began));
+    let usage = leaf.map(|_| Box::new(supervise::counted_usage(leaf, wall_ns, CpuTime::unknown())));
     let event = Event::Lost {
         end_unix_ns: process::unix_ns(),
         usage,

@@ -95,6 +95,7 @@ fn is_closed_as_lost(machine: &Machine, id: &str) {
     let record = machine.records().into_iter().find(|r| r["record_id"] == id).expect("it stays");
     assert_eq!((&record["state"], &record["exit"]["lost"]), (&"lost".into(), &"helper_died".into()));
     assert_eq!(record["exit"]["leftovers"].as_u64().map(|n| n > 0), Some(true), "{record}");
+    assert!(record["usage"]["wall_ns"].as_u64() > Some(0), "{record}");
 }
 
 #[test]
