@@ -126,7 +126,7 @@ fn signals_to_everybody_stay_with_the_account() {
         format!("GLEXEC_CLIENT_CERT={proxy} /usr/sbin/glexec /bin/sh -c 'kill -s KILL 0'; echo survived");
     let ran = m.command("/bin/sh").as_user("pilot").args(["-c", &group]).output();
     assert_eq!(ran.ok(), "survived");
-    let _ = alice(&m, "kill -s KILL -- -1; exec sleep 60").output();
+    let _ = alice(&m, "sleep 1; kill -s KILL -- -1; exec sleep 20").output();
     assert!(pilot.is_running() && bob.is_running());
     // It may have ended its supervisor: the guard closes the session, or else the next call.
     alice(&m, "true").output().ok();
