@@ -74,6 +74,18 @@ pub(crate) fn real_uid_of(pid: i32) -> Option<u32> {
     real_uid(&proc_text(Pid::from_raw(pid), "status"))
 }
 
+/// Whether any process of the host runs under this uid; also when that cannot be told. One that only waits to be
+/// collected does not run.
+pub(crate) fn any_runs_as(uid: u32) -> bool {
+    let Ok(entries) = fs::read_dir("/proc") else { return true };
+    let mut pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.any(|pid| runs_as(&proc_text(Pid::from_raw(pid), "status"), uid))
+}
+
+fn runs_as(status: &str, uid: u32) -> bool {
+    real_uid(status) == Some(uid) && !status.lines().any(|line| line.starts_with("State:\tZ"))
+}
+
 /// The first number behind `Uid:` in `/proc/<pid>/status`; the name above it has its line breaks escaped.
 fn real_uid(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
@@ -92,6 +104,9 @@ mod tests {
         assert!(birth(&own) > Some(0), "{own}");
         assert_eq!(real_uid("Name:\tx\\nUid:\nUid:\t5\t0\t0\t0\n"), Some(5));
         assert_eq!(real_uid(&proc_text(getpid(), "status")), Some(getuid().as_raw()));
+        assert!(runs_as("Name:\tState:\\tZ\nState:\tS (sleeping)\nUid:\t5\t0\n", 5));
+        assert!(!runs_as("Name:\tx\nState:\tZ (zombie)\nUid:\t5\t0\n", 5));
+        assert!(any_runs_as(getuid().as_raw()));
     }
 
     #[test]

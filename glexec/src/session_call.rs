@@ -133,6 +133,14 @@ fn prove_closed(state: &State) -> Result<u8, Failure> {
     if session::exists(&state.id) {
         return Err(Failure::site(format!("session {}: cannot be closed; the log says why", state.id)));
     }
+    if state.leaf.is_none() && state.pid_namespace.is_none() && kin::any_runs_as(state.uid) {
+        // Without a leaf nobody can tell whose they are once the supervisor is gone.
+        let uid = state.uid;
+        return Err(Failure::site(format!(
+            "session {}: closed, but processes of uid {uid} live on; without cgroups nobody can tell whether they are its own",
+            state.id
+        )));
+    }
     prove_gone(state)
 }
 

@@ -1,7 +1,7 @@
 //! Sessions: what the caller that opened one can do to it, and what happens when its supervisor is gone.
 
 use end_to_end::contract::wait_gone;
-use end_to_end::security::{guard_of, kill_guards};
+use end_to_end::security::{guard_of, kill_guards, without_cgroups};
 use harness::{Machine, Running, need};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -199,6 +199,24 @@ fn a_killed_caller_leaves_a_session_that_its_account_can_end() {
     assert_eq!(machine.processes_of("alice"), Vec::<i32>::new());
     let record = machine.records().into_iter().find(|r| r["record_id"] == id).unwrap();
     assert_eq!(record["state"], "closed", "{record}");
+}
+
+#[test]
+fn without_cgroups_the_end_of_a_lost_session_is_not_claimed_unproven() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    without_cgroups();
+    let end = |id: &str| machine.glexec().args(["--session", id, "--end"]).output();
+    let (mut running, id) = start(&machine, &proxy, None);
+    running.signal(9);
+    wait_for(|| (!running.is_running()).then_some(()));
+    end(&id).refused(202, &["live on", "without cgroups"]);
+    for pid in machine.processes_of("alice") {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        wait_gone(pid);
+    }
 }
 
 #[test]
