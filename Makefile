@@ -7,7 +7,7 @@
 CARGO ?= cargo
 SHELL := /bin/bash
 PREFIX ?= /usr
-export PREFIX
+export PREFIX CARGO
 # The setuid program knows the place of its children from the build: give `make` and `make install` the same PREFIX.
 ifneq ($(PREFIX),/usr)
 export PILOTAGE_LIBEXEC := $(PREFIX)/libexec/pilotage
@@ -20,6 +20,7 @@ all: build
 
 build:
 	$(CARGO) build --locked --workspace --bins --release
+	@packaging/build-image
 
 demo: root packages build
 	@$${CARGO_TARGET_DIR:-target}/release/pilotage-demo
@@ -31,6 +32,7 @@ demo-clean:
 	else echo 'demo-clean: the demo was never built here, so it left nothing'; fi
 
 test: packages
+	@packaging/build-image
 	@tests/run
 
 # Searches for inputs that break a parser; SECONDS_EACH=600 looks longer. `make test` replays what is known.

@@ -5,10 +5,11 @@
 //! checked by its descriptor and never opened again. So nobody but root can have chosen what is read.
 
 use crate::failure::Failure;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -75,33 +76,42 @@ fn walk(path: &Path, rule: Rule) -> Result<OwnedFd, String> {
     let mut links = 0;
     let mut directory = open_root()?;
     while let Some(name) = rest.pop_front() {
-        let at = || name.to_string_lossy().into_owned();
-        let stat = fstatat(&directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
-            .map_err(|e| format!("{}: {}", at(), e.desc()))?;
-        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
-            links += 1;
-            if links > MAX_LINKS || stat.st_uid != 0 {
-                return Err(format!("{}: is a link that root does not own, or one of a loop", at()));
-            }
-            let target = readlinkat(&directory, name.as_os_str()).map_err(|e| format!("{}: {e}", at()))?;
-            if Path::new(&target).is_absolute() {
-                directory = open_root()?;
-            }
-            components_of_link(Path::new(&target), &mut rest)?;
+        let at = |why: &dyn std::fmt::Display| format!("{}: {why}", name.to_string_lossy());
+        let last = rest.is_empty();
+        let (fd, stat) = step(&directory, &name, last).map_err(|e| at(&e.desc()))?;
+        if kind(&stat) != SFlag::S_IFLNK {
+            check(&stat, if last { rule } else { Rule::DIRECTORY }).map_err(|why| at(&why))?;
+            directory = fd;
             continue;
         }
-        let last = rest.is_empty();
-        let flags =
-            if last { OFlag::O_RDONLY | OFlag::O_NONBLOCK } else { OFlag::O_PATH | OFlag::O_DIRECTORY };
-        let all = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let fd =
-            openat(&directory, name.as_os_str(), all, Mode::empty()).map_err(|e| format!("{}: {e}", at()))?;
-        let stat = fstat(&fd).map_err(|e| format!("{}: {e}", at()))?;
-        let rule = if last { rule } else { Rule::DIRECTORY };
-        check(&stat, rule).map_err(|why| format!("{}: {why}", at()))?;
-        directory = fd;
+        links += 1;
+        if links > MAX_LINKS || stat.st_uid != 0 {
+            return Err(at(&"is a link that root does not own, or one of a loop"));
+        }
+        let target = readlinkat(&fd, "").map_err(|e| at(&e.desc()))?;
+        if Path::new(&target).is_absolute() {
+            directory = open_root()?;
+        }
+        components_of_link(Path::new(&target), &mut rest)?;
     }
     Ok(directory)
+}
+
+/// Opens what has this name in the directory: the last one for reading, others, and links, only to look at.
+fn step(directory: &OwnedFd, name: &OsStr, last: bool) -> nix::Result<(OwnedFd, FileStat)> {
+    let open = |flags| {
+        openat(directory, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())
+    };
+    let fd = match last {
+        // A link in the last place (ELOOP) is opened for what it is.
+        true => match open(OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
+            Err(Errno::ELOOP) => open(OFlag::O_PATH),
+            opened => opened,
+        },
+        false => open(OFlag::O_PATH),
+    }?;
+    let stat = fstat(&fd)?;
+    Ok((fd, stat))
 }
 
 fn open_root() -> Result<OwnedFd, String> {
@@ -134,8 +144,12 @@ fn components_of_link(target: &Path, rest: &mut VecDeque<OsString>) -> Result<()
     Ok(())
 }
 
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
 fn check(stat: &FileStat, rule: Rule) -> Result<(), String> {
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != rule.kind {
+    if kind(stat) != rule.kind {
         let wanted = if rule.kind == SFlag::S_IFDIR { "directory" } else { "regular file" };
         return Err(format!("is not a {wanted}"));
     }

@@ -20,17 +20,24 @@ use std::time::{Duration, Instant};
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The bytes of a credential, unparsed.
-pub(crate) struct Credential(Vec<u8>);
+pub(crate) struct Credential {
+    bytes: Vec<u8>,
+    digest: [u8; 32],
+}
 
 impl Credential {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { digest: hmac_sha256::Hash::hash(&bytes), bytes }
+    }
+
     /// As they were read.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// SHA-256 of the bytes.
-    pub(crate) fn digest(&self) -> [u8; 32] {
-        hmac_sha256::Hash::hash(&self.0)
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 }
 
@@ -45,7 +52,7 @@ pub(crate) fn read(
         CredentialSource::Text(text) if text.len() > MAX_CREDENTIAL => {
             Err(Failure::caller(format!("the text in {variable} is larger than {MAX_CREDENTIAL} bytes")))
         }
-        CredentialSource::Text(text) => Ok(Credential(text.clone())),
+        CredentialSource::Text(text) => Ok(Credential::new(text.clone())),
         CredentialSource::File(path) => {
             let shown = shown(path.as_os_str());
             let _rights = AsCaller::enter(caller)?;
@@ -145,6 +152,6 @@ fn read_all(file: &File) -> Result<Credential, String> {
     match bytes.len() {
         0 => Err("is empty".into()),
         n if n > MAX_CREDENTIAL => Err("grew while it was read".into()),
-        _ => Ok(Credential(bytes)),
+        _ => Ok(Credential::new(bytes)),
     }
 }

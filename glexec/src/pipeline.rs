@@ -72,7 +72,7 @@ impl Run {
         };
         let identity = &*self.identity.insert(verify::verify(config, &start.caller, &credential)?);
         let (bans, now) = (mapping::bans(config)?, process::unix_ns() / 1_000_000_000);
-        judge::admit_identity(&config.policy, identity, &credential.digest(), &bans, now)?;
+        judge::admit_identity(&config.policy, identity, credential.digest(), &bans, now)?;
         let (account, source) = mapping::account_of(config, identity)?;
         let (policy, conf, account) = (&config.policy, &config.conf, &account);
         let permit = match judge::judge(Case { policy, conf, caller: &start.caller, account, source }) {

@@ -31,7 +31,7 @@ pub(crate) fn verify(
     let request = request(config, caller, credential);
     let trusted: Vec<_> = std::iter::once(&ca_dir).chain(&voms_dir).collect();
     let ttl = config.policy.mapping.cache_ttl;
-    let cache = Cache::for_verdict(&request, &credential.digest(), &trusted, ttl);
+    let cache = Cache::for_verdict(&request, credential.digest(), &trusted, ttl);
     if let Some(Ok(Ok(identity))) = cache.get().map(|frame| wire::decode_verify_reply(&frame)) {
         return Ok(identity);
     }
@@ -39,7 +39,7 @@ pub(crate) fn verify(
     match wire::decode_verify_reply(&answer) {
         Ok(Ok(identity)) => {
             // Root compares the digest before it believes a verdict, so it does before it keeps one.
-            if identity.digest == credential.digest() {
+            if &identity.digest == credential.digest() {
                 cache.put(&answer, &identity);
             }
             Ok(identity)

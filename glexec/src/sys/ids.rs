@@ -1,6 +1,7 @@
 //! User ids, group ids and capabilities: taking them off, and proving that they are gone.
 
 use crate::failure::Failure;
+use crate::sys::process;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{
@@ -134,13 +135,13 @@ fn prove_gone(uid: Uid, gid: Gid) -> Result<(), String> {
     Ok(())
 }
 
-/// Drops the bounding set: nothing that is executed later can regain a capability.
+/// Drops the bounding set: nothing that is executed later can regain a capability. By number until the kernel knows no
+/// more, so that those younger than any library go as well.
 pub(crate) fn drop_bounding_set() -> Result<(), String> {
-    for capability in caps::all() {
-        match caps::drop(None, caps::CapSet::Bounding, capability) {
+    for capability in 0.. {
+        match process::drop_from_bounding_set(capability) {
             Ok(()) => {}
-            // The kernel is older than the capability, so there is nothing to drop.
-            Err(_) if !caps::has_cap(None, caps::CapSet::Bounding, capability).unwrap_or(false) => {}
+            Err(Errno::EINVAL) => break,
             Err(e) => return Err(format!("bounding set: {e}")),
         }
     }

@@ -53,6 +53,13 @@ pub(crate) fn no_new_privs() -> bool {
     nix::sys::prctl::get_no_new_privs().unwrap_or(true)
 }
 
+/// Drops the capability with this number from the bounding set; EINVAL when the kernel has none of this number
+/// (`PR_CAPBSET_DROP`, capabilities(7)).
+pub(crate) fn drop_from_bounding_set(capability: libc::c_ulong) -> Result<(), Errno> {
+    // SAFETY: this operation takes a number and touches no memory.
+    Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }).map(drop)
+}
+
 /// Asks for SIGKILL when the parent ends; call after the last change of ids, which clears it.
 pub(crate) fn die_with(parent: Pid) -> Result<(), Errno> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -61,6 +61,11 @@ pub(crate) fn bin_dir() -> PathBuf {
     dirs.take(1).next().expect("a program lies in a directory").to_path_buf()
 }
 
+/// Where `packaging/build-image` puts programs.
+pub fn image_dir() -> PathBuf {
+    bin_dir().with_file_name("image")
+}
+
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -90,14 +95,16 @@ pub(crate) fn more_conf() -> &'static str {
     if std::env::var_os(UNDER_TEST).is_some() { LCMAPS_KEYS } else { "" }
 }
 
-/// Installs programs, scripts and directories below `root`; what is not built is left out and returned.
-pub(crate) fn install(root: &Path) -> Result<Vec<&'static str>, Failed> {
+/// Installs programs, scripts and directories below `root`, those of `image` first if asked for; what is not built is left
+/// out and returned.
+pub(crate) fn install(root: &Path, image: bool) -> Result<Vec<&'static str>, Failed> {
     let (bin, top, other) = (bin_dir(), top(), under_test()?);
+    let of_image = |name: &str| Some(image_dir().join(name)).filter(|program| image && program.exists());
     let mut missing = Vec::new();
     for entry in entries() {
         let place = root.join(&entry.place[1..]);
         let source = match entry.kind {
-            "bin" => bin.join(entry.source),
+            "bin" => of_image(entry.source).unwrap_or_else(|| bin.join(entry.source)),
             "file" => top.join(entry.source),
             _ => continue,
         };

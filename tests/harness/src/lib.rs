@@ -25,7 +25,7 @@ mod slot;
 mod view;
 
 pub use accounts::Account;
-pub use install::{BUILT, SOURCE};
+pub use install::{BUILT, SOURCE, image_dir};
 pub use machine::{Builder, GLEXEC_LOG, Machine};
 pub use run::{Ran, Run, Running};
 pub use service::{Service, free_port};

@@ -48,6 +48,7 @@ pub struct Builder {
     policy_more: String,
     glexec_conf: Option<String>,
     bare: bool,
+    image: bool,
     batch_groups: bool,
 }
 
@@ -73,6 +74,12 @@ impl Builder {
     /// Installs nothing of ours: no program, no configuration, no account `glexec`.
     pub fn bare(mut self) -> Self {
         self.bare = true;
+        self
+    }
+
+    /// Installs the programs that `packaging/build-image` built as sites get them, where there are such, instead of cargo's.
+    pub fn image(mut self) -> Self {
+        self.image = true;
         self
     }
 
@@ -120,7 +127,7 @@ impl Builder {
             install::show_source(root)?;
             install::remove(root);
             if !self.bare {
-                missing = install::install(root)?;
+                missing = install::install(root, self.image)?;
             }
             Ok(())
         };
