@@ -3,9 +3,10 @@
 //! The bytes are never parsed here. They go to the verifier as they are, and the same bytes become the target proxy.
 
 use crate::failure::{Failure, shown};
+use crate::proxy_lock::{self, Share};
 use crate::request::CredentialSource;
 use crate::sys::ids::AsCaller;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::Uid;
 use policy::glexec_conf::Lock;
@@ -14,10 +15,6 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// How long a lock that somebody else holds is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The bytes of a credential, unparsed.
 pub(crate) struct Credential {
@@ -58,8 +55,8 @@ pub(crate) fn read(
             let _rights = AsCaller::enter(caller)?;
             let file =
                 open(path, caller).map_err(|why| Failure::caller(format!("{variable}: {shown}: {why}")))?;
-            let locked =
-                take_lock(file, lock).map_err(|why| Failure::site(format!("{variable}: {shown}: {why}")))?;
+            let locked = proxy_lock::take(file, lock, Share::Readers);
+            let locked = locked.map_err(|why| Failure::site(format!("{variable}: {shown}: {why}")))?;
             let file: &File = &locked;
             read_all(file).map_err(|why| Failure::caller(format!("{variable}: {shown}: {why}")))
         }
@@ -91,58 +88,6 @@ fn open(path: &Path, caller: Uid) -> Result<File, String> {
         return Err(format!("is larger than {MAX_CREDENTIAL} bytes: not a proxy"));
     }
     Ok(file)
-}
-
-/// A file that stays locked while this lives.
-enum Locked {
-    Whole(Flock<File>),
-    Records(File),
-    Not(File),
-}
-
-impl std::ops::Deref for Locked {
-    type Target = File;
-    fn deref(&self) -> &File {
-        match self {
-            Self::Whole(file) => file,
-            Self::Records(file) | Self::Not(file) => file,
-        }
-    }
-}
-
-fn take_lock(file: File, lock: Lock) -> Result<Locked, String> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    let mut file = file;
-    loop {
-        file = match lock {
-            Lock::Disabled => return Ok(Locked::Not(file)),
-            Lock::Flock => match Flock::lock(file, FlockArg::LockSharedNonblock) {
-                Ok(locked) => return Ok(Locked::Whole(locked)),
-                Err((file, nix::errno::Errno::EWOULDBLOCK)) => file,
-                Err((_, error)) => return Err(format!("flock: {error}")),
-            },
-            Lock::Fcntl => match record_lock(&file) {
-                Ok(()) => return Ok(Locked::Records(file)),
-                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => file,
-                Err(error) => return Err(format!("fcntl lock: {error}")),
-            },
-        };
-        if Instant::now() >= deadline {
-            return Err("stays locked by another process".into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn record_lock(file: &File) -> nix::Result<()> {
-    let whole = libc::flock {
-        l_type: libc::F_RDLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_SETLK(&whole)).map(drop)
 }
 
 /// The size is bounded again: the file may have grown since it was checked.

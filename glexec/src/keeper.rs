@@ -85,9 +85,10 @@ fn keep(
     let _ = nix::unistd::setsid();
     let _ = fds::null_standard();
     let began = process::boottime_ns();
-    let mishap = launch::read_report(&mut report);
+    let report = launch::read_report(&mut report);
+    sitting.started(payload, &report);
+    let mishap = report.mishap;
     if mishap.is_none() {
-        sitting.executed(payload);
         monitor.started(payload);
     }
     let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];

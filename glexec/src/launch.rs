@@ -95,6 +95,18 @@ pub(crate) struct Mishap {
     pub(crate) reason: String,
 }
 
+/// What the child did before it executed the command.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// The directory of `GLEXEC_WORK_DIR` was not there, and is now.
+    pub(crate) made_work_dir: bool,
+    /// Why it did not execute the command.
+    pub(crate) mishap: Option<Mishap>,
+}
+
+/// Comes first in a report, where no exit code is 0.
+const MADE_WORK_DIR: u8 = 0;
+
 /// A child on its way to exec.
 pub(crate) struct Launched {
     /// Its process id.
@@ -120,7 +132,7 @@ pub(crate) fn start(
         process::Fork::Parent(pid) => Ok(Launched { pid, report: File::from(report) }),
         process::Fork::Child => {
             drop(report);
-            let failed = enclose(namespace).and_then(|()| become_payload(plan, door, Some(reporter.as_fd())));
+            let failed = enclose(namespace).and_then(|()| become_payload(plan, door, reporter.as_fd(), true));
             process::exit_now(i32::from(report_failure(failed, reporter, &mut |_| {})))
         }
     }
@@ -130,7 +142,7 @@ pub(crate) fn start(
 pub(crate) fn in_place(plan: &Plan<'_>, leaf: Option<&Leaf>, reporter: OwnedFd, log: &Log) -> u8 {
     let mut told = |mishap: &Mishap| log.tell_caller(&policy::wire::one_line(&mishap.reason));
     let door = leaf.map_or(Door::none(), Leaf::door);
-    report_failure(become_payload(plan, door, None), reporter, &mut told)
+    report_failure(become_payload(plan, door, reporter.as_fd(), false), reporter, &mut told)
 }
 
 fn report_failure(result: Result<(), Mishap>, reporter: OwnedFd, tell: &mut dyn FnMut(&Mishap)) -> u8 {
@@ -143,17 +155,22 @@ fn report_failure(result: Result<(), Mishap>, reporter: OwnedFd, tell: &mut dyn 
 
 impl Launched {
     /// Waits until the child has executed the command, or says why it could not.
-    pub(crate) fn report(&mut self) -> Option<Mishap> {
+    pub(crate) fn report(&mut self) -> Report {
         read_report(&mut self.report)
     }
 }
 
-/// Reads what [`report_failure`] wrote; exec closes the pipe without a word.
-pub(crate) fn read_report(report: &mut File) -> Option<Mishap> {
+/// Reads what [`become_payload`] and [`report_failure`] wrote; exec closes the pipe.
+pub(crate) fn read_report(report: &mut File) -> Report {
     let mut bytes = Vec::new();
     let _ = report.read_to_end(&mut bytes);
-    let (code, reason) = bytes.split_first()?;
-    Some(Mishap { code: *code, reason: String::from_utf8_lossy(reason).into_owned() })
+    let made_work_dir = bytes.first() == Some(&MADE_WORK_DIR);
+    let failure = bytes[usize::from(made_work_dir)..].split_first();
+    let mishap = failure.map(|(code, reason)| {
+        let reason = String::from_utf8_lossy(reason).into_owned();
+        Mishap { code: *code, reason }
+    });
+    Report { made_work_dir, mishap }
 }
 
 /// While this process is still root: in a namespace it gets a `/proc` of its own.
@@ -165,8 +182,13 @@ fn enclose(namespace: Option<&Namespace>) -> Result<(), Mishap> {
     })
 }
 
-/// `to_parent` is a pipe that the supervisor alone reads.
-fn become_payload(plan: &Plan<'_>, door: Door<'_>, to_parent: Option<BorrowedFd<'_>>) -> Result<(), Mishap> {
+/// The `reporter` is a pipe that the supervisor, or the keeper, alone reads. A `supervised` payload ends with its supervisor.
+fn become_payload(
+    plan: &Plan<'_>,
+    door: Door<'_>,
+    reporter: BorrowedFd<'_>,
+    supervised: bool,
+) -> Result<(), Mishap> {
     let site = |reason: String| Mishap { code: 202, reason };
     let user = |reason: String| Mishap { code: 201, reason };
     door.enter().map_err(|e| site(format!("cgroup leaf: {e}")))?;
@@ -179,8 +201,8 @@ fn become_payload(plan: &Plan<'_>, door: Door<'_>, to_parent: Option<BorrowedFd<
         ids::become_for_good(account.uid, account.gid, &account.groups).map_err(site)?;
         process::new_session_keyring().map_err(|e| site(format!("session keyring: {e}")))?;
     }
-    if let Some(to_parent) = to_parent.filter(|_| plan.switch) {
-        process::die_with_reader(to_parent).map_err(|e| site(format!("supervisor: {e}")))?;
+    if plan.switch && supervised {
+        process::die_with_reader(reporter).map_err(|e| site(format!("supervisor: {e}")))?;
     }
     if plan.no_new_privs {
         nix::sys::prctl::set_no_new_privs().map_err(|e| site(format!("no_new_privs: {e}")))?;
@@ -188,6 +210,7 @@ fn become_payload(plan: &Plan<'_>, door: Door<'_>, to_parent: Option<BorrowedFd<
     if let Some(dir) = plan.work_dir {
         let made = std::fs::DirBuilder::new().mode(0o700).create(dir);
         made.map_err(|e| user(format!("working directory {}: {e}", dir.display())))?;
+        let _ = nix::unistd::write(reporter, &[MADE_WORK_DIR]);
     }
     let mishap = hand_over(plan);
     if mishap.is_err() {

@@ -11,6 +11,7 @@
 //! | argv and environment to a typed request | [`request`] |
 //! | `-h`, `-v`, `-V` | [`information`] |
 //! | read the proxy with the caller's rights | [`credential`] |
+//! | locks on proxy files | [`proxy_lock`] |
 //! | run the children without privilege | [`child`], [`verify`] |
 //! | identity to account | [`mapping`], [`cache`], [`accounts`] |
 //! | sessions, their cgroup, the sweep of dead ones | [`session`], [`cgroup`], [`sweep`] |
@@ -51,6 +52,7 @@ mod namespace;
 mod nesting;
 mod payload_env;
 mod pipeline;
+mod proxy_lock;
 mod recording;
 pub mod request;
 mod session;

@@ -38,7 +38,7 @@ pub(crate) struct State {
     pub(crate) leaf: Option<Leaf>,
     /// The spool that holds the open record.
     pub(crate) spool: PathBuf,
-    /// Made for the payload, to be removed at the end.
+    /// Made for the payload, to be removed at the end; not named before it was made, or it may be another's.
     pub(crate) work_dir: Option<PathBuf>,
     /// Number of the payload's process namespace, when it has one.
     pub(crate) pid_namespace: Option<u64>,
@@ -48,6 +48,7 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Session {
     dir: PathBuf,
+    state: State,
     _lock: Flock<File>,
 }
 
@@ -73,7 +74,7 @@ fn sessions_dir() -> PathBuf {
 
 impl Session {
     /// Creates the session and takes its lock.
-    pub(crate) fn create(state: &State) -> Result<Self, Failure> {
+    pub(crate) fn create(state: State) -> Result<Self, Failure> {
         let dir = sessions_dir().join(&state.id);
         Self::build(state, &dir).map_err(|e| {
             remove_dir(&dir);
@@ -81,20 +82,28 @@ impl Session {
         })
     }
 
-    fn build(state: &State, dir: &Path) -> io::Result<Self> {
+    fn build(state: State, dir: &Path) -> io::Result<Self> {
         DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
         let _making = making_soon()?;
         DirBuilder::new().mode(0o700).recursive(true).create(sessions_dir())?;
         DirBuilder::new().mode(0o700).create(dir)?;
         let lock = create_file(&dir.join("lock"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| io::Error::from(e))?;
-        write_state(dir, state)?;
-        Ok(Self { dir: dir.to_owned(), _lock: lock })
+        write_state(dir, &state)?;
+        Ok(Self { dir: dir.to_owned(), state, _lock: lock })
     }
 
-    /// Says how it turned out. Failing to do so only leaves a name of something that is not there.
-    pub(crate) fn correct(&self, state: &State) {
-        let _ = write_state(&self.dir, state);
+    /// As it is on record.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Says how it turned out. Failing to do so leaves a name of something that is not there, or a directory of the payload's.
+    pub(crate) fn correct(&mut self, state: State) {
+        if state != self.state {
+            let _ = write_state(&self.dir, &state);
+            self.state = state;
+        }
     }
 
     /// Removes the directory; the lock goes with it.
@@ -108,9 +117,9 @@ pub(crate) fn exists(id: &str) -> bool {
     sessions_dir().join(id).exists()
 }
 
-/// The session with this id.
+/// The session with this id, when it can be read.
 pub(crate) fn by_id(id: &str) -> Option<Found> {
-    find(&sessions_dir().join(id))
+    find(&sessions_dir().join(id)).ok().flatten()
 }
 
 /// The state appears whole or not at all: a directory without one is a session in the making.
@@ -170,12 +179,13 @@ fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// All sessions of this host, as far as they can be read.
+/// All sessions of this host, or none when they cannot be read: for those who do no harm then.
 pub(crate) fn all() -> Vec<Found> {
     listed().unwrap_or_default()
 }
 
-/// All sessions of this host. What is no session, and never will be, is removed on the way.
+/// All sessions of this host; an error where one might be missing. What is no session, and never will be, is removed on the
+/// way.
 pub(crate) fn listed() -> io::Result<Vec<Found>> {
     let entries = match fs::read_dir(sessions_dir()) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -189,18 +199,25 @@ pub(crate) fn listed() -> io::Result<Vec<Found>> {
     {
         unfinished.iter().filter(|dir| !has_state(dir)).for_each(|dir| remove_dir(dir));
     }
-    Ok(whole.iter().filter_map(|dir| find(dir)).collect())
+    whole.iter().filter_map(|dir| find(dir).transpose()).collect()
 }
 
-fn find(dir: &Path) -> Option<Found> {
-    let state = State::from_text(&fs::read_to_string(dir.join("state")).ok()?)?;
-    let lock = OpenOptions::new().write(true).open(dir.join("lock")).ok()?;
+/// `None` when it has gone meanwhile, or when its state is none.
+fn find(dir: &Path) -> io::Result<Option<Found>> {
+    let gone = |e: io::Error| if e.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(e) };
+    let state = match fs::read_to_string(dir.join("state")) {
+        Ok(text) => State::from_text(&text),
+        Err(e) => return gone(e),
+    };
+    let Some(state) = state else { return Ok(None) };
+    let lock = match OpenOptions::new().write(true).open(dir.join("lock")) {
+        Ok(lock) => lock,
+        Err(e) => return gone(e),
+    };
     let orphaned = Flock::lock(lock, FlockArg::LockExclusiveNonblock).ok();
     // Between reading and locking the supervisor may have ended properly.
-    if orphaned.is_some() && !dir.join("state").exists() {
-        return None;
-    }
-    Some(Found { state, orphaned })
+    let ended = orphaned.is_some() && !dir.join("state").exists();
+    Ok((!ended).then_some(Found { state, orphaned }))
 }
 
 impl State {

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::guard::Guard;
 use crate::kin;
-use crate::launch::Mishap;
+use crate::launch::{Mishap, Report};
 use crate::log::Log;
 use crate::namespace::Namespace;
 use crate::recording;
@@ -22,6 +22,7 @@ use policy::GlexecConf;
 use policy::identity::VerifiedIdentity;
 use policy::judge::Permit;
 use record::{Event, Exit, OpenRecord, Opened, Spool, Usage};
+use std::path::PathBuf;
 
 /// A switch under way.
 pub(crate) struct Sitting {
@@ -31,6 +32,9 @@ pub(crate) struct Sitting {
     guard: Option<Guard>,
     session: Option<Session>,
     record: Option<(OpenRecord, u64, u64)>,
+    /// Asked for.
+    wanted_dir: Option<PathBuf>,
+    /// Made.
     work_dir: Option<WorkDir>,
     /// Whose signals the supervisor takes besides root's: the payload's account and the caller.
     pub(crate) may_signal: Option<(u32, Uid)>,
@@ -46,14 +50,13 @@ impl Sitting {
         permit: &Permit,
     ) -> Result<Self, Failure> {
         let id = session::new_id()?;
+        let mut sitting = Self::unopened(id.clone(), request.work_dir.clone());
         if start.mode == Mode::LogOnly {
-            let work_dir = request.work_dir.clone().map(WorkDir::of_caller);
-            let (leaf, namespace, guard, session, record) = (None, None, None, None, None);
-            return Ok(Self { id, leaf, namespace, guard, session, record, work_dir, may_signal: None });
+            return Ok(sitting);
         }
         let planned = Leaf::planned(&id);
         let state = State {
-            id: id.clone(),
+            id,
             caller_uid: start.caller.uid,
             uid: permit.account().uid,
             gid: permit.account().gid,
@@ -61,23 +64,14 @@ impl Sitting {
             born: kin::born(nix::unistd::getpid()),
             leaf: planned.clone(),
             spool: config.policy.accounting.spool.clone(),
-            work_dir: request.work_dir.clone(),
+            work_dir: None,
             pid_namespace: None,
         };
         // The session comes first: it names all the rest, so a call that is killed from here on leaves nothing unnamed.
-        let session = Session::create(&state)?;
-        let leaf = planned.and_then(Leaf::make);
-        let mut sitting = Self {
-            id,
-            leaf,
-            namespace: None,
-            guard: None,
-            session: Some(session),
-            record: None,
-            work_dir: WorkDir::of(&state),
-            may_signal: Some((permit.account().uid, Uid::from_raw(start.caller.uid))),
-        };
-        let furnished = sitting.furnish(config, state).and_then(|state| {
+        let session = Session::create(state)?;
+        sitting.leaf = planned.and_then(Leaf::make);
+        sitting.may_signal = Some((permit.account().uid, Uid::from_raw(start.caller.uid)));
+        let furnished = sitting.furnish(config, session).and_then(|state| {
             let opened = recording::opened(start, config, request, identity, permit, &state);
             let record = open_record(config, &opened)?;
             sitting.record = record.map(|r| (r, opened.start_unix_ns, opened.start_boottime_ns));
@@ -92,17 +86,23 @@ impl Sitting {
         }
     }
 
-    /// Makes the namespace that the policy asks for; returns the state as it turned out.
-    fn furnish(&mut self, config: &Config, planned: State) -> Result<State, Failure> {
-        if config.policy.payload.pid_namespace {
-            self.namespace = Some(Namespace::make(self.leaf.as_ref())?);
-        }
+    fn unopened(id: String, wanted_dir: Option<PathBuf>) -> Self {
+        let (leaf, namespace, guard, session, record) = (None, None, None, None, None);
+        let (work_dir, may_signal) = (None, None);
+        Self { id, leaf, namespace, guard, session, record, wanted_dir, work_dir, may_signal }
+    }
+
+    /// Makes the namespace that the policy asks for, and keeps the session; returns its state as it turned out.
+    fn furnish(&mut self, config: &Config, mut session: Session) -> Result<State, Failure> {
+        let made = match config.policy.payload.pid_namespace {
+            true => Namespace::make(self.leaf.as_ref()).map(|namespace| self.namespace = Some(namespace)),
+            false => Ok(()),
+        };
         let pid_namespace = self.namespace.as_ref().and_then(Namespace::id);
-        let state = State { pid_namespace, ..planned.with_leaf(self.leaf.as_ref()) };
-        if let Some(session) = self.session.as_ref().filter(|_| state != planned) {
-            session.correct(&state);
-        }
-        Ok(state)
+        let state = State { pid_namespace, ..session.state().with_leaf(self.leaf.as_ref()) };
+        session.correct(state.clone());
+        self.session = Some(session);
+        made.map(|()| state)
     }
 
     /// The id that ties log lines together; equal to the record's.
@@ -142,11 +142,25 @@ impl Sitting {
         }
     }
 
-    /// Notes that the payload's first process exists.
-    pub(crate) fn executed(&mut self, pid: Pid) {
-        if let Some((record, ..)) = &mut self.record {
+    /// Notes what the payload's first process did on its way.
+    pub(crate) fn started(&mut self, pid: Pid, report: &Report) {
+        if report.made_work_dir {
+            self.own_work_dir();
+        }
+        if let Some((record, ..)) = self.record.as_mut().filter(|_| report.mishap.is_none()) {
             let _ = record.append(&Event::Exec { pid: pid.as_raw().unsigned_abs() });
         }
+    }
+
+    /// From here on it goes with the session. Not earlier: what was there before is somebody else's, and stays.
+    fn own_work_dir(&mut self) {
+        let Some(dir) = self.wanted_dir.take() else { return };
+        let Some(session) = &mut self.session else {
+            self.work_dir = Some(WorkDir::of_caller(dir));
+            return;
+        };
+        session.correct(State { work_dir: Some(dir), ..session.state().clone() });
+        self.work_dir = WorkDir::of(session.state());
     }
 
     /// The end: record closed, leaf and session removed. Returns the exit code of `glexec`.

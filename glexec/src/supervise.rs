@@ -106,10 +106,13 @@ impl Supervisor {
             // Should it fail, root can still signal us, and the payload runs all the same.
             let _ = ids::be_signalable(ruid, suid);
         }
-        let mishap = payload.report();
-        if mishap.is_none() {
+        let report = payload.report();
+        if report.mishap.is_none() {
             let _ = fds::null_standard();
-            sitting.executed(payload.pid);
+        }
+        sitting.started(payload.pid, &report);
+        let mishap = report.mishap;
+        if mishap.is_none() {
             monitor.started(payload.pid);
         }
         let (status, max_rss_kib) = self.wait_for(payload.pid);

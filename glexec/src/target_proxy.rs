@@ -1,13 +1,12 @@
 //! The payload's copy of the proxy, written with the payload's rights and nothing more.
 
 use crate::failure::shown;
+use crate::proxy_lock::{self, Locked, Share};
 use crate::recording::hex;
 use crate::request::Target;
 use crate::sys::process;
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use policy::glexec_conf::Lock;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -58,50 +57,15 @@ fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// A lock on the old copy, given back when this is dropped.
-enum Held {
-    Whole { _file: Flock<File> },
-    Records { _file: File },
-}
-
-/// How long readers are waited for: this often, a tenth of a second each.
-const TRIES: u32 = 50;
-
 /// Waits for readers of the old copy that lock it. They keep what they have: the new copy is another file.
-fn hold(path: &Path, lock: Lock) -> Result<Option<Held>, String> {
+fn hold(path: &Path, lock: Lock) -> Result<Option<Locked>, String> {
     if lock == Lock::Disabled {
         return Ok(None);
     }
-    // fcntl(2) gives exclusive locks only on what can be written.
     let (flags, records) = (libc::O_NOFOLLOW | libc::O_NONBLOCK, lock == Lock::Fcntl);
     let old = OpenOptions::new().read(true).write(records).custom_flags(flags).open(path);
-    let mut old = old.map_err(|e| format!("cannot be opened for locking: {e}"))?;
-    for _ in 0..TRIES {
-        old = match attempt(old, records) {
-            Ok(held) => return Ok(Some(held)),
-            Err((file, Errno::EWOULDBLOCK | Errno::EACCES)) => file,
-            Err((_, e)) => return Err(format!("lock: {e}")),
-        };
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    Err("stays locked by another process".into())
-}
-
-fn attempt(file: File, records: bool) -> Result<Held, (File, Errno)> {
-    if !records {
-        return Flock::lock(file, FlockArg::LockExclusiveNonblock).map(|file| Held::Whole { _file: file });
-    }
-    let whole = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
-        Ok(_) => Ok(Held::Records { _file: file }),
-        Err(errno) => Err((file, errno)),
-    }
+    let old = old.map_err(|e| format!("cannot be opened for locking: {e}"))?;
+    proxy_lock::take(old, lock, Share::Nobody).map(Some)
 }
 
 #[cfg(test)]

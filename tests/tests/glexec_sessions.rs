@@ -1,7 +1,7 @@
 //! Sessions: what the caller that opened one can do to it, and what happens when its supervisor is gone.
 
 use end_to_end::contract::wait_gone;
-use end_to_end::security::{guard_of, kill_guards, without_cgroups};
+use end_to_end::security::{guard_of, guards_are_done, kill_guards, without_cgroups};
 use harness::{Machine, Running, need};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -233,6 +233,49 @@ fn no_call_goes_on_when_the_sessions_cannot_be_listed() {
     call().refused(202, &["sessions cannot be listed"]);
     std::fs::remove_file(sessions).unwrap();
     call().ok();
+    // One that cannot be read may be the caller's own: whoever cannot open enough files must not get past it.
+    let (running, id) = start(&machine, &proxy, None);
+    let lock = sessions.join(&id).join("lock");
+    std::fs::rename(&lock, "/run/glexec/lock").unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    call().refused(202, &["sessions cannot be listed"]);
+    std::fs::remove_dir(&lock).unwrap();
+    std::fs::rename("/run/glexec/lock", &lock).unwrap();
+    call().ok();
+    machine.glexec().args(["--session", &id, "--end"]).output().ok();
+    let _ = running.end_within(Duration::from_secs(5));
+}
+
+/// The call refuses a directory that is there. Killed before it came to that, it must not leave it to the next call.
+#[test]
+fn a_directory_that_was_there_before_stays_however_the_call_ends() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let dir = "/home/alice/results";
+    machine.write(&format!("{dir}/kept"), "alice", 0o600, "of an earlier job");
+    std::os::unix::fs::chown(dir, Some(machine.uid("alice")), None).unwrap();
+    let call = || {
+        let run = machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).env("GLEXEC_WORK_DIR", dir);
+        run.arg("/bin/true")
+    };
+    call().output().refused(201, &[dir]);
+    let began = Instant::now();
+    call().output().refused(201, &[dir]);
+    let whole = began.elapsed();
+    let mut killed = 0;
+    for n in 1..=60 {
+        let running = call().spawn();
+        std::thread::sleep(whole * n / 60);
+        running.signal(9);
+        killed += u32::from(running.end_within(Duration::from_secs(10)).signal() == Some(9));
+        // A guard or the next call closes what is left.
+        guards_are_done();
+        call().output().refused(201, &[dir]);
+        assert!(Path::new(dir).join("kept").exists(), "removed in round {n}");
+    }
+    assert!(killed > 0, "no call was killed in the middle");
 }
 
 #[test]

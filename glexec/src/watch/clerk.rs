@@ -7,7 +7,7 @@ use super::look::{self, Looked};
 use super::message::Message;
 use crate::config::{self, Config};
 use crate::log::Log;
-use crate::session::{self, State};
+use crate::session::{self, Found, State};
 use crate::sys::{fds, process};
 use crate::{flood, nesting, recording, start, sweep};
 use nix::errno::Errno;
@@ -165,7 +165,8 @@ impl Clerk {
 
     /// Without a leaf: what runs below the supervisor, or all of the account when no other session has it.
     fn end_by_account(&self, state: &State) {
-        let alone = !session::all().iter().any(|f| f.state.uid == state.uid && f.state.id != state.id);
+        let other = |found: &Found| found.state.uid == state.uid && found.state.id != state.id;
+        let alone = session::listed().is_ok_and(|all| !all.iter().any(other));
         let supervisor = Pid::from_raw(state.supervisor);
         for pid in look::all_pids() {
             let below = || nesting::ancestors(Some(Pid::from_raw(pid))).contains(&supervisor);

@@ -34,7 +34,11 @@ impl Sessions {
     pub(super) fn refresh(&mut self, epoll: &Epoll, base: u64, now: Instant) -> Vec<State> {
         // Counted before: what comes in between announces itself again.
         let count = look::session_count();
-        let found = session::all();
+        let Ok(found) = session::listed() else {
+            // A session that cannot be read now has not ended.
+            self.unfinished = true;
+            return Vec::new();
+        };
         self.unfinished = found.len() < count;
         let (orphaned, live): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|found| found.orphaned.is_some());
