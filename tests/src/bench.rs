@@ -1,7 +1,8 @@
 //! `make bench`: what an identity switch costs, next to what others take for theirs.
 //!
 //! The programs take turns, so that whatever else happens on this host happens to all of them. Nothing is asserted:
-//! times depend on the host, the ratio between the programs much less. System calls are counted by `strace -f`, peak
+//! times depend on the host, the ratio between the programs much less. The clock starts when a program has been executed: what
+//! the machine does before, such as moving it into a cgroup, is not its own. System calls are counted by `strace -f`, peak
 //! memory is the largest single process (`wait4(2)`, `ru_maxrss`). Then: what `glexec-monitor` costs, see `bench_monitor`.
 
 mod bench_monitor;
@@ -11,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 400;
 const WARM_UP: usize = 5;
 const SUDOERS: &str = "pilot ALL=(alice) NOPASSWD: /bin/true\n";
 const LCMAPS_DB: &str = "path = /usr/lib/lcmaps\nverify = \"lcmaps_verify_proxy.mod -certdir /etc/grid-security/certificates\"\n\
@@ -69,8 +70,8 @@ impl Contender {
         self.forget();
         let mut run = self.run(machine);
         run.raw().stdout(std::process::Stdio::null());
-        let start = Instant::now();
         let child = run.start();
+        let start = Instant::now();
         let (status, peak_kib) = wait_for(child.id());
         let took = start.elapsed();
         assert!(status == 0, "{} failed; run it by hand in a machine to see why", self.name);

@@ -83,3 +83,42 @@ fn only_short_addresses_can_be_bound() {
     assert_eq!(size_of::<libc::sockaddr_nl>(), 12);
     assert!(size_of::<libc::sockaddr_in>() > 12 && size_of::<libc::sockaddr_in6>() > 12);
 }
+
+/// What a filter's front answers; `None` when it leaves that to the program behind.
+fn ask(program: &[sock_filter], arch: u32, number: u32) -> Option<u32> {
+    let (mut place, mut value) = (0, 0);
+    while let Some(step) = program.get(place) {
+        place += 1;
+        let taken = match u32::from(step.code) {
+            code if code == libc::BPF_RET | libc::BPF_K => return Some(step.k),
+            code if code == libc::BPF_JMP | libc::BPF_JA => step.k as usize,
+            code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                value = if step.k == 0 { number } else { arch };
+                0
+            }
+            code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K && value == step.k => step.jt.into(),
+            code if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K && value >= step.k => step.jt.into(),
+            _ => step.jf.into(),
+        };
+        place += taken;
+    }
+    None
+}
+
+#[test]
+fn each_call_is_found_and_no_other() {
+    let most: Vec<c_long> = (0..118).map(|n| n * 4 + 1).collect();
+    for free in [&[][..], &[0], &[1, 3, 2], &HARMLESS, &most] {
+        let asked: Vec<c_long> = [7, 500].into_iter().filter(|call| !free.contains(call)).collect();
+        let program = front(free, &asked);
+        for number in 0..600 {
+            let expected = match c_long::from(number) {
+                call if asked.contains(&call) => None,
+                call if free.contains(&call) => Some(libc::SECCOMP_RET_ALLOW),
+                _ => Some(libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned()),
+            };
+            assert_eq!(ask(&program, AUDIT_ARCH, number), expected, "{number} of {free:?}");
+            assert_eq!(ask(&program, AUDIT_ARCH + 1, number), None, "another architecture");
+        }
+    }
+}
