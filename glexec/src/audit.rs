@@ -97,18 +97,16 @@ fn walk(path: &Path, rule: Rule) -> Result<OwnedFd, String> {
     Ok(directory)
 }
 
-/// Opens what has this name in the directory: the last one for reading, others, and links, only to look at.
+/// Opens what has this name in the directory: the last one for reading, others as a place to go on from, links to look at.
 fn step(directory: &OwnedFd, name: &OsStr, last: bool) -> nix::Result<(OwnedFd, FileStat)> {
     let open = |flags| {
         openat(directory, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())
     };
-    let fd = match last {
-        // A link in the last place (ELOOP) is opened for what it is.
-        true => match open(OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
-            Err(Errno::ELOOP) => open(OFlag::O_PATH),
-            opened => opened,
-        },
-        false => open(OFlag::O_PATH),
+    // Without O_DIRECTORY, O_PATH would stop before what autofs mounts there, such as a repository of CVMFS.
+    let wanted = if last { OFlag::O_RDONLY | OFlag::O_NONBLOCK } else { OFlag::O_PATH | OFlag::O_DIRECTORY };
+    let fd = match open(wanted) {
+        Err(Errno::ELOOP | Errno::ENOTDIR) => open(OFlag::O_PATH),
+        opened => opened,
     }?;
     let stat = fstat(&fd)?;
     Ok((fd, stat))

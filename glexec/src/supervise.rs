@@ -107,12 +107,10 @@ impl Supervisor {
             let _ = ids::be_signalable(ruid, suid);
         }
         let report = payload.report();
-        if report.mishap.is_none() {
-            let _ = fds::null_standard();
-        }
         sitting.started(payload.pid, &report);
         let mishap = report.mishap;
         if mishap.is_none() {
+            let _ = fds::null_standard();
             monitor.started(payload.pid);
         }
         let (status, max_rss_kib) = self.wait_for(payload.pid);
