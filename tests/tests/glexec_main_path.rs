@@ -1,6 +1,12 @@
 //! The way every good call takes: a proxy in, the mapped account out, the payload's exit code back.
 
 use harness::{Machine, Run, need};
+use nix::mount::{MsFlags, mount};
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::Duration;
 
 /// A machine with two pilots' worth of users; Alice's proxy is the pilot's to use.
 fn site() -> Machine {
@@ -13,8 +19,8 @@ fn site() -> Machine {
 /// A call with Alice's proxy, made once per machine.
 fn as_alice(m: &Machine) -> Run {
     let proxy = "/home/pilot/alice.pem";
-    if !std::path::Path::new(proxy).exists() {
-        std::fs::rename(m.proxy("Alice", "pilot"), proxy).expect("both are in one home");
+    if !Path::new(proxy).exists() {
+        fs::rename(m.proxy("Alice", "pilot"), proxy).expect("both are in one home");
     }
     m.glexec().env("GLEXEC_CLIENT_CERT", proxy)
 }
@@ -165,4 +171,46 @@ fn version_and_help_need_nothing() {
             .ok()
             .contains("GLEXEC_CONFIG_FILE=\"/etc/glexec.conf\"")
     );
+}
+
+/// Enough of an automounter (Linux, `auto_fs.h`): the directory `name` below `at` becomes `shown` when somebody goes through
+/// it. The processes of this group are not served; they are taken for parts of it.
+fn automount(at: &'static str, name: &str, shown: &'static str) {
+    let (mut asked, kernel) = std::io::pipe().expect("a pipe");
+    let (fd, group) = (kernel.as_raw_fd(), nix::unistd::getpgrp());
+    let options = format!("fd={fd},pgrp={group},minproto=5,maxproto=5,indirect");
+    let none = MsFlags::empty();
+    mount(Some("test"), at, Some("autofs"), none, Some(options.as_str())).expect("autofs can be mounted");
+    let (root, dir) = (fs::File::open(at).expect("it is there"), Path::new(at).join(name));
+    fs::create_dir(&dir).expect("parts of it may");
+    // The thread ends with the test: who waits for it then gets an error.
+    std::thread::spawn(move || {
+        // A packet of version 5: the token at 8, the name at 44, which is not asked for.
+        let mut packet = [0; 304];
+        while asked.read_exact(&mut packet).is_ok() {
+            mount(Some(shown), &dir, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("it can be shown");
+            const AUTOFS_IOC_READY: u64 = 0x9360;
+            let token = u32::from_ne_bytes([8, 9, 10, 11].map(|n| packet[n]));
+            // SAFETY: the request takes a number.
+            unsafe { libc::ioctl(root.as_raw_fd(), AUTOFS_IOC_READY as _, token) };
+        }
+    });
+}
+
+#[test]
+fn directories_that_are_mounted_when_looked_for_are_found() {
+    let known = fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("\tautofs\n"));
+    if !need::root() || !need::that(known, "the kernel has no autofs") {
+        return;
+    }
+    let m = site();
+    let proxy = m.proxy("Alice", "pilot");
+    fs::create_dir("/cvmfs").expect("this machine has none");
+    automount("/cvmfs", "grid.example.org", "/etc/grid-security");
+    let trust = "[trust]\nca_dir = \"/cvmfs/grid.example.org/certificates\"\n";
+    m.edit_policy(|policy| format!("{policy}\n{trust}"));
+    let call =
+        m.command("/usr/bin/setsid").as_user("pilot").args(["-w", "/usr/sbin/glexec", "/usr/bin/id", "-u"]);
+    let ran = call.env("GLEXEC_CLIENT_CERT", &proxy).limit(Duration::from_secs(20)).output();
+    assert_eq!(ran.ok(), m.uid("alice").to_string());
 }
