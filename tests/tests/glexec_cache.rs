@@ -72,3 +72,26 @@ fn another_callers_copy_must_still_be_his_own_file() {
     let stolen = machine.glexec().env("GLEXEC_CLIENT_CERT", "/tmp/stolen.pem").arg("/bin/true").output();
     stolen.refused(201, &["belongs to uid"]);
 }
+
+/// Whoever has a proxy can make any number of others, and each is kept apart.
+#[test]
+fn what_is_kept_has_a_bound() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let machine = Machine::builder().pilot("pilot").account("alice").build();
+    machine.map("alice", "alice");
+    let proxy = machine.proxy("alice", "pilot");
+    // The first eight bytes say when an entry expires, in nanoseconds since boot.
+    let (cache, mut many) = ("/run/glexec/cache", vec![0; 16 << 20]);
+    many[..8].copy_from_slice(&u64::MAX.to_be_bytes());
+    machine.write(&format!("{cache}/verdict-of-others"), "root", 0o600, &many);
+    let kept = || std::fs::read_dir(cache).unwrap().count();
+    call(&machine, &proxy).ok();
+    assert_eq!(kept(), 1, "nothing is added to a full cache");
+    many[..8].fill(0);
+    machine.write(&format!("{cache}/verdict-of-others"), "root", 0o600, &many);
+    call(&machine, &proxy).ok();
+    assert!(!std::path::Path::new(&format!("{cache}/verdict-of-others")).exists(), "the expired one goes");
+    assert_eq!(kept(), 1, "and makes room");
+}

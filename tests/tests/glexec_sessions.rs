@@ -278,6 +278,24 @@ fn a_directory_that_was_there_before_stays_however_the_call_ends() {
     assert!(killed > 0, "no call was killed in the middle");
 }
 
+/// Who looks for unfinished sessions keeps others from making some; a call fails rather than waits for ever.
+#[test]
+fn the_wait_for_others_has_an_end() {
+    if !need::root() || !need::tool("grid-proxy-init") {
+        return;
+    }
+    let (machine, proxy) = machine();
+    let call = || machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output();
+    call().ok();
+    let making = std::fs::File::options().write(true).open("/run/glexec/making").unwrap();
+    making.lock().unwrap();
+    let began = Instant::now();
+    call().refused(202, &["/run/glexec/sessions"]);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    making.unlock().unwrap();
+    call().ok();
+}
+
 #[test]
 fn records_of_an_earlier_boot_are_closed_as_lost() {
     if !need::root() || !need::tool("grid-proxy-init") {
