@@ -5,7 +5,7 @@ use credential::cert::Cert;
 use credential::{
     Refusal, RefusalKind, Trust, VerifiedIdentity, identity_of_file, pem, split_pem, verify_chain,
 };
-use harness::need;
+use harness::needs;
 use harness::pki::{Craft, LIMITED, Pki, User, VOMS_HOST};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -74,10 +74,8 @@ fn ders(path: &Path) -> Vec<Vec<u8>> {
 }
 
 #[test]
+#[needs("voms-proxy-fake")]
 fn voms_attributes_count_only_for_their_holder_and_while_they_last() {
-    if !need::tool("voms-proxy-fake") {
-        return;
-    }
     let site = Site::new();
     let good = site.attributes(&site.alice, "cms", &["-rfc"]);
     let found = site.judge(&site.pasted(&site.alice, good.clone())).unwrap().voms.unwrap();
@@ -115,10 +113,8 @@ fn voms_attributes_count_only_for_their_holder_and_while_they_last() {
 }
 
 #[test]
+#[needs("voms-proxy-fake")]
 fn a_user_cannot_vouch_for_attributes_with_an_own_certificate() {
-    if !need::tool("voms-proxy-fake") {
-        return;
-    }
     let site = Site::new();
     let (cert, key) = (site.alice.cert.to_str().unwrap(), site.alice.key.to_str().unwrap());
     let own = site.attributes(&site.alice, "cms", &["-rfc", "-hostcert", cert, "-hostkey", key]);

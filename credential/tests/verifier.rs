@@ -1,7 +1,7 @@
 //! The program `glexec-verify` from outside: frames, exit codes, confinement.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use harness::need;
+use harness::needs;
 use harness::pki::{Craft, Pki, VOMS_HOST};
 use policy::wire::{RefusalKind, VerifyReply, VerifyRequest, decode_verify_reply};
 use std::io::Write;
@@ -78,10 +78,8 @@ fn a_verdict_comes_back_from_the_confined_child() {
 }
 
 #[test]
+#[needs("voms-proxy-fake")]
 fn the_filter_lets_the_voms_directory_be_read() {
-    if !need::tool("voms-proxy-fake") {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::new(dir.path()).unwrap();
     let alice = pki.user("alice", "Alice Adams").unwrap();

@@ -9,7 +9,7 @@ use end_to_end::contract::{
     CONF, GLEXEC, Syslog, call, catcher, catcher_ready, chmod, eventually, expired, install_tool, kill_as,
     let_root_call, lives, set_conf, sh, site, stop_catcher, wait_gone, written,
 };
-use harness::{Machine, Run, free_port, need};
+use harness::{Machine, Run, free_port, needs};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -32,10 +32,8 @@ fn users(m: &Machine) -> String {
 
 /// After the proxy had expired, the pilot could neither kill nor tidy up what it had started.
 #[test]
+#[needs(root)]
 fn complaint_01_the_pilot_ends_its_payload_without_a_proxy() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let script = "echo $PILOT_SESSION >session; setsid sleep 1000 & trap '' TERM; while :; do sleep 1; done";
@@ -53,10 +51,8 @@ fn complaint_01_the_pilot_ends_its_payload_without_a_proxy() {
 
 /// Many calls for one job overloaded the mapping servers.
 #[test]
+#[needs(root)]
 fn complaint_02_one_question_serves_many_calls() {
-    if !need::root() {
-        return;
-    }
     let port = free_port();
     let m = site_with_service(port, &Machine::gums_table(port));
     let server = m.mapping_server(port, &users(&m)).unwrap();
@@ -76,10 +72,8 @@ fn complaint_02_one_question_serves_many_calls() {
 
 /// A glitch of the mapping service put jobs on hold; clients had to bolt on retries.
 #[test]
+#[needs(root)]
 fn complaint_03_another_endpoint_answers() {
-    if !need::root() {
-        return;
-    }
     let (dead, port) = (free_port(), free_port());
     let table = Machine::gums_table(port).replace("[\"", &format!("[\"https://localhost:{dead}/gums\", \""));
     let m = site_with_service(port, &table);
@@ -93,10 +87,8 @@ fn complaint_03_another_endpoint_answers() {
 
 /// The environment was wiped, and three work-arounds grew.
 #[test]
+#[needs(root)]
 fn complaint_04_the_environment_can_go_along() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "preserve_env_variables", "KEPT_BY_SITE");
     let run = m.command("/usr/sbin/glexec_wrap.sh").as_user("pilot");
@@ -108,10 +100,8 @@ fn complaint_04_the_environment_can_go_along() {
 
 /// PATH was overwritten, and `X509_USER_PROXY` meant one thing outside and another inside.
 #[test]
+#[needs(root)]
 fn complaint_05_path_is_usable_and_the_proxy_is_the_payloads() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = sh(&m, "tar --version >/dev/null && id -un && cat \"$X509_USER_PROXY\" | grep -c BEGIN.CERT");
     let run = run.env("PATH", "/nowhere").env("X509_USER_PROXY", "/home/pilot/own");
@@ -124,10 +114,8 @@ fn complaint_05_path_is_usable_and_the_proxy_is_the_payloads() {
 
 /// Copies of proxies piled up in /tmp, one a call.
 #[test]
+#[needs(root)]
 fn complaint_06_at_most_one_default_copy_per_account() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for user in ["Alice", "Bob", "Alice", "Alice", "Bob"] {
         m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy(user, "pilot")).arg("/bin/true").output().ok();
@@ -142,10 +130,8 @@ fn complaint_06_at_most_one_default_copy_per_account() {
 
 /// A process that lingered held the caller's descriptors, and the caller hung.
 #[test]
+#[needs(root)]
 fn complaint_07_nobody_holds_the_callers_descriptors() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for linger in ["yes", "no"] {
         set_conf(&m, "linger", linger);
@@ -165,10 +151,8 @@ fn complaint_07_nobody_holds_the_callers_descriptors() {
 
 /// The umask changed from version to version.
 #[test]
+#[needs(root)]
 fn complaint_08_the_umask_is_passed_on() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for linger in ["yes", "no"] {
         set_conf(&m, "linger", linger);
@@ -180,10 +164,8 @@ fn complaint_08_the_umask_is_passed_on() {
 
 /// In log-only mode payloads started without standard descriptors.
 #[test]
+#[needs(root)]
 fn complaint_09_standard_descriptors_are_always_there() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let _syslog = Syslog::start(&m);
     let player = install_tool(&m, env!("CARGO_BIN_EXE_contract-payload"));
@@ -199,10 +181,8 @@ fn complaint_09_standard_descriptors_are_always_there() {
 
 /// Symbolic links to executables were refused.
 #[test]
+#[needs(root)]
 fn complaint_10_linked_executables_run() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     std::os::unix::fs::symlink("/bin/sh", "/opt/linked-shell").unwrap();
     let run = call(&m, &m.proxy("Alice", "pilot")).args(["/opt/linked-shell", "-c", "echo $0; id -un"]);
@@ -211,10 +191,8 @@ fn complaint_10_linked_executables_run() {
 
 /// Keys travelled in the environment, where others can see them, and lay readable in files for a moment.
 #[test]
+#[needs(root, "strace")]
 fn complaint_11_no_key_where_others_can_see_it() {
-    if !need::root() || !need::tool("strace") {
-        return;
-    }
     let m = site();
     let_root_call(&m);
     let text = fs::read_to_string(m.proxy("Alice", "root")).unwrap();
@@ -234,10 +212,8 @@ fn complaint_11_no_key_where_others_can_see_it() {
 
 /// Work areas had to be writable by everybody.
 #[test]
+#[needs(root)]
 fn complaint_12_a_work_area_of_the_account_alone() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = call(&m, &m.proxy("Alice", "pilot")).env("GLEXEC_WORK_DIR", "/tmp/work");
     let ran = run.args(["/bin/sh", "-c", "pwd; stat -c '%U %a' ."]).output();
@@ -255,10 +231,8 @@ fn complaint_12_a_work_area_of_the_account_alone() {
 
 /// Libraries chattered on standard error, and clients filtered it.
 #[test]
+#[needs(root)]
 fn complaint_13_success_is_silent() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for linger in ["yes", "no"] {
         set_conf(&m, "linger", linger);
@@ -269,10 +243,8 @@ fn complaint_13_success_is_silent() {
 
 /// The monitor saw ends a minute late, counted no CPU time, and could kill processes of another job.
 #[test]
+#[needs(root)]
 fn complaint_14_ends_are_exact_and_hit_nobody_else() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let file = "/home/alice/signals";
     let other = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
@@ -292,10 +264,8 @@ fn complaint_14_ends_are_exact_and_hit_nobody_else() {
 
 /// A payload killed by a signal looked like a failure of glexec.
 #[test]
+#[needs(root)]
 fn complaint_16_the_record_tells_a_signal_from_a_refusal() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     sh(&m, "kill -TERM $$").output().exits(128 + 15);
     call(&m, &m.proxy("Nobody", "pilot")).arg("/bin/true").output().exits(203);
@@ -308,10 +278,8 @@ fn complaint_16_the_record_tells_a_signal_from_a_refusal() {
 
 /// It just did not work, without a word, where set-uid programs cannot.
 #[test]
+#[needs(root, "setpriv")]
 fn complaint_17_a_setuid_bit_without_effect_is_named() {
-    if !need::root() || !need::tool("setpriv") {
-        return;
-    }
     let m = site();
     let run =
         m.command("/usr/bin/setpriv").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
@@ -330,10 +298,8 @@ fn complaint_17_a_setuid_bit_without_effect_is_named() {
 
 /// Payloads left processes behind that the batch system did not find.
 #[test]
+#[needs(root)]
 fn complaint_18_nothing_survives_the_payload() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let daemon = "for i in 1 2 3; do setsid setsid sh -c 'trap \"\" TERM HUP; exec >/dev/null 2>&1; sleep 1000 & wait' & done; \
                   sleep 0.2; id -un";
@@ -349,10 +315,8 @@ fn complaint_18_nothing_survives_the_payload() {
 
 /// Errors in configuration files were common, and showed as failing jobs.
 #[test]
+#[needs(root)]
 fn complaint_19_a_broken_configuration_is_named_by_file_and_line() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let text = fs::read_to_string(CONF).unwrap();
     let line = text.lines().count() + 1;
@@ -365,10 +329,8 @@ fn complaint_19_a_broken_configuration_is_named_by_file_and_line() {
 
 /// syslog lost lines, and with them what had happened.
 #[test]
+#[needs(root)]
 fn complaint_19_the_record_does_not_need_syslog() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let syslog = Syslog::start(&m);
     set_conf(&m, "log_destination", "syslog");
@@ -382,10 +344,8 @@ fn complaint_19_the_record_does_not_need_syslog() {
 
 /// Callers could write lines of their own into the log, and the program searched libraries in odd places.
 #[test]
+#[needs(root)]
 fn complaint_20_no_forged_log_lines() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let forged = "\n2026-01-01T00:00:00Z glexec[1]: real_user(root)->mapped_user(root)\r\u{1b}[2J";
     let proxy = m.proxy("Alice", "pilot");
@@ -399,10 +359,8 @@ fn complaint_20_no_forged_log_lines() {
 
 /// The Perl helpers left out variables that were only part of a name, hid failures of exec, and lost blanks.
 #[test]
+#[needs(root)]
 fn complaint_21_the_helpers_are_exact() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let wrapped = |run: Run| run.as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
     let run = wrapped(m.command("/usr/sbin/glexec_wrap.sh")).env("ME", "m").env("PROXY", "p");
@@ -423,10 +381,8 @@ fn complaint_21_the_helpers_are_exact() {
 
 /// 201 to 204 hid what the payload had returned; without linger nothing could be told apart.
 #[test]
+#[needs(root)]
 fn complaint_23_the_record_has_the_payloads_own_code() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     sh(&m, "exit 203").output().exits(204);
     let record = &m.records()[0];
@@ -437,10 +393,8 @@ fn complaint_23_the_record_has_the_payloads_own_code() {
 
 /// Clean-up after a pilot often begins with SIGKILL for what it started: that takes the payload along.
 #[test]
+#[needs(root)]
 fn complaint_18_a_killed_call_leaves_nothing_running() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let running = sh(&m, "echo $$ >/home/alice/pid; exec sleep 1000").spawn();
     let pid: i32 = written("/home/alice/pid").parse().unwrap();

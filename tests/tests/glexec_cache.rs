@@ -1,6 +1,6 @@
 //! What `glexec` remembers between calls, and what it must not remember.
 
-use harness::{Machine, need};
+use harness::{Machine, need, needs};
 
 /// A machine on which Alice was just verified, and whose verifier then stopped working.
 fn remembered() -> Option<(Machine, String)> {
@@ -75,10 +75,8 @@ fn another_callers_copy_must_still_be_his_own_file() {
 
 /// Whoever has a proxy can make any number of others, and each is kept apart.
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn what_is_kept_has_a_bound() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let machine = Machine::builder().pilot("pilot").account("alice").build();
     machine.map("alice", "alice");
     let proxy = machine.proxy("alice", "pilot");

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
 use end_to_end::contract::{GLEXEC, call, chmod, set_conf, site};
-use harness::{Machine, Ran, Run, need};
+use harness::{Machine, Ran, Run, need, needs};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -70,10 +70,8 @@ fn we_read_what_perl_wrapped() {
 }
 
 #[test]
+#[needs(root)]
 fn names_are_excluded_whole() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let kept = ["ME", "U", "E", "NAME", "LOG", "USE", "PROXY", "X509", "T_A", "T_A[", "GLEXEC"];
     let run = kept.iter().fold(wrap(&m), |run, name| run.env(name, format!("value of {name}")));
@@ -90,20 +88,16 @@ fn names_are_excluded_whole() {
 }
 
 #[test]
+#[needs(root)]
 fn a_blob_is_not_wrapped_into_the_next() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let once = wrap(&m).output().ok();
     assert_eq!(wrap(&m).env("GLEXEC_ENV", &once).output().ok(), once);
 }
 
 #[test]
+#[needs(root)]
 fn what_no_variable_can_hold_is_not_printed() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     // Nothing that zlib could make small: every byte depends on all that were before it.
     let mut state = 1u32;
@@ -119,10 +113,8 @@ fn what_no_variable_can_hold_is_not_printed() {
 }
 
 #[test]
+#[needs(root)]
 fn commands_are_found_by_the_unwrapped_path() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     m.write("/opt/tools/mine", "root", 0o755, "#!/bin/sh\nprintf '[%s]' \"$@\"\n");
     let blob = wrap(&m).env("PATH", "/opt/tools:/bin").env("LD_LIBRARY_PATH", "/opt/lib").output().ok();
@@ -137,10 +129,8 @@ fn commands_are_found_by_the_unwrapped_path() {
 }
 
 #[test]
+#[needs(root)]
 fn failures_have_codes() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let blob = wrap(&m).output().ok();
     unwrap(&m, &blob).args(["--", "/no/such/program"]).output().refused(127, &["/no/such/program"]);
@@ -154,10 +144,8 @@ fn failures_have_codes() {
 }
 
 #[test]
+#[needs(root)]
 fn one_script_does_both_around_a_call() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for script in ["/usr/sbin/glexec_wrap.sh", "/usr/sbin/glexec_warp.sh"] {
         let run = m.command(script).as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
@@ -194,10 +182,8 @@ fn owner_and_mode(path: impl AsRef<Path>) -> (u32, u32) {
 }
 
 #[test]
+#[needs(root)]
 fn a_directory_of_the_account_inside_one_of_the_callers() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let path = made(&mkgltempdir(&m, "Alice").output());
     let parent = Path::new(&path).parent().unwrap();
@@ -215,10 +201,8 @@ fn a_directory_of_the_account_inside_one_of_the_callers() {
 }
 
 #[test]
+#[needs(root)]
 fn modes_and_place_are_the_callers_choice() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     m.write("/home/pilot/work/sub/here", "pilot", 0o600, "");
     for dir in ["/home/pilot/work", "/home/pilot/work/sub"] {
@@ -239,10 +223,8 @@ fn modes_and_place_are_the_callers_choice() {
 }
 
 #[test]
+#[needs(root)]
 fn directories_are_removed_as_the_account() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let removed = |path: &str| {
         let parent = Path::new(path).parent().unwrap();
@@ -268,10 +250,8 @@ fn directories_are_removed_as_the_account() {
 }
 
 #[test]
+#[needs(root)]
 fn only_directories_of_its_own_are_removed() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let path = made(&mkgltempdir(&m, "Alice").output());
     m.write("/home/pilot/precious/file", "pilot", 0o600, "");
@@ -287,10 +267,8 @@ fn only_directories_of_its_own_are_removed() {
 }
 
 #[test]
+#[needs(root)]
 fn what_glexec_refuses_leaves_nothing() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let ran = mkgltempdir(&m, "Nobody").output();
     ran.refused(203, &["no mapping source"]);
@@ -303,10 +281,8 @@ fn what_glexec_refuses_leaves_nothing() {
 }
 
 #[test]
+#[needs(root)]
 fn glexec_is_found_where_clients_say() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for program in ["mkgltempdir", "glexec_wrap.sh", "glexec_wrapenv.pl", "glexec_unwrapenv.pl"] {
         let bytes = fs::read(format!("/usr/sbin/{program}")).unwrap();
@@ -326,10 +302,8 @@ fn glexec_is_found_where_clients_say() {
 }
 
 #[test]
+#[needs(root)]
 fn without_linger_everything_works_the_same() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "linger", "no");
     let path = made(&mkgltempdir(&m, "Alice").output());

@@ -1,6 +1,6 @@
 //! The way every good call takes: a proxy in, the mapped account out, the payload's exit code back.
 
-use harness::{Machine, Run, need};
+use harness::{Machine, Run, need, needs};
 use nix::mount::{MsFlags, mount};
 use std::fs;
 use std::io::Read;
@@ -26,10 +26,8 @@ fn as_alice(m: &Machine) -> Run {
 }
 
 #[test]
+#[needs(root)]
 fn the_payload_runs_as_the_mapped_account_and_nobody_else() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let uid = m.uid("alice");
     let ran = as_alice(&m).arg("/usr/bin/id").output();
@@ -49,10 +47,8 @@ fn the_payload_runs_as_the_mapped_account_and_nobody_else() {
 }
 
 #[test]
+#[needs(root)]
 fn two_users_get_two_accounts() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let uid_of = |user: &str| {
         let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy(user, "pilot"));
@@ -64,10 +60,8 @@ fn two_users_get_two_accounts() {
 }
 
 #[test]
+#[needs(root)]
 fn exit_codes_mean_what_they_say() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let sh = |script: &str| as_alice(&m).args(["/bin/sh", "-c", script]).output();
     for code in [0, 1, 7, 125, 127, 200, 205, 255] {
@@ -83,10 +77,8 @@ fn exit_codes_mean_what_they_say() {
 }
 
 #[test]
+#[needs(root)]
 fn arguments_streams_and_directory_are_passed_on() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let odd = ["", " ", "two words", "--", "-v", "*", "a\nb", "$HOME", "\u{fc}"];
     let ran = as_alice(&m).args(["/usr/bin/printf", "[%s]"]).args(odd).output();
@@ -102,10 +94,8 @@ fn arguments_streams_and_directory_are_passed_on() {
 }
 
 #[test]
+#[needs(root)]
 fn the_payload_finds_its_own_proxy_and_little_else() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = as_alice(&m).env("SECRET", "x").env("LD_PRELOAD", "/x").env("GLEXEC_TEST", "kept");
     let env = run.env("X509_USER_PROXY", "/home/pilot/own").arg("/usr/bin/env").output().ok();
@@ -124,10 +114,8 @@ fn the_payload_finds_its_own_proxy_and_little_else() {
 }
 
 #[test]
+#[needs(root)]
 fn every_call_leaves_a_closed_record_with_its_facts() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let session =
         as_alice(&m).args(["/bin/sh", "-c", "echo $PILOT_SESSION; exit 7"]).output().exits(7).text();
@@ -144,10 +132,8 @@ fn every_call_leaves_a_closed_record_with_its_facts() {
 }
 
 #[test]
+#[needs(root)]
 fn nothing_of_a_payload_survives_it() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let escape =
         "for i in 1 2 3; do setsid sh -c 'trap \"\" TERM; exec >/dev/null 2>&1; sleep 1000' & done; exit 0";
@@ -156,10 +142,8 @@ fn nothing_of_a_payload_survives_it() {
 }
 
 #[test]
+#[needs(root)]
 fn version_and_help_need_nothing() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let version = m.glexec().arg("-v").output().ok();
     assert_eq!(version.lines().count(), 1, "{version}");

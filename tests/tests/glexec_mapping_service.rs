@@ -1,6 +1,6 @@
 //! `glexec` and the site's mapping service: good answers, bad answers, no answer.
 
-use harness::{Machine, Ran, Service, free_port, need};
+use harness::{Machine, Ran, Service, free_port, needs};
 use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -27,10 +27,8 @@ fn maps(m: &Machine, user: &str, account: &str) -> String {
 }
 
 #[test]
+#[needs(root)]
 fn the_service_decides_who_runs_as_whom() {
-    if !need::root() {
-        return;
-    }
     let port = free_port();
     let m = site(port);
     let _server = server(&m, port, &maps(&m, "Alice", "alice"));
@@ -41,10 +39,8 @@ fn the_service_decides_who_runs_as_whom() {
 }
 
 #[test]
+#[needs(root)]
 fn a_service_cannot_hand_out_what_the_policy_withholds() {
-    if !need::root() {
-        return;
-    }
     let port = free_port();
     let m = site(port);
     let proxy = m.proxy("Alice", "pilot");
@@ -66,10 +62,8 @@ fn a_service_cannot_hand_out_what_the_policy_withholds() {
 }
 
 #[test]
+#[needs(root)]
 fn an_answer_is_remembered_for_a_while_but_never_for_others() {
-    if !need::root() {
-        return;
-    }
     let port = free_port();
     let m = site(port);
     let proxy = m.proxy("Alice", "pilot");
@@ -85,10 +79,8 @@ fn an_answer_is_remembered_for_a_while_but_never_for_others() {
 }
 
 #[test]
+#[needs(root)]
 fn a_service_that_is_down_is_named_and_blamed() {
-    if !need::root() {
-        return;
-    }
     let m = site(free_port());
     let began = Instant::now();
     let ran = id(&m, &m.proxy("Alice", "pilot"));
@@ -108,10 +100,8 @@ const NONSENSE: [&str; 6] = [
 ];
 
 #[test]
+#[needs(root)]
 fn a_service_that_talks_nonsense_maps_nobody() {
-    if !need::root() {
-        return;
-    }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let m = site(listener.local_addr().unwrap().port());
     let proxy = m.proxy("Alice", "pilot");
@@ -138,10 +128,8 @@ fn a_service_that_talks_nonsense_maps_nobody() {
 }
 
 #[test]
+#[needs(root)]
 fn a_service_that_never_answers_costs_its_timeout_and_no_more() {
-    if !need::root() {
-        return;
-    }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let m = site(listener.local_addr().unwrap().port());
     m.edit_policy(|policy| {
@@ -155,10 +143,8 @@ fn a_service_that_never_answers_costs_its_timeout_and_no_more() {
 }
 
 #[test]
+#[needs(root)]
 fn a_service_of_an_unknown_authority_is_not_asked() {
-    if !need::root() {
-        return;
-    }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let m = site(listener.local_addr().unwrap().port());
     let proxy = m.proxy("Alice", "pilot");

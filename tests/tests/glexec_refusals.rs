@@ -2,7 +2,7 @@
 //! the site must, 203 not allowed.
 
 use harness::pki::Craft;
-use harness::{Machine, Ran, Run, need};
+use harness::{Machine, Ran, Run, needs};
 use std::os::unix::fs::PermissionsExt;
 
 const ID: [&str; 2] = ["/usr/bin/id", "-u"];
@@ -39,10 +39,8 @@ fn good(m: &Machine) {
 }
 
 #[test]
+#[needs(root)]
 fn an_expired_proxy_is_the_callers_to_renew() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     good(&m);
     let expired = Craft { from: -7200, to: -60, ..Craft::default() };
@@ -51,10 +49,8 @@ fn an_expired_proxy_is_the_callers_to_renew() {
 }
 
 #[test]
+#[needs(root)]
 fn a_proxy_that_others_can_read_is_refused() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     for mode in [0o640, 0o604, 0o666, 0o620, 0o602, 0o610, 0o601, 0o4600, 0o2600, 0o1600] {
@@ -68,10 +64,8 @@ fn a_proxy_that_others_can_read_is_refused() {
 }
 
 #[test]
+#[needs(root)]
 fn the_proxy_of_another_account_cannot_be_used() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for owner in ["other", "alice", "root"] {
         let stolen = m.proxy("Alice", owner);
@@ -86,10 +80,8 @@ fn the_proxy_of_another_account_cannot_be_used() {
 }
 
 #[test]
+#[needs(root)]
 fn what_is_no_credential_is_refused() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     with(&m, "").refused(201, &["GLEXEC_CLIENT_CERT"]);
     m.glexec().args(ID).output().refused(201, &["GLEXEC_CLIENT_CERT"]);
@@ -101,10 +93,8 @@ fn what_is_no_credential_is_refused() {
 }
 
 #[test]
+#[needs(root)]
 fn an_unknown_authority_is_not_believed() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let stranger = m.pki().stranger("stranger", "Alice").unwrap();
     let path = m.new_path("pilot");
@@ -114,30 +104,24 @@ fn an_unknown_authority_is_not_believed() {
 }
 
 #[test]
+#[needs(root)]
 fn a_tampered_signature_is_not_believed() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let ran = with(&m, m.tampered_proxy("Alice", "pilot"));
     nothing_ran(ran.refused(203, &["signature"]));
 }
 
 #[test]
+#[needs(root)]
 fn a_user_that_nobody_maps_is_refused_by_name() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let ran = with(&m, m.proxy("Bob", "pilot"));
     nothing_ran(ran.refused(203, &[&m.dn("Bob"), "no mapping source"]));
 }
 
 #[test]
+#[needs(root)]
 fn a_mapping_to_root_or_below_the_floor_is_refused() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     for account in ["root", "daemon", "glexec", "pilot", "other", "stranger"] {
@@ -159,10 +143,8 @@ fn a_mapping_to_root_or_below_the_floor_is_refused() {
 }
 
 #[test]
+#[needs(root)]
 fn only_listed_callers_may_call() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "stranger");
     nothing_ran(call(&m, proxy).as_user("stranger").output().refused(203, &["stranger"]));
@@ -175,10 +157,8 @@ fn only_listed_callers_may_call() {
 }
 
 #[test]
+#[needs(root)]
 fn a_broken_policy_stops_everything() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let policy = std::fs::read("/etc/pilotage/policy.toml").unwrap();
     let proxy = m.proxy("Alice", "pilot");
@@ -201,10 +181,8 @@ fn a_broken_policy_stops_everything() {
 }
 
 #[test]
+#[needs(root)]
 fn a_command_that_cannot_run_is_named() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     m.write("/home/alice/secret.sh", "alice", 0o644, "#!/bin/sh\n");
@@ -218,10 +196,8 @@ fn a_command_that_cannot_run_is_named() {
 }
 
 #[test]
+#[needs(root)]
 fn a_payload_cannot_call_glexec() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let nested = "GLEXEC_CLIENT_CERT=$X509_USER_PROXY /usr/sbin/glexec /usr/bin/id -u";
     let cleared = "/usr/bin/env -i GLEXEC_CLIENT_CERT=$X509_USER_PROXY /usr/sbin/glexec /usr/bin/id -u";
@@ -234,10 +210,8 @@ fn a_payload_cannot_call_glexec() {
 }
 
 #[test]
+#[needs(root)]
 fn an_account_that_is_payload_and_caller_cannot_nest() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     // The site has made the mistake to list a payload account as a caller.
     m.write("/etc/glexec.conf", "root", 0o640, "[glexec]\nlinger = yes\nuser_white_list = *\n");

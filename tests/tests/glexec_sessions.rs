@@ -2,7 +2,7 @@
 
 use end_to_end::contract::wait_gone;
 use end_to_end::security::{guard_of, guards_are_done, kill_guards, without_cgroups};
-use harness::{Machine, Running, need};
+use harness::{Machine, Running, needs};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -43,10 +43,8 @@ fn session_exists(id: &str) -> bool {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn the_caller_ends_its_session_after_the_proxy_is_gone() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let (running, id) = start(&machine, &proxy, Some("/tmp/job-1"));
     assert!(Path::new("/tmp/job-1/where").exists(), "the payload starts in the directory made for it");
@@ -63,10 +61,8 @@ fn the_caller_ends_its_session_after_the_proxy_is_gone() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn signals_reach_the_payload_s_first_process() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let (running, id) = start(&machine, &proxy, None);
     machine.glexec().args(["--session", &id, "--signal", "TERM"]).output().ok();
@@ -75,10 +71,8 @@ fn signals_reach_the_payload_s_first_process() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn nobody_but_the_opener_may_touch_a_session() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let (running, id) = start(&machine, &proxy, None);
     for action in ["--status", "--kill", "--end"] {
@@ -99,10 +93,8 @@ fn is_closed_as_lost(machine: &Machine, id: &str) {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_killed_supervisor_s_session_is_closed_by_its_guard_at_once() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let (running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
     let guard = guard_of(&id);
@@ -117,10 +109,8 @@ fn a_killed_supervisor_s_session_is_closed_by_its_guard_at_once() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_killed_supervisor_and_guard_leave_nothing_after_the_next_call() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let (mut running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
     kill_guards();
@@ -155,10 +145,8 @@ fn payload_outlives_its_caller(machine: &Machine, proxy: &str) -> bool {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_payload_ends_with_its_caller_when_the_policy_says_so() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     assert!(payload_outlives_its_caller(&machine, &proxy), "clients may leave glexec behind on purpose");
     let id = std::fs::read_to_string("/tmp/session").unwrap();
@@ -178,10 +166,8 @@ fn a_payload_ends_with_its_caller_when_the_policy_says_so() {
 
 /// Clients leave `glexec` behind on purpose, so it goes on; whoever has the caller's account next can end it.
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_killed_caller_leaves_a_session_that_its_account_can_end() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let script = "echo $PILOT_SESSION > /tmp/s.new; setsid sleep 300 & mv /tmp/s.new /tmp/s; wait";
     // The shell stays, as a pilot does.
@@ -202,10 +188,8 @@ fn a_killed_caller_leaves_a_session_that_its_account_can_end() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn without_cgroups_the_end_of_a_lost_session_is_not_claimed_unproven() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     without_cgroups();
     let end = |id: &str| machine.glexec().args(["--session", id, "--end"]).output();
@@ -220,10 +204,8 @@ fn without_cgroups_the_end_of_a_lost_session_is_not_claimed_unproven() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn no_call_goes_on_when_the_sessions_cannot_be_listed() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let call = || machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output();
     call().ok();
@@ -248,10 +230,8 @@ fn no_call_goes_on_when_the_sessions_cannot_be_listed() {
 
 /// The call refuses a directory that is there. Killed before it came to that, it must not leave it to the next call.
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_directory_that_was_there_before_stays_however_the_call_ends() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let dir = "/home/alice/results";
     machine.write(&format!("{dir}/kept"), "alice", 0o600, "of an earlier job");
@@ -280,10 +260,8 @@ fn a_directory_that_was_there_before_stays_however_the_call_ends() {
 
 /// Who looks for unfinished sessions keeps others from making some; a call fails rather than waits for ever.
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn the_wait_for_others_has_an_end() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let call = || machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output();
     call().ok();
@@ -297,10 +275,8 @@ fn the_wait_for_others_has_an_end() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn records_of_an_earlier_boot_are_closed_as_lost() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let (machine, proxy) = machine();
     let (running, id) = start(&machine, &proxy, None);
     machine.glexec().args(["--session", &id, "--kill"]).output().ok();

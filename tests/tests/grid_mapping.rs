@@ -1,7 +1,7 @@
 //! Mapping end to end: `mapping-query` and `glexec-map` ask `mapping-server` over mutual TLS on the loopback.
 
 use harness::pki::{Pki, User};
-use harness::{Machine, Running, need};
+use harness::{Machine, Running, needs};
 use policy::identity::{Dn, Fqan, VerifiedIdentity, VomsAttributes};
 use policy::wire::{MapReply, MapRequest, Mapping, Service};
 use std::fs::Permissions;
@@ -170,10 +170,8 @@ fn the_probe_shows_accounts_and_reasons() {
 }
 
 #[test]
+#[needs("grid-proxy-init")]
 fn only_the_hosts_that_are_named_may_ask() {
-    if !need::tool("grid-proxy-init") {
-        return;
-    }
     let site = Site::start("callers");
     let asks_as =
         |user: &User| site.query_as(&user.cert, Some(&user.key), &site.endpoint(), &["--dn", ALICE]);
@@ -304,10 +302,8 @@ fn map_request(site: &Site) -> MapRequest {
 }
 
 #[test]
+#[needs(root)]
 fn the_child_of_glexec_answers_with_one_frame() {
-    if !need::root() {
-        return;
-    }
     let site = Site::start("child");
     let request = map_request(&site);
     let mapped = glexec_map(&site, &request.encode());
@@ -338,10 +334,8 @@ fn the_child_of_glexec_answers_with_one_frame() {
 }
 
 #[test]
+#[needs(root)]
 fn the_child_of_glexec_refuses_root_and_nonsense() {
-    if !need::root() {
-        return;
-    }
     let site = Site::start("refusals");
     let as_root = Command::new(built("glexec-map")).stdin(Stdio::null()).output().expect("glexec-map starts");
     expect(&as_root, 2, "refuses to run as root");
@@ -376,10 +370,8 @@ fn serve_in(m: &Machine) -> (Running, String) {
 }
 
 #[test]
+#[needs(root)]
 fn glexec_asks_the_service_and_fails_closed() {
-    if !need::root() {
-        return;
-    }
     let m = Machine::builder().pilot("pilot").account("alice").mapping(&["gums"]);
     let m = m.policy_add("[mapping.gums]\nendpoints = [\"@ENDPOINT@\"]\ntimeout = \"5s\"\n").build();
     let (server, endpoint) = serve_in(&m);

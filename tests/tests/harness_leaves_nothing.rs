@@ -1,7 +1,7 @@
 //! The harness itself: machines are private, independent of each other, and leave nothing behind.
 
 use harness::left::Traces;
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use std::time::Duration;
 
 /// Other tests of this run, and other people on this host, leave traces in the meantime: files without our names in
@@ -22,10 +22,8 @@ fn furnished() -> Machine {
 }
 
 #[test]
+#[needs(root)]
 fn nothing_is_left_after_a_machine() {
-    if !need::root() {
-        return;
-    }
     let before = Traces::now();
     let m = furnished();
     let alice = m.uid("alice");
@@ -48,10 +46,8 @@ fn nothing_is_left_after_a_machine() {
 }
 
 #[test]
+#[needs(root)]
 fn two_machines_do_not_see_each_other() {
-    if !need::root() {
-        return;
-    }
     let one = || {
         let m = furnished();
         m.write("/tmp/mine", "alice", 0o600, m.uid("alice").to_string());
@@ -71,10 +67,8 @@ fn two_machines_do_not_see_each_other() {
 }
 
 #[test]
+#[needs(root)]
 fn programs_run_as_the_account_with_a_clean_environment() {
-    if !need::root() {
-        return;
-    }
     let m = furnished();
     let gid = m.add_group("grid", 90, &["alice"]);
     let id = m.command("/usr/bin/id").as_user("alice").output().ok();
@@ -88,10 +82,8 @@ fn programs_run_as_the_account_with_a_clean_environment() {
 }
 
 #[test]
+#[needs(root)]
 fn input_output_codes_and_signals_arrive() {
-    if !need::root() {
-        return;
-    }
     let m = furnished();
     let big = vec![b'x'; 1 << 20];
     assert_eq!(m.command("/bin/cat").as_user("bob").input(big.clone()).output().stdout, big);
@@ -101,10 +93,8 @@ fn input_output_codes_and_signals_arrive() {
 }
 
 #[test]
+#[needs(root)]
 fn threads_that_a_test_starts_live_in_its_machine() {
-    if !need::root() {
-        return;
-    }
     let m = furnished();
     m.write("/etc/grid-security/here", "root", 0o644, "x");
     std::thread::scope(|s| {
@@ -114,10 +104,8 @@ fn threads_that_a_test_starts_live_in_its_machine() {
 }
 
 #[test]
+#[needs(root)]
 fn a_late_program_is_killed() {
-    if !need::root() {
-        return;
-    }
     let m = furnished();
     let late =
         || m.command("/bin/sleep").as_user("bob").arg("1000").limit(Duration::from_millis(50)).output();

@@ -1,6 +1,6 @@
 //! `make install`: what it puts where, with which owner and mode.
 
-use harness::{BUILT, Machine, Ran, Run, SOURCE, need};
+use harness::{BUILT, Machine, Ran, Run, SOURCE, needs};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -33,10 +33,8 @@ fn assert_owned_by_root(path: impl AsRef<Path>, mode: u32) {
 }
 
 #[test]
+#[needs(root)]
 fn everything_is_where_clients_look_for_it() {
-    if !need::root() {
-        return;
-    }
     let m = Machine::builder().bare().service("user").build();
     install(&m).output().ok();
     for (path, mode) in PROGRAMS {
@@ -53,10 +51,8 @@ fn everything_is_where_clients_look_for_it() {
 }
 
 #[test]
+#[needs(root)]
 fn a_fresh_installation_is_sound_and_lets_nobody_in() {
-    if !need::root() {
-        return;
-    }
     let m = Machine::builder().bare().service("user").account("alice").build();
     install(&m).output().ok();
     let call = || m.command("/usr/sbin/glexec").as_user("user");
@@ -75,10 +71,8 @@ fn a_fresh_installation_is_sound_and_lets_nobody_in() {
 }
 
 #[test]
+#[needs(root)]
 fn a_second_installation_keeps_what_the_site_has_written() {
-    if !need::root() {
-        return;
-    }
     let m = Machine::builder().bare().build();
     install(&m).output().ok();
     m.write("/etc/pilotage/policy.toml", "root", 0o644, "# ours\n");
@@ -91,10 +85,8 @@ fn a_second_installation_keeps_what_the_site_has_written() {
 }
 
 #[test]
+#[needs(root)]
 fn destdir_and_prefix_are_honoured() {
-    if !need::root() {
-        return;
-    }
     let m = Machine::builder().bare().build();
     install(&m).env("DESTDIR", "/tmp/stage").env("PREFIX", "/usr/local").output().ok();
     assert_owned_by_root("/tmp/stage/usr/local/sbin/glexec", 0o4111);
@@ -107,10 +99,8 @@ fn destdir_and_prefix_are_honoured() {
 }
 
 #[test]
+#[needs(root)]
 fn without_root_nothing_happens_to_the_host() {
-    if !need::root() {
-        return;
-    }
     let m = Machine::builder().bare().service("user").build();
     let ran: Ran = install(&m).as_user("user").output();
     ran.refused(1, &["root", "DESTDIR"]);
@@ -119,10 +109,8 @@ fn without_root_nothing_happens_to_the_host() {
 }
 
 #[test]
+#[needs(root)]
 fn what_is_not_built_is_not_installed_and_said_so() {
-    if !need::root() {
-        return;
-    }
     let m = Machine::builder().bare().build();
     install(&m).env("BIN_DIR", "/tmp").output().refused(1, &["/tmp/glexec is not built"]);
     assert!(!Path::new("/etc/glexec.conf").exists());

@@ -2,7 +2,7 @@
 //! account, and the site's records tell who ran what.
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
-use harness::{Machine, Ran, need};
+use harness::{Machine, Ran, needs};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -110,10 +110,8 @@ impl Site {
 }
 
 #[test]
+#[needs(root)]
 fn one_pilot_runs_each_users_payload_under_that_users_account() {
-    if !need::root() {
-        return;
-    }
     each_runs_under_its_own_account(&site());
 }
 
@@ -149,10 +147,8 @@ fn each_runs_under_its_own_account(site: &Site) {
 }
 
 #[test]
+#[needs(root)]
 fn a_cancel_reaches_through_the_switch_and_leaves_nothing() {
-    if !need::root() {
-        return;
-    }
     a_cancel_leaves_nothing(&site());
 }
 
@@ -166,10 +162,8 @@ fn a_cancel_leaves_nothing(site: &Site) {
 }
 
 #[test]
+#[needs(root)]
 fn a_pilot_notices_nothing_of_process_namespaces() {
-    if !need::root() {
-        return;
-    }
     let site = site_with("[payload]\npid_namespace = true\n");
     each_runs_under_its_own_account(&site);
     a_cancel_leaves_nothing(&site);
@@ -186,10 +180,8 @@ fn a_pilot_notices_nothing_of_process_namespaces() {
 
 /// A payload can stop its own runner, which has the same account; it cannot stop the session.
 #[test]
+#[needs(root)]
 fn a_payload_that_stops_its_runner_is_ended_by_its_session() {
-    if !need::root() {
-        return;
-    }
     let site = site();
     let _agent = site.agent();
     let id = site.shell("Alice", "trap '' TERM; kill -STOP $PPID; echo up; while :; do sleep 1; done");
@@ -201,10 +193,8 @@ fn a_payload_that_stops_its_runner_is_ended_by_its_session() {
 }
 
 #[test]
+#[needs(root)]
 fn a_killed_agent_takes_its_payload_along_through_the_switch() {
-    if !need::root() {
-        return;
-    }
     let site = site();
     let agent = site.agent();
     let id = site.shell("Alice", "setsid sleep 1000 & echo up; sleep 1000");
@@ -221,10 +211,8 @@ fn a_killed_agent_takes_its_payload_along_through_the_switch() {
 }
 
 #[test]
+#[needs(root)]
 fn a_user_whom_the_site_does_not_know_is_refused_with_the_sites_reason() {
-    if !need::root() {
-        return;
-    }
     let site = site();
     site.m.grid_mapfile(&[(&site.m.dn("Alice"), "alice")]);
     let _agent = site.agent();

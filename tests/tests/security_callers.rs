@@ -6,7 +6,7 @@
 use end_to_end::contract::{eventually, install_tool};
 use end_to_end::security::{guards_are_done, kill_guards, leaves, names, rounds, sessions};
 use harness::pki::Craft;
-use harness::{GLEXEC_LOG, Machine, Ran, Run, need};
+use harness::{GLEXEC_LOG, Machine, Ran, Run, needs};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -59,10 +59,8 @@ fn all_is_well_again(m: &Machine, proxy: &str) -> Vec<String> {
 }
 
 #[test]
+#[needs(root, "prlimit")]
 fn small_limits_of_the_caller_give_a_whole_call_or_none() {
-    if !need::root() || !need::tool("prlimit") {
-        return;
-    }
     let (m, proxy) = site("");
     let uid = m.uid("alice").to_string();
     let (mut whole, mut log_before) = (0, m.log().len());
@@ -101,10 +99,8 @@ fn small_limits_of_the_caller_give_a_whole_call_or_none() {
 
 /// A file may not grow beyond the caller's limit, and the log is larger than that.
 #[test]
+#[needs(root, "prlimit")]
 fn a_limit_on_file_size_does_not_silence_the_log() {
-    if !need::root() || !need::tool("prlimit") {
-        return;
-    }
     let (m, proxy) = site("");
     call(&m, &proxy).arg("/bin/true").output().ok();
     m.write(GLEXEC_LOG, "root", 0o640, "an earlier line\n".repeat(3000));
@@ -122,10 +118,8 @@ fn a_limit_on_file_size_does_not_silence_the_log() {
 
 /// Kills the whole call after a while that differs each time.
 #[test]
+#[needs(root)]
 fn a_caller_that_kills_glexec_at_any_moment_leaves_nothing() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site("");
     let started = std::time::Instant::now();
     call(&m, &proxy).args(["/bin/sleep", "0.01"]).output().ok();
@@ -146,10 +140,8 @@ fn a_caller_that_kills_glexec_at_any_moment_leaves_nothing() {
 
 /// The same at system calls, counted: what falls between two of them is a state that a crash can leave.
 #[test]
+#[needs(root)]
 fn a_call_that_ends_at_any_system_call_leaves_nothing() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site("");
     let uid = m.uid("pilot").to_string();
     let killed = |n: u32| {
@@ -177,10 +169,8 @@ fn a_call_that_ends_at_any_system_call_leaves_nothing() {
 
 /// Any call closes lost sessions first. Whoever makes that call must not be able to hold it at that point.
 #[test]
+#[needs(root)]
 fn a_stranger_that_stops_its_own_call_keeps_no_lost_session_open() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site("");
     let script = "(setsid sleep 300 &) >/dev/null 2>&1; echo > /tmp/runs; sleep 300";
     let running = call(&m, &proxy).args(["/bin/sh", "-c", script]).spawn();
@@ -210,10 +200,8 @@ fn a_stranger_that_stops_its_own_call_keeps_no_lost_session_open() {
 }
 
 #[test]
+#[needs(root)]
 fn a_refusal_that_ends_at_any_system_call_leaves_a_readable_spool() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site("");
     let uid = m.uid("stranger").to_string();
     let killed = |n: u32| {
@@ -240,10 +228,8 @@ fn a_refusal_that_ends_at_any_system_call_leaves_a_readable_spool() {
 }
 
 #[test]
+#[needs(root)]
 fn signals_while_it_starts_end_a_call_cleanly() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site("");
     for n in 0..60_u64 {
         let signal = [1, 2, 15, 10, 14, 13, 17, 20][usize::try_from(n % 8).unwrap()];
@@ -297,10 +283,8 @@ const EVIL: [&str; 34] = [
 ];
 
 #[test]
+#[needs(root, "strace")]
 fn no_variable_makes_root_or_the_verifier_look_at_the_caller_s_files() {
-    if !need::root() || !need::tool("strace") {
-        return;
-    }
     let (m, proxy) = site("");
     fs::create_dir("/tmp/trace").unwrap();
     let mut run = m.command("/usr/bin/strace").env("GLEXEC_CLIENT_CERT", &proxy);
@@ -321,10 +305,8 @@ fn no_variable_makes_root_or_the_verifier_look_at_the_caller_s_files() {
 }
 
 #[test]
+#[needs(root)]
 fn the_caller_s_authorities_are_not_the_site_s() {
-    if !need::root() {
-        return;
-    }
     let (m, _) = site("");
     let stranger = m.pki().stranger("stranger", "Alice").unwrap();
     let path = m.new_path("pilot");
@@ -336,10 +318,8 @@ fn the_caller_s_authorities_are_not_the_site_s() {
 }
 
 #[test]
+#[needs(root)]
 fn odd_names_and_arguments_change_nothing() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site("");
     let uid = m.uid("alice").to_string();
     let long = "x".repeat(100_000);
@@ -363,10 +343,8 @@ fn odd_names_and_arguments_change_nothing() {
 }
 
 #[test]
+#[needs(root)]
 fn closed_descriptors_never_become_root_s_files() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site("");
     for closed in 0..8 {
         let close: String =
@@ -393,10 +371,8 @@ fn closed_descriptors_never_become_root_s_files() {
 }
 
 #[test]
+#[needs(root)]
 fn refusals_by_the_hundred_are_bounded_in_the_spool_and_complete_in_the_log() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site("[payload]\nno_new_privs = false");
     let flood =
         "i=0; while [ $i -lt 150 ]; do /usr/sbin/glexec /usr/bin/id; i=$((i+1)); done 2>/dev/null; true";
@@ -421,10 +397,8 @@ fn refusals_by_the_hundred_are_bounded_in_the_spool_and_complete_in_the_log() {
 }
 
 #[test]
+#[needs(root)]
 fn refused_calls_leave_nothing_in_root_s_directories() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site("");
     all_is_well_again(&m, &proxy);
     let before = [names("/run/glexec"), names(SPOOL), names("/tmp"), names("/run/glexec/cache")];

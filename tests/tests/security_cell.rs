@@ -5,7 +5,7 @@
 
 use end_to_end::contract::seen_inside;
 use end_to_end::security::processes_with_uid;
-use harness::{Machine, Run, free_port, need};
+use harness::{Machine, Run, free_port, need, needs};
 use policy::identity::{Dn, VerifiedIdentity};
 use policy::wire::{MapReply, MapRequest, Mapping, VerifyRequest};
 use std::fs;
@@ -112,10 +112,8 @@ const NEITHER: [(&str, &str); 28] = [
 ];
 
 #[test]
+#[needs(root)]
 fn filters_leave_nothing_but_reading_and_one_conversation() {
-    if !need::root() {
-        return;
-    }
     let prison = Prison::new();
     for walls in ["reading", "conversation"] {
         NEITHER.iter().for_each(|(act, argument)| prison.refuses(walls, act, argument));
@@ -206,10 +204,8 @@ fn statuses_of_children(uid: u32) -> Vec<String> {
 }
 
 #[test]
+#[needs(root)]
 fn every_thread_of_the_mapper_is_behind_the_walls() {
-    if !need::root() {
-        return;
-    }
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let m = site("localhost", silent.local_addr().unwrap().port(), "3s");
     let mut call = id(&m, &m.proxy("Alice", "pilot")).spawn();
@@ -244,10 +240,8 @@ fn status_before_the_first_byte(m: &Machine, program: &str) -> String {
 }
 
 #[test]
+#[needs(root)]
 fn both_children_are_behind_the_walls_before_the_first_byte() {
-    if !need::root() {
-        return;
-    }
     let m = site("localhost", 1, "3s");
     for program in ["glexec-verify", "glexec-map"] {
         let status = status_before_the_first_byte(&m, &format!("/usr/libexec/pilotage/{program}"));
@@ -272,10 +266,8 @@ fn traced(m: &Machine, program: &str) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
+#[needs(root, "strace")]
 fn the_verifier_narrows_its_view_before_it_parses() {
-    if !need::root() || !need::tool("strace") {
-        return;
-    }
     let m = site("localhost", free_port(), "3s");
     let (own, _) = traced(&m, "glexec-verify");
     let at = |word: &str| own.iter().position(|l| l.contains(word)).unwrap_or_else(|| panic!("no {word}"));
@@ -294,10 +286,8 @@ fn the_verifier_narrows_its_view_before_it_parses() {
 }
 
 #[test]
+#[needs(root)]
 fn links_of_the_ca_directory_may_lead_to_where_packages_keep_cas() {
-    if !need::root() {
-        return;
-    }
     let builder = Machine::builder().pilot("pilot").account("alice");
     let m = builder.policy_add("[trust]\nca_dir = \"/opt/cas\"\n").build();
     m.map("Alice", "alice");
@@ -322,10 +312,8 @@ fn links_of_the_ca_directory_may_lead_to_where_packages_keep_cas() {
 }
 
 #[test]
+#[needs(root, "strace")]
 fn the_mapper_narrows_its_view_before_it_speaks() {
-    if !need::root() || !need::tool("strace") {
-        return;
-    }
     let m = site("localhost", free_port(), "3s");
     let (own, trace) = traced(&m, "glexec-map");
     let at = |word: &str| own.iter().position(|l| l.starts_with(word)).unwrap_or_else(|| panic!("no {word}"));
@@ -396,10 +384,8 @@ fn name_server(address: Ipv4Addr) {
 }
 
 #[test]
+#[needs(root)]
 fn names_come_from_files_and_from_name_servers() {
-    if !need::root() {
-        return;
-    }
     let port = free_port();
     let m = site(&host_name(), port, "10s");
     let config = format!("[users]\n{:?} = \"alice\"\n", m.dn("Alice"));
@@ -422,10 +408,8 @@ fn names_come_from_files_and_from_name_servers() {
 }
 
 #[test]
+#[needs(root)]
 fn a_dead_name_server_is_a_clear_refusal_in_time() {
-    if !need::root() {
-        return;
-    }
     let m = site(&host_name(), free_port(), "3s");
     let address = own_address(2);
     let _deaf = UdpSocket::bind((address, 53)).expect("the loopback is wide");
@@ -438,10 +422,8 @@ fn a_dead_name_server_is_a_clear_refusal_in_time() {
 }
 
 #[test]
+#[needs(root)]
 fn the_verifier_works_on_kernels_without_landlock() {
-    if !need::root() {
-        return;
-    }
     let m = site("localhost", 1, "3s");
     m.write("/opt/wrapper", "root", 0o755, fs::read(seen_inside(INTRUDER)).unwrap());
     let request = VerifyRequest {
@@ -490,10 +472,8 @@ fn question(m: &Machine, port: u16) -> MapRequest {
 }
 
 #[test]
+#[needs(root)]
 fn the_mapper_works_on_kernels_without_landlock() {
-    if !need::root() {
-        return;
-    }
     let port = free_port();
     let m = site("localhost", port, "10s");
     let config = format!("[users]\n{:?} = \"alice\"\n", m.dn("Alice"));

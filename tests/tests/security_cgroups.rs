@@ -3,7 +3,7 @@
 
 use end_to_end::contract;
 use end_to_end::security::{leaves, names, sessions, without_cgroups};
-use harness::{Machine, Ran, Run, Running, need};
+use harness::{Machine, Ran, Run, Running, need, needs};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -122,10 +122,8 @@ fn in_every_hierarchy_the_payload_sits_below_the_caller_s_own_group() {
 
 /// A caller in the root of a hierarchy is held by nobody there; a leaf would only let the payload weigh as one process.
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn roots_of_hierarchies_get_no_leaf_but_for_our_own_use() {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return;
-    }
     let m = Machine::builder().pilot("pilot").account("alice").build();
     m.map("Alice", "alice");
     let own = m.command("/bin/cat").arg("/proc/self/cgroup").output().ok();

@@ -5,7 +5,7 @@
 
 use end_to_end::contract::eventually;
 use end_to_end::security::{leaves, rounds};
-use harness::{Machine, Ran, Run, need};
+use harness::{Machine, Ran, Run, needs};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
@@ -83,10 +83,8 @@ fn name_of(path: &Path) -> String {
 }
 
 #[test]
+#[needs(root)]
 fn what_others_may_write_is_not_trusted() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     id(&m, &proxy).ok();
     for path in TRUSTED {
@@ -104,10 +102,8 @@ fn what_others_may_write_is_not_trusted() {
 }
 
 #[test]
+#[needs(root)]
 fn what_belongs_to_others_is_not_trusted() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     for owner in ["pilot", "alice"] {
         let uid = m.uid(owner);
@@ -123,10 +119,8 @@ fn what_belongs_to_others_is_not_trusted() {
 }
 
 #[test]
+#[needs(root)]
 fn links_count_only_when_root_made_them() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     for path in TRUSTED {
         let aside = format!("{path}.aside");
@@ -151,10 +145,8 @@ fn links_count_only_when_root_made_them() {
 }
 
 #[test]
+#[needs(root)]
 fn the_host_key_and_the_mapping_child_are_trusted_likewise() {
-    if !need::root() {
-        return;
-    }
     let gums = "[mapping.gums]\nendpoints = [\"https://localhost:1/gums/services/X\"]\ntimeout = \"1s\"\n";
     let m = Machine::builder().pilot("pilot").account("alice").mapping(&["gums"]).policy_add(gums).build();
     m.pki();
@@ -180,10 +172,8 @@ fn the_host_key_and_the_mapping_child_are_trusted_likewise() {
 }
 
 #[test]
+#[needs(root)]
 fn a_log_file_that_others_could_choose_is_not_written() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     id(&m, &proxy).ok();
     let log = Path::new(harness::GLEXEC_LOG);
@@ -201,10 +191,8 @@ fn a_log_file_that_others_could_choose_is_not_written() {
 
 /// Whoever calls first must not become the group that reads what is logged about everybody.
 #[test]
+#[needs(root)]
 fn what_root_creates_belongs_to_root_alone() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     let _ = fs::remove_dir_all("/run/glexec");
     // The first caller is a stranger with an open umask; the log file and all directories are made now.
@@ -237,10 +225,8 @@ fn others_in(path: &Path, wrong: &mut Vec<String>) {
 
 /// A forged session names a cgroup and a spool of the forger's choice: nothing of it may be acted on.
 #[test]
+#[needs(root)]
 fn sessions_in_a_run_directory_that_others_may_write_are_not_closed() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     let own = m.command("/bin/cat").arg("/proc/self/cgroup").output().ok();
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
@@ -368,10 +354,8 @@ fn calls_per_race() -> u32 {
 }
 
 #[test]
+#[needs(root)]
 fn a_proxy_file_that_is_swapped_gives_its_own_identity_or_none() {
-    if !need::root() {
-        return;
-    }
     let m = racing_site();
     let (alice, bob) = (m.proxy("Alice", "pilot"), m.proxy("Bob", "pilot"));
     // Carol's proxy is the other pilot's: however it is reached, it must not count.
@@ -430,10 +414,8 @@ fn untouched(treasures: &[(String, fs::Metadata)]) {
 }
 
 #[test]
+#[needs(root)]
 fn a_target_proxy_that_is_swapped_never_lands_in_a_foreign_place() {
-    if !need::root() {
-        return;
-    }
     let m = racing_site();
     let proxy = m.proxy("Alice", "pilot");
     let treasures = treasures(&m);
@@ -472,10 +454,8 @@ fn with_work_dir(m: &Machine, proxy: &str, dir: &str, script: &str) -> Run {
 }
 
 #[test]
+#[needs(root)]
 fn a_working_directory_that_is_swapped_takes_nothing_with_it() {
-    if !need::root() {
-        return;
-    }
     let m = racing_site();
     let proxy = m.proxy("Alice", "pilot");
     let treasures = treasures(&m);

@@ -3,7 +3,7 @@
 
 use end_to_end::contract::{eventually, install_tool, kill_as, set_conf};
 use end_to_end::security::{kill_guards, sessions};
-use harness::{Machine, Run, need};
+use harness::{Machine, Run, needs};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -49,10 +49,8 @@ fn lost(m: &Machine, proxy: &str, work_dir: Option<&str>, script: &str) -> Strin
 }
 
 #[test]
+#[needs(root, "prlimit")]
 fn what_cannot_be_closed_is_refused_and_not_tried_for_ever() {
-    if !need::root() || !need::tool("prlimit") {
-        return;
-    }
     let (m, proxy) = site();
     let id = lost(&m, &proxy, None, "true");
     let began = Instant::now();
@@ -70,10 +68,8 @@ fn what_cannot_be_closed_is_refused_and_not_tried_for_ever() {
 }
 
 #[test]
+#[needs(root)]
 fn a_caller_that_wants_to_be_woken_late_delays_nobody() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     lost(&m, &proxy, None, "true");
     let began = Instant::now();
@@ -89,10 +85,8 @@ fn a_caller_that_wants_to_be_woken_late_delays_nobody() {
 
 /// The working directory is removed as the account, so the account can stop whoever does that.
 #[test]
+#[needs(root)]
 fn an_account_that_stops_all_its_processes_holds_no_sweep() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     let id = lost(&m, &proxy, Some("/tmp/job"), "i=0; while [ $i -lt 20000 ]; do : > $i; i=$((i+1)); done");
     let stopper = "echo > /tmp/stops; while :; do kill -s STOP -- -1; done 2>/dev/null";
@@ -116,10 +110,8 @@ fn an_account_that_stops_all_its_processes_holds_no_sweep() {
 }
 
 #[test]
+#[needs(root, "prlimit")]
 fn a_counter_of_refusals_is_not_set_back_by_a_limit() {
-    if !need::root() || !need::tool("prlimit") {
-        return;
-    }
     let (m, _) = site();
     let script = "r=0; while [ $r -lt 4 ]; do i=0; while [ $i -lt 61 ]; do /usr/sbin/glexec /bin/true; i=$((i+1)); done; \
                   for size in 0 1 5 15; do prlimit --fsize=$size:$size /usr/sbin/glexec /bin/true; done; r=$((r+1)); done 2>/dev/null; true";
@@ -138,10 +130,8 @@ fn a_counter_of_refusals_is_not_set_back_by_a_limit() {
 
 /// Without linger nobody needs to signal the process that closes the record.
 #[test]
+#[needs(root)]
 fn the_keeper_of_a_record_is_out_of_everybody_s_reach() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     set_conf(&m, "linger", "no");
     let running = call(&m, &proxy).args(["/bin/sh", "-c", "echo > /tmp/runs; sleep 300"]).spawn();
@@ -179,10 +169,8 @@ fn keepers() -> Vec<i32> {
 }
 
 #[test]
+#[needs(root, "prlimit")]
 fn who_may_not_write_leaves_the_records_of_an_earlier_boot_to_the_next() {
-    if !need::root() || !need::tool("prlimit") {
-        return;
-    }
     let (m, proxy) = site();
     call(&m, &proxy).arg("/bin/true").output().ok();
     // What another boot left open, made from a real record.
@@ -202,10 +190,8 @@ fn who_may_not_write_leaves_the_records_of_an_earlier_boot_to_the_next() {
 
 /// Process ids come again: the session's one may be somebody else's while its record is being closed.
 #[test]
+#[needs(root)]
 fn a_number_that_became_somebody_else_s_is_not_signalled() {
-    if !need::root() {
-        return;
-    }
     let (m, proxy) = site();
     let script = "echo $PILOT_SESSION > /tmp/s.new; mv /tmp/s.new /tmp/s; sleep 300";
     let running = call(&m, &proxy).args(["/bin/sh", "-c", script]).spawn();

@@ -7,7 +7,7 @@ use end_to_end::contract::{
     wait_gone, written,
 };
 use end_to_end::security::{leaves, sessions, without_cgroups};
-use harness::{Machine, Run, need};
+use harness::{Machine, Run, needs};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -67,10 +67,8 @@ fn record(m: &Machine) -> Value {
 }
 
 #[test]
+#[needs(root)]
 fn a_payload_sees_and_signals_its_own_processes_only() {
-    if !need::root() {
-        return;
-    }
     let m = site(ON);
     let before = mounts();
     let bystander = m.command("/bin/sleep").as_user("alice").arg("60").spawn();
@@ -110,10 +108,8 @@ fn a_payload_sees_and_signals_its_own_processes_only() {
 }
 
 #[test]
+#[needs(root)]
 fn process_1_is_out_of_reach_and_holds_one_line_to_the_supervisor() {
-    if !need::root() {
-        return;
-    }
     let m = site(ON);
     let running = sh(&m, "echo up >/home/alice/up; sleep 60").spawn();
     written("/home/alice/up");
@@ -169,10 +165,8 @@ fn daemons_end_with_the_supervisor(m: &Machine) {
 }
 
 #[test]
+#[needs(root, "setsid")]
 fn daemons_end_with_the_payload_and_with_a_killed_supervisor() {
-    if !need::root() || !need::tool("setsid") {
-        return;
-    }
     let m = site(ON);
     let before = mounts();
     daemons_end_with_the_payload(&m);
@@ -182,10 +176,8 @@ fn daemons_end_with_the_payload_and_with_a_killed_supervisor() {
 }
 
 #[test]
+#[needs(root, "setsid")]
 fn daemons_end_without_cgroups_too() {
-    if !need::root() || !need::tool("setsid") {
-        return;
-    }
     let m = site(ON);
     without_cgroups();
     let before = mounts();
@@ -196,10 +188,8 @@ fn daemons_end_without_cgroups_too() {
 }
 
 #[test]
+#[needs(root)]
 fn codes_and_signals_are_what_they_are_without() {
-    if !need::root() {
-        return;
-    }
     let m = site(ON);
     for (script, code) in [
         ("exit 0", 0),
@@ -236,10 +226,8 @@ fn codes_and_signals_are_what_they_are_without() {
 
 /// BLAH and batch systems: the group, or the session, of the process that they started.
 #[test]
+#[needs(root, "setsid")]
 fn signals_to_the_caller_s_group_reach_the_payload() {
-    if !need::root() || !need::tool("setsid") {
-        return;
-    }
     let m = site(ON);
     let before = mounts();
     for (sender, signal, code) in
@@ -268,10 +256,8 @@ fn signals_to_the_caller_s_group_reach_the_payload() {
 }
 
 #[test]
+#[needs(root, "setsid")]
 fn a_session_is_signalled_and_ended_from_outside() {
-    if !need::root() || !need::tool("setsid") {
-        return;
-    }
     let m = site(ON);
     let before = mounts();
     let script = "trap 'exit 9' TERM; setsid sleep 300 & echo $PILOT_SESSION >/home/alice/id; wait";
@@ -291,10 +277,8 @@ fn a_session_is_signalled_and_ended_from_outside() {
 }
 
 #[test]
+#[needs(root)]
 fn cpu_time_is_counted_also_of_orphans_and_without_cgroups() {
-    if !need::root() {
-        return;
-    }
     let m = site(ON);
     without_cgroups();
     let burn = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
@@ -307,10 +291,8 @@ fn cpu_time_is_counted_also_of_orphans_and_without_cgroups() {
 }
 
 #[test]
+#[needs(root, "setsid")]
 fn nested_calls_are_refused_from_inside_and_recorded() {
-    if !need::root() || !need::tool("setsid") {
-        return;
-    }
     let m = site(ON_WITH_OLD_RIGHTS);
     without_cgroups();
     fs::rename(m.proxy("Bob", "alice"), "/home/alice/bob.pem").unwrap();
@@ -343,10 +325,8 @@ fn nested_calls_are_refused_from_inside_and_recorded() {
 }
 
 #[test]
+#[needs(root)]
 fn standard_streams_may_be_sockets() {
-    if !need::root() {
-        return;
-    }
     let m = site(ON);
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let mut run = sh(&m, "read line; echo \"heard $line\" >&0; exit 6");
@@ -363,10 +343,8 @@ fn standard_streams_may_be_sockets() {
 
 /// HTCondor's job wrapper gets its descriptors over a socket, from outside of the namespace.
 #[test]
+#[needs(root)]
 fn descriptors_are_passed_into_the_namespace_and_out_of_it() {
-    if !need::root() {
-        return;
-    }
     let m = site(ON);
     let player = install_tool(&m, env!("CARGO_BIN_EXE_contract-payload"));
     m.write("/home/pilot/secret", "pilot", 0o600, "only the pilot can open this\n");
@@ -401,10 +379,8 @@ fn descriptors_are_passed_into_the_namespace_and_out_of_it() {
 
 /// Payloads of one account at the same time all have the same number.
 #[test]
+#[needs(root)]
 fn many_at_a_time_do_not_get_into_each_other_s_way() {
-    if !need::root() {
-        return;
-    }
     let m = site(ON);
     let before = mounts();
     let proxy = m.proxy("Alice", "pilot");
@@ -422,10 +398,8 @@ fn refused_naming_the_key(run: Run, m: &Machine) {
 }
 
 #[test]
+#[needs(root, "setpriv")]
 fn where_it_cannot_be_had_nothing_runs() {
-    if !need::root() || !need::tool("setpriv") {
-        return;
-    }
     let m = site(ON);
     let before = mounts();
     // As in a container: root there may not make namespaces.
@@ -442,10 +416,8 @@ fn where_it_cannot_be_had_nothing_runs() {
 }
 
 #[test]
+#[needs(root, "mount")]
 fn other_views_of_processes_and_the_host_s_directory_are_out_of_sight() {
-    if !need::root() || !need::tool("mount") {
-        return;
-    }
     let m = site(ON);
     fs::create_dir_all("/srv/jail/proc").unwrap();
     let mounted = m.command("/bin/mount").args(["-t", "proc", "proc", "/srv/jail/proc"]).output();
@@ -462,10 +434,8 @@ fn other_views_of_processes_and_the_host_s_directory_are_out_of_sight() {
 
 /// Automounters and CVMFS mount on the host, when a payload asks for a file; a cut line would hide it from payloads.
 #[test]
+#[needs(root, "mount")]
 fn what_the_host_mounts_later_is_seen() {
-    if !need::root() || !need::tool("mount") {
-        return;
-    }
     let m = site(ON);
     let mount = |script: &str| m.command("/bin/sh").args(["-c", script]).output().ok();
     mount(

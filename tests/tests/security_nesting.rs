@@ -4,7 +4,7 @@
 //! reason. Without it, root sees the signs itself: 203, a log line, and a record `denied` that names them.
 
 use end_to_end::contract::{chmod, eventually, install_tool};
-use harness::{Machine, Ran, Run, Service, free_port, need};
+use harness::{Machine, Ran, Run, Service, free_port, needs};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -120,10 +120,8 @@ fn all_ways(m: &Machine) {
 }
 
 #[test]
+#[needs(root, "unshare")]
 fn no_way_leads_from_a_payload_to_another_account() {
-    if !need::root() || !need::tool("unshare") {
-        return;
-    }
     let m = site("");
     // What the ways try would work, if it were not for the walls.
     let other =
@@ -138,10 +136,8 @@ fn no_way_leads_from_a_payload_to_another_account() {
 }
 
 #[test]
+#[needs(root, "unshare")]
 fn without_no_new_privs_root_itself_sees_who_calls() {
-    if !need::root() || !need::tool("unshare") {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let status = "grep NoNewPrivs /proc/self/status";
     assert_eq!(payload(&m, status).output().ok(), "NoNewPrivs:\t0", "the test tests what it says");
@@ -169,10 +165,8 @@ fn without_no_new_privs_root_itself_sees_who_calls() {
 }
 
 #[test]
+#[needs(root)]
 fn each_sign_is_enough_by_itself() {
-    if !need::root() {
-        return;
-    }
     // Everybody may call, and the accounts are listed by name: neither list nor range stops the payload.
     let builder = Machine::builder().pilot("pilot").account("alice").account("bob").policy_add(OLD_RIGHTS);
     let m = builder.build();
@@ -209,10 +203,8 @@ fn everybody_calls(m: &Machine) {
 }
 
 #[test]
+#[needs(root)]
 fn accounts_that_are_listed_by_name_are_payload_accounts_all_the_same() {
-    if !need::root() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     everybody_calls(&m);
     payload(&m, "true").output().ok();
@@ -222,10 +214,8 @@ fn accounts_that_are_listed_by_name_are_payload_accounts_all_the_same() {
 }
 
 #[test]
+#[needs(root)]
 fn a_payload_cannot_take_hold_of_its_supervisor() {
-    if !need::root() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let script = format!(
         "{TOOL} ptrace $PPID; cat /proc/$PPID/environ; cat /proc/$PPID/maps; ls /proc/$PPID/fd; \
@@ -236,10 +226,8 @@ fn a_payload_cannot_take_hold_of_its_supervisor() {
 }
 
 #[test]
+#[needs(root)]
 fn an_escaped_payload_gets_nowhere() {
-    if !need::root() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     // Ends the supervisor, which is allowed, and calls with no parent of ours any more.
     let script = format!(
@@ -260,10 +248,8 @@ fn an_escaped_payload_gets_nowhere() {
 }
 
 #[test]
+#[needs(root)]
 fn a_session_that_is_ending_lets_nobody_slip_through() {
-    if !need::root() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     for _ in 0..15 {
         let script =
@@ -277,10 +263,8 @@ fn a_session_that_is_ending_lets_nobody_slip_through() {
 }
 
 #[test]
+#[needs(root)]
 fn nested_kill_ends_the_offender_s_session() {
-    if !need::root() {
-        return;
-    }
     let m = site("[payload]\nno_new_privs = false\nnested = \"kill\"");
     let script = format!("(setsid sleep 77 &) ; {TRY} > /home/alice/said; sleep 60");
     let began = std::time::Instant::now();
@@ -313,10 +297,8 @@ fn to_file(m: &Machine) -> &'static str {
 }
 
 #[test]
+#[needs(root, "cron")]
 fn cron_is_no_way_around() {
-    if !need::root() || !need::tool("cron") {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let script = to_file(&m);
     m.write("/var/spool/cron/crontabs/alice", "alice", 0o600, format!("@reboot {script}\n"));
@@ -327,10 +309,8 @@ fn cron_is_no_way_around() {
 }
 
 #[test]
+#[needs(root, "atd", "at")]
 fn at_is_no_way_around() {
-    if !need::root() || !need::tool("atd") || !need::tool("at") {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let script = to_file(&m);
     let _atd = Service::start("atd", m.command("/usr/sbin/atd").arg("-f")).unwrap();
@@ -343,10 +323,8 @@ fn at_is_no_way_around() {
 
 /// Under the default policy a payload leaves nothing to services that need a setuid or setgid program.
 #[test]
+#[needs(root, "crontab", "at")]
 fn jobs_cannot_be_left_to_cron_or_at_without_new_privileges() {
-    if !need::root() || !need::tool("crontab") || !need::tool("at") {
-        return;
-    }
     let m = site("");
     let tries = "echo '* * * * * /bin/true' | crontab - && echo DONE; echo /bin/true | at now + 1 hour && echo DONE; echo end";
     let spools = ["/var/spool/cron/crontabs", "/var/spool/cron/atjobs"].map(Path::new);
@@ -361,10 +339,8 @@ fn jobs_cannot_be_left_to_cron_or_at_without_new_privileges() {
 }
 
 #[test]
+#[needs(root, "sshd", "ssh", "ssh-keygen")]
 fn ssh_is_no_way_around() {
-    if !need::root() || !need::tool("sshd") || !need::tool("ssh") || !need::tool("ssh-keygen") {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let port = free_port();
     let _sshd = sshd(&m, port);

@@ -2,7 +2,7 @@
 //! breaks or hangs gets a caller nowhere.
 
 use end_to_end::security::{processes_with_uid, replace_children};
-use harness::{Machine, Ran, Run, need};
+use harness::{Machine, Ran, Run, needs};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -74,10 +74,8 @@ fn traced_site() -> (Machine, String, String) {
 }
 
 #[test]
+#[needs(root, "strace")]
 fn root_reads_the_proxy_once_and_hands_it_on_unparsed() {
-    if !need::root() || !need::tool("strace") {
-        return;
-    }
     let (m, proxy, key) = traced_site();
     let trace = Trace::of(&m, &proxy);
     let glexec = trace.with("execve(\"/usr/sbin/glexec\"");
@@ -113,10 +111,8 @@ fn root_reads_the_proxy_once_and_hands_it_on_unparsed() {
 }
 
 #[test]
+#[needs(root, "strace")]
 fn root_neither_talks_to_the_network_nor_reads_certificates() {
-    if !need::root() || !need::tool("strace") {
-        return;
-    }
     let (m, proxy, _) = traced_site();
     let trace = Trace::of(&m, &proxy);
     let glexec = trace.with("execve(\"/usr/sbin/glexec\"");
@@ -132,10 +128,8 @@ fn root_neither_talks_to_the_network_nor_reads_certificates() {
 }
 
 #[test]
+#[needs(root, "strace")]
 fn the_verifier_has_nothing_left_when_the_first_byte_arrives() {
-    if !need::root() || !need::tool("strace") {
-        return;
-    }
     let (m, proxy, key) = traced_site();
     let trace = Trace::of(&m, &proxy);
     let verifier = trace.all.iter().find(|t| t.find("execveat(").is_some()).expect("a child was executed");
@@ -188,10 +182,8 @@ fn seen(m: &Machine, what: &str) -> String {
 }
 
 #[test]
+#[needs(root)]
 fn a_child_is_given_no_right_no_descriptor_and_no_word_of_the_caller() {
-    if !need::root() {
-        return;
-    }
     let m = taken_over();
     play(&m, "good", "good").output().ok();
     let uid = m.uid("glexec");
@@ -268,10 +260,8 @@ const BROKEN: [(&str, &str, bool); 17] = [
 ];
 
 #[test]
+#[needs(root)]
 fn a_verifier_that_breaks_the_conversation_is_refused_in_time() {
-    if !need::root() {
-        return;
-    }
     let m = taken_over();
     std::thread::scope(|s| {
         for (part, words, late) in BROKEN {
@@ -290,10 +280,8 @@ fn a_verifier_that_breaks_the_conversation_is_refused_in_time() {
 }
 
 #[test]
+#[needs(root)]
 fn a_mapper_that_breaks_the_conversation_is_refused_in_time() {
-    if !need::root() {
-        return;
-    }
     let m = taken_over();
     for (part, words, _) in BROKEN.into_iter().filter(|(part, ..)| *part != "control-character") {
         let run = play(&m, "good", part);
@@ -306,10 +294,8 @@ fn a_mapper_that_breaks_the_conversation_is_refused_in_time() {
 }
 
 #[test]
+#[needs(root)]
 fn a_verifier_cannot_vouch_for_other_bytes_or_another_time() {
-    if !need::root() {
-        return;
-    }
     let m = taken_over();
     for (part, code, words) in [("other-digest", 202, "other bytes"), ("expired", 201, "expired")] {
         let ran = play(&m, part, "good").output();
@@ -337,10 +323,8 @@ const LIES: [(&str, &str); 15] = [
 ];
 
 #[test]
+#[needs(root)]
 fn a_mapper_cannot_hand_out_what_root_withholds() {
-    if !need::root() {
-        return;
-    }
     let m = taken_over();
     for (part, words) in LIES {
         let ran = play(&m, "good", part).output();
@@ -352,10 +336,8 @@ fn a_mapper_cannot_hand_out_what_root_withholds() {
 }
 
 #[test]
+#[needs(root)]
 fn a_child_that_forks_leaves_nobody_behind() {
-    if !need::root() {
-        return;
-    }
     let m = taken_over();
     for (verify, map) in [("forks", "good"), ("good", "forks")] {
         let _ = play(&m, verify, map).output();

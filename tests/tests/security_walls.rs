@@ -6,7 +6,7 @@
 
 use end_to_end::contract::{chmod, eventually, install_tool, lives};
 use end_to_end::security::{guards_are_done, sessions};
-use harness::{Machine, Run, Running, free_port, need};
+use harness::{Machine, Run, Running, free_port, needs};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -63,10 +63,8 @@ fn attacked(m: &Machine, victim: &str, owner: &str, others: &[i32]) -> String {
 }
 
 #[test]
+#[needs(root)]
 fn a_payload_gets_nothing_of_another_payload_or_its_supervisor() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let port = free_port().to_string();
     let bob = payload_of(&m, "Bob", &[TOOL, "victim", "/tmp/bob", &port]).spawn();
@@ -77,10 +75,8 @@ fn a_payload_gets_nothing_of_another_payload_or_its_supervisor() {
 }
 
 #[test]
+#[needs(root)]
 fn a_payload_gets_nothing_of_the_pilot() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let port = free_port().to_string();
     let pilot = m.command(TOOL).as_user("pilot").args(["victim", "/tmp/pilot", &port]).spawn();
@@ -91,10 +87,8 @@ fn a_payload_gets_nothing_of_the_pilot() {
 }
 
 #[test]
+#[needs(root)]
 fn of_its_own_supervisor_a_payload_gets_the_ear_only() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let port = free_port().to_string();
     let pilot = m.command(TOOL).as_user("pilot").args(["victim", "/tmp/pilot", &port]).spawn();
@@ -110,10 +104,8 @@ fn of_its_own_supervisor_a_payload_gets_the_ear_only() {
 }
 
 #[test]
+#[needs(root)]
 fn signals_to_everybody_stay_with_the_account() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let mut pilot = m.command("/bin/sleep").as_user("pilot").arg("60").spawn();
     let mut bob = payload_of(&m, "Bob", &["/bin/sleep", "60"]).spawn();
@@ -136,10 +128,8 @@ fn signals_to_everybody_stay_with_the_account() {
 }
 
 #[test]
+#[needs(root)]
 fn the_pilot_s_keys_stay_behind() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let run = m.command(TOOL).as_user("pilot").env("GLEXEC_CLIENT_CERT", proxy);
@@ -148,10 +138,8 @@ fn the_pilot_s_keys_stay_behind() {
 }
 
 #[test]
+#[needs(root)]
 fn only_three_descriptors_are_handed_on() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     m.write("/home/pilot/secret", "pilot", 0o600, "secret\n");
     let proxy = m.proxy("Alice", "pilot");
@@ -164,10 +152,8 @@ fn only_three_descriptors_are_handed_on() {
 }
 
 #[test]
+#[needs(root)]
 fn names_in_tmp_that_others_took_are_not_used() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     m.write("/tmp/bobs", "bob", 0o666, "bob's\n");
     let name = format!("/tmp/x509up_u{}", m.uid("alice"));
@@ -194,10 +180,8 @@ fn names_in_tmp_that_others_took_are_not_used() {
 }
 
 #[test]
+#[needs(root)]
 fn the_proxy_copy_is_private_under_any_umask() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for umask in ["000", "077", "777"] {
         let proxy = m.proxy("Alice", "pilot");
@@ -209,10 +193,8 @@ fn the_proxy_copy_is_private_under_any_umask() {
 }
 
 #[test]
+#[needs(root)]
 fn a_crash_leaves_no_picture_of_root_s_memory() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     fs::create_dir("/tmp/cores").unwrap();
     chmod("/tmp/cores", 0o777);
@@ -241,10 +223,8 @@ fn a_crash_leaves_no_picture_of_root_s_memory() {
 /// Same session and terminal as the caller: gLExec's clients stop and continue payloads by the terminal. But what a
 /// payload types there would be executed by the caller's shell.
 #[test]
+#[needs(root)]
 fn a_payload_cannot_type_into_the_terminal_that_it_shares() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let run = m.command(TOOL).as_user("pilot").env("GLEXEC_CLIENT_CERT", &proxy);
@@ -261,10 +241,8 @@ fn a_payload_cannot_type_into_the_terminal_that_it_shares() {
 
 /// A payload that has taken a port keeps it; what it left behind when it ended does not.
 #[test]
+#[needs(root)]
 fn ports_are_free_when_the_session_is_over() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let port = free_port().to_string();
     let script = format!(
@@ -285,10 +263,8 @@ fn stopped_supervisor(m: &Machine) -> (Running, String) {
 }
 
 #[test]
+#[needs(root)]
 fn a_payload_that_stops_its_supervisor_is_ended_all_the_same() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let (running, id) = stopped_supervisor(&m);
     let began = Instant::now();
@@ -304,10 +280,8 @@ fn a_payload_that_stops_its_supervisor_is_ended_all_the_same() {
 
 /// A terminal that is nobody's controlling one could be made the payload's own, and then typed into.
 #[test]
+#[needs(root)]
 fn a_terminal_without_a_session_cannot_be_taken_and_typed_into() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let run = m.command(TOOL).as_user("pilot").env("GLEXEC_CLIENT_CERT", &proxy);

@@ -6,9 +6,13 @@
 //! | starting a program as an account, and what became of it | [`Run`], [`Running`], [`Ran`] |
 //! | the machine's own grid: authority, users, proxies | [`Machine::pki`], [`Machine::proxy`] |
 //! | long-running programs, the mapping service | [`Service`], [`Machine::mapping_server`] |
-//! | skipping what cannot run here | [`need`] |
+//! | skipping what cannot run here | [`needs`], [`need`] |
 //! | a throw-away grid: CA, people, proxies, VOMS | [`pki`] |
 //! | proving that nothing is left behind | [`left`] |
+
+// `#[needs]` writes `::harness::need`, also in the tests of this crate.
+#[cfg(test)]
+extern crate self as harness;
 
 mod accounts;
 mod cgroup;
@@ -24,6 +28,7 @@ mod service;
 mod slot;
 mod view;
 
+pub use ::needs::needs;
 pub use accounts::Account;
 pub use install::{BUILT, SOURCE, image_dir};
 pub use machine::{Builder, GLEXEC_LOG, Machine};

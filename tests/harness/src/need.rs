@@ -4,8 +4,13 @@
 //! continuous integration) it fails instead, so that nothing is skipped unnoticed.
 //!
 //! ```ignore
-//! if !need::root() || !need::tool("grid-proxy-init") { return; }
+//! #[test]
+//! #[needs(root, "grid-proxy-init")]
+//! fn a_proxy_is_mapped() { ... }
 //! ```
+//!
+//! [`needs`](crate::needs) asks the functions below that take no argument, and [`tool`]. A need that only the test itself
+//! can find out about is asked for in its body, with [`that`].
 
 use crate::view;
 use std::fs::OpenOptions;
@@ -56,4 +61,49 @@ fn missing(why: &str) -> bool {
         noted.expect("the list of skipped tests can be written");
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SKIPPED;
+    use crate::needs;
+    use std::process::{Command, ExitStatus};
+
+    const PROBE: &str = "PILOTAGE_NEEDS_PROBE";
+
+    #[needs("cat", "no-such-program")]
+    fn impossible() {
+        panic!("it runs without what it needs");
+    }
+
+    #[needs("cat")]
+    fn possible() {
+        std::process::exit(7);
+    }
+
+    /// Runs this very test again, where it does nothing but call one of the functions above.
+    fn again(function: &str, setting: (&str, &str)) -> ExitStatus {
+        let mut program =
+            Command::new(std::env::current_exe().expect("the kernel knows the running program"));
+        program.args(["--exact", "need::tests::what_is_missing_is_counted_or_a_failure"]);
+        program.env_remove("PILOTAGE_MUST_WORK").env_remove(SKIPPED).env(PROBE, function);
+        program.env(setting.0, setting.1).output().expect("it can be run").status
+    }
+
+    #[test]
+    fn what_is_missing_is_counted_or_a_failure() {
+        match std::env::var(PROBE).as_deref() {
+            Ok("impossible") => return impossible(),
+            Ok(_) => return possible(),
+            Err(_) => {}
+        }
+        let list = tempfile::NamedTempFile::new().expect("a temporary file");
+        let path = list.path().to_str().expect("a plain name");
+        assert!(again("impossible", (SKIPPED, path)).success());
+        let noted = std::fs::read_to_string(path).expect("the list");
+        assert_eq!(noted.lines().count(), 1, "{noted}");
+        assert!(noted.contains("no-such-program"), "{noted}");
+        assert!(!again("impossible", ("PILOTAGE_MUST_WORK", "1")).success());
+        assert_eq!(again("possible", (SKIPPED, path)).code(), Some(7));
+    }
 }

@@ -3,7 +3,7 @@
 
 use crate::{directory, proxy_at};
 use end_to_end::contract::{GLEXEC, install_tool, lives, site, wait_gone, written};
-use harness::{Machine, Run, need};
+use harness::{Machine, Run, needs};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -36,10 +36,8 @@ fn blah() -> (Machine, String) {
 }
 
 #[test]
+#[needs(root, "setsid")]
 fn submit_account_and_renewal() {
-    if !need::root() || !need::tool("setsid") {
-        return;
-    }
     let (m, player) = blah();
     // For accounting: who is it?
     let ran = mapped_exec(&m, &player, &["/usr/bin/id", "-u"]).output();
@@ -61,10 +59,8 @@ fn submit_account_and_renewal() {
 }
 
 #[test]
+#[needs(root, "setsid")]
 fn a_stuck_command_is_ended_by_its_group() {
-    if !need::root() || !need::tool("setsid") {
-        return;
-    }
     let (m, player) = blah();
     let stuck = "trap '' TERM; echo $$ >/tmp/stuck; while :; do sleep 1; done";
     let running = mapped_exec(&m, &player, &["/bin/sh", "-c", stuck]).spawn();

@@ -2,7 +2,7 @@
 
 use crate::pilot_script;
 use end_to_end::contract::site;
-use harness::need;
+use harness::needs;
 use std::fs;
 
 const PROBE: &str = r#"
@@ -35,10 +35,8 @@ $payload" ]
 "#;
 
 #[test]
+#[needs(root)]
 fn the_probe_is_green() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = pilot_script(&m, PROBE).env("USER_PROXY", m.proxy("Alice", "pilot"));
     let ran = run.env("X509_USER_PROXY", "/home/pilot/pilots-own-proxy").output();
@@ -48,10 +46,8 @@ fn the_probe_is_green() {
 }
 
 #[test]
+#[needs(root)]
 fn the_probe_is_red_when_glexec_refuses() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Nobody", "pilot");
     let ran = pilot_script(&m, PROBE).env("USER_PROXY", &proxy).output();

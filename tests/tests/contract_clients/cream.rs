@@ -2,7 +2,7 @@
 
 use crate::directory;
 use end_to_end::contract::{CONF, GLEXEC};
-use harness::{Machine, Ran, need};
+use harness::{Machine, Ran, needs};
 use std::fs;
 
 fn ce() -> Machine {
@@ -32,10 +32,8 @@ fn glexec(m: &Machine, certificate: &str, command: &[&str]) -> Ran {
 }
 
 #[test]
+#[needs(root)]
 fn probe_sandbox_and_reading() {
-    if !need::root() {
-        return;
-    }
     let m = ce();
     let certificate = delegated(&m);
     directory(&m, "/srv/sandbox", "root", 0o1777);

@@ -2,7 +2,7 @@
 
 use crate::{directory, pilot_script, proxy_at};
 use end_to_end::contract::{GLEXEC, eventually, site, written};
-use harness::{Machine, Run, need};
+use harness::{Machine, Run, needs};
 use std::fs;
 use std::time::Duration;
 
@@ -20,10 +20,8 @@ fn payload(m: &Machine, text: &str) -> Run {
 }
 
 #[test]
+#[needs(root, "bash")]
 fn the_test_script_and_the_payloads_own_result() {
-    if !need::root() || !need::tool("bash") {
-        return;
-    }
     let m = site();
     proxy_at(&m, "Alice", PAYLOAD_PROXY);
     let ran = payload(&m, "id; hostname; date; openssl x509 -noout -subject -in $X509_USER_PROXY").output();
@@ -39,10 +37,8 @@ fn the_test_script_and_the_payloads_own_result() {
 }
 
 #[test]
+#[needs(root, "bash")]
 fn renewing_reaches_the_running_payload() {
-    if !need::root() || !need::tool("bash") {
-        return;
-    }
     let m = site();
     proxy_at(&m, "Alice", PAYLOAD_PROXY);
     let watch = "old=$(cat $X509_USER_PROXY); echo ready >/home/alice/ready; \
@@ -59,10 +55,8 @@ fn renewing_reaches_the_running_payload() {
 
 /// Its search: the variable of OSG names the program, that of gLite a prefix, then PATH.
 #[test]
+#[needs(root)]
 fn it_finds_glexec() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let script = "for p in \"${OSG_GLEXEC_LOCATION:-}\" \"${GLITE_LOCATION:+$GLITE_LOCATION/sbin/glexec}\" \
                   \"$(command -v glexec || :)\"; do if [ -n \"$p\" ]; then echo \"$p\"; break; fi; done";
@@ -77,10 +71,8 @@ fn it_finds_glexec() {
 
 /// It builds the payload's directory itself: one of its own, open for the moment in which glexec makes another inside.
 #[test]
+#[needs(root)]
 fn a_directory_of_its_own_making() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     directory(&m, "/srv/dirac", "pilot", 0o755);
     proxy_at(&m, "Alice", PAYLOAD_PROXY);
@@ -98,10 +90,8 @@ fn a_directory_of_its_own_making() {
 
 /// When a payload hangs, the agent ends the group of its own child, and nothing stays.
 #[test]
+#[needs(root, "bash")]
 fn a_payload_that_is_given_up_leaves_nothing() {
-    if !need::root() || !need::tool("bash") {
-        return;
-    }
     let m = site();
     proxy_at(&m, "Alice", PAYLOAD_PROXY);
     let running = payload(&m, "sleep 1000 & echo ready >/home/alice/ready; wait").spawn();

@@ -2,7 +2,7 @@
 
 use crate::{directory, pilot_script};
 use end_to_end::contract::{GLEXEC, site};
-use harness::{Machine, Ran, need};
+use harness::{Machine, Ran, needs};
 
 /// What the glidein runs at start-up; the last line of each test is looked at.
 const SETUP: &str = r#"
@@ -38,10 +38,8 @@ fn setup(m: &Machine, variable: (&str, &str)) -> Ran {
 }
 
 #[test]
+#[needs(root)]
 fn a_glidein_tests_before_it_advertises() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for variable in [
         ("OSG_GLEXEC_LOCATION", GLEXEC),
@@ -54,10 +52,8 @@ fn a_glidein_tests_before_it_advertises() {
 }
 
 #[test]
+#[needs(root)]
 fn a_glidein_reports_what_is_wrong() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     m.map("Alice", "nosuchaccount");
     let ran = setup(&m, ("OSG_GLEXEC_LOCATION", GLEXEC));

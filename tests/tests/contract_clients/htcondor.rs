@@ -3,7 +3,7 @@
 
 use crate::{directory, pilot_script, proxy_at};
 use end_to_end::contract::{GLEXEC, eventually, install_tool, kill_as, lives, site, wait_gone, written};
-use harness::{Machine, Ran, Run, need};
+use harness::{Machine, Ran, Run, needs};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::fs::{self, File};
 use std::io::{IoSlice, Read};
@@ -110,10 +110,8 @@ fn greet(socket: &UnixStream, errors: &File) {
 }
 
 #[test]
+#[needs(root, "tar")]
 fn a_job_from_setup_to_cleanup() {
-    if !need::root() || !need::tool("tar") {
-        return;
-    }
     let m = site();
     let wrapper = install_tool(&m, env!("CARGO_BIN_EXE_contract-payload"));
     let starter = Starter::new(&m);
@@ -160,10 +158,8 @@ fn a_job_from_setup_to_cleanup() {
 
 /// The procd's soft kill goes to the root of the family, which is the waiting glexec, as the target account.
 #[test]
+#[needs(root, "tar")]
 fn the_soft_signal_to_the_root_of_the_family_reaches_the_job() {
-    if !need::root() || !need::tool("tar") {
-        return;
-    }
     let m = site();
     let wrapper = install_tool(&m, env!("CARGO_BIN_EXE_contract-payload"));
     let starter = Starter::new(&m);
@@ -179,10 +175,8 @@ fn the_soft_signal_to_the_root_of_the_family_reaches_the_job() {
 
 /// The procd closes every descriptor before it kills.
 #[test]
+#[needs(root)]
 fn a_kill_without_any_descriptor() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let starter = Starter::new(&m);
     let victim = starter.script("exec GLEXEC SH -c 'echo $$ >/tmp/victim; exec sleep 1000'").spawn();
@@ -194,10 +188,8 @@ fn a_kill_without_any_descriptor() {
 
 /// Trouble at the site is retried, a mistake of the job is not; either has its reason in one line for the hold message.
 #[test]
+#[needs(root, "tar")]
 fn codes_tell_what_is_worth_another_try() {
-    if !need::root() || !need::tool("tar") {
-        return;
-    }
     let m = site();
     let starter = Starter::new(&m);
     let mapfile = "/etc/grid-security/grid-mapfile";
@@ -223,10 +215,8 @@ fn codes_tell_what_is_worth_another_try() {
 
 /// No job may outlive its starter unnoticed: a starter that is killed takes the job with it.
 #[test]
+#[needs(root, "tar")]
 fn a_dead_waiter_takes_the_job_with_it() {
-    if !need::root() || !need::tool("tar") {
-        return;
-    }
     let m = site();
     let wrapper = install_tool(&m, env!("CARGO_BIN_EXE_contract-payload"));
     let starter = Starter::new(&m);

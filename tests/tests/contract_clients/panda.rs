@@ -3,16 +3,14 @@
 
 use crate::{directory, pilot_script, proxy_at};
 use end_to_end::contract::{GLEXEC, site};
-use harness::need;
+use harness::needs;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 #[test]
+#[needs(root)]
 fn a_payload_in_its_own_directory_with_the_pilots_environment() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     directory(&m, "/srv/panda", "pilot", 0o755);
     directory(&m, "/srv/panda/job", "pilot", 0o755);
@@ -55,10 +53,8 @@ fn a_payload_in_its_own_directory_with_the_pilots_environment() {
 
 /// The pilot reads the end of a payload from the code alone.
 #[test]
+#[needs(root)]
 fn the_payloads_code_comes_through_both_layers() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     proxy_at(&m, "Alice", "/home/pilot/user_proxy");
     for (payload, code) in

@@ -2,15 +2,13 @@
 
 use crate::{directory, pilot_script};
 use end_to_end::contract::{GLEXEC, site};
-use harness::need;
+use harness::needs;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 #[test]
+#[needs(root)]
 fn submission_as_the_user_with_and_without_wrapping() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     directory(&m, "/srv/submit", "pilot", 0o1777);
     let condor_submit = "#!/bin/sh\ntest -r \"$X509_USER_PROXY\" || exit 8\n\

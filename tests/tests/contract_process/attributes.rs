@@ -1,7 +1,7 @@
 //! Command line, environment, umask, directory: what is passed on as it is, and what is not.
 
 use end_to_end::contract::{GLEXEC, call, install_tool, set_conf, sh, site};
-use harness::need;
+use harness::needs;
 use std::fs;
 use std::path::Path;
 
@@ -10,10 +10,8 @@ const ID: [&str; 2] = ["/usr/bin/id", "-un"];
 
 /// CREAM starts it with nothing else.
 #[test]
+#[needs(root)]
 fn two_variables_are_enough() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let mut run = m.glexec().args(ID);
     run.raw().env_clear();
@@ -24,10 +22,8 @@ fn two_variables_are_enough() {
 }
 
 #[test]
+#[needs(root)]
 fn modes_other_than_get_account_are_refused() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let mode = |mode: &str| call(&m, &m.proxy("Alice", "pilot")).env("GLEXEC_MODE", mode).args(ID).output();
     mode("lcmaps_become_root").refused(201, &["GLEXEC_MODE"]);
@@ -38,10 +34,8 @@ fn modes_other_than_get_account_are_refused() {
 
 /// BLAH appends its settings to a copy of the old environment, so names can stand there twice.
 #[test]
+#[needs(root)]
 fn of_repeated_names_the_first_counts_and_contradictions_are_refused() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let player = install_tool(&m, PLAYER);
     let proxy = m.proxy("Alice", "pilot");
@@ -63,10 +57,8 @@ fn of_repeated_names_the_first_counts_and_contradictions_are_refused() {
 }
 
 #[test]
+#[needs(root)]
 fn one_variable_may_be_as_long_as_the_kernel_takes() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let value = "x".repeat(128 * 1024 - "GLEXEC_BIG=".len() - 1);
     let ran = sh(&m, "echo ${#GLEXEC_BIG}").env("GLEXEC_BIG", &value).output();
@@ -74,10 +66,8 @@ fn one_variable_may_be_as_long_as_the_kernel_takes() {
 }
 
 #[test]
+#[needs(root)]
 fn two_mebibytes_of_arguments_arrive() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let big = "y".repeat(130_500);
     let count = "n=0; for a; do n=$((n + ${#a})); done; echo $# $n";
@@ -86,10 +76,8 @@ fn two_mebibytes_of_arguments_arrive() {
 }
 
 #[test]
+#[needs(root)]
 fn linked_commands_run_under_the_name_that_was_typed() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     m.write("/opt/tools/real", "root", 0o755, fs::read(fs::canonicalize("/bin/sh").unwrap()).unwrap());
     std::os::unix::fs::symlink("/opt/tools/real", "/opt/tools/linked").unwrap();
@@ -102,10 +90,8 @@ fn linked_commands_run_under_the_name_that_was_typed() {
 }
 
 #[test]
+#[needs(root)]
 fn scripts_run_by_their_first_line() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     m.write("/opt/tools/script", "root", 0o755, "#!/bin/sh\necho \"$0 $1\"; exit 5\n");
     let ran = call(&m, &m.proxy("Alice", "pilot")).args(["/opt/tools/script", "a b"]).output();
@@ -113,10 +99,8 @@ fn scripts_run_by_their_first_line() {
 }
 
 #[test]
+#[needs(root)]
 fn everything_after_the_command_is_the_commands() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let words = ["-v", "--", "-h", "", "--version", "a\nb"];
@@ -130,10 +114,8 @@ fn everything_after_the_command_is_the_commands() {
 }
 
 #[test]
+#[needs(root)]
 fn the_umask_is_the_callers() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for linger in ["yes", "no"] {
         set_conf(&m, "linger", linger);
@@ -150,10 +132,8 @@ fn the_umask_is_the_callers() {
 }
 
 #[test]
+#[needs(root)]
 fn the_working_directory_is_the_callers_where_the_account_may_be() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let pwd = |dir: &str| sh(&m, "pwd -P").cwd(dir).output().ok();
     assert_eq!(pwd("/srv"), "/srv");
@@ -163,10 +143,8 @@ fn the_working_directory_is_the_callers_where_the_account_may_be() {
 }
 
 #[test]
+#[needs(root)]
 fn the_environment_is_the_accounts_own() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let keep = "KEPT, LD_PRELOAD, MALLOC_CHECK_, X509_USER_PROXY, ,";
     set_conf(&m, "preserve_env_variables", keep);
@@ -203,20 +181,16 @@ fn the_environment_is_the_accounts_own() {
 }
 
 #[test]
+#[needs(root)]
 fn a_site_may_let_the_callers_home_through() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "preserve_env_variables", "HOME, CONDOR_CONFIG");
     assert_eq!(sh(&m, "echo $HOME").output().ok(), "/home/pilot");
 }
 
 #[test]
+#[needs(root)]
 fn the_text_of_a_proxy_in_the_environment_still_counts() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let text = fs::read_to_string(m.proxy("Alice", "pilot")).unwrap();
     let run = m.glexec().env("SSL_CLIENT_CERT", &text).env("GLEXEC_TARGET_PROXY", "/dev/null").args(ID);
@@ -229,10 +203,8 @@ fn the_text_of_a_proxy_in_the_environment_still_counts() {
 
 /// A shell's `ulimit`, `nice` and `trap` in the caller, seen from the payload.
 #[test]
+#[needs(root)]
 fn limits_priority_and_ignored_signals_are_the_callers() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let nice: i32 = m.command("/usr/bin/nice").output().ok().parse().unwrap();
     for linger in ["yes", "no"] {

@@ -1,7 +1,7 @@
 //! Who may call: `user_white_list` of `glexec.conf`, as sites wrote it.
 
 use end_to_end::contract::{GLEXEC, set_conf};
-use harness::{Machine, need};
+use harness::{Machine, needs};
 
 /// Nobody may call by `policy.toml`; `ops` is a base name with pool accounts.
 fn site_without_callers() -> Machine {
@@ -41,10 +41,8 @@ fn allowed(m: &Machine, list: &str) -> Vec<&'static str> {
 }
 
 #[test]
+#[needs(root)]
 fn names_pools_and_everybody() {
-    if !need::root() {
-        return;
-    }
     let m = site_without_callers();
     assert_eq!(allowed(&m, ""), [""; 0], "nobody unless somebody is listed");
     assert_eq!(allowed(&m, "pilot"), ["pilot"]);

@@ -1,7 +1,7 @@
 //! `/etc/glexec.conf` as it lies on worker nodes: what was written for gLExec works unchanged.
 
 use end_to_end::contract::{CONF, call, sh, site};
-use harness::need;
+use harness::needs;
 use policy::glexec_conf::KEYS;
 use std::fs;
 
@@ -67,10 +67,8 @@ const COMPUTING_ELEMENT: &str = "\
 ";
 
 #[test]
+#[needs(root)]
 fn configurations_of_sites_work_as_they_are() {
-    if !need::root() {
-        return;
-    }
     for (name, text, home, kept) in [
         ("worker node", WORKER_NODE, "/home/alice", "-"),
         // The site lists this variable, so it is passed on, though it is looked at only without GLEXEC_CLIENT_CERT.
@@ -90,10 +88,8 @@ fn configurations_of_sites_work_as_they_are() {
 
 /// A key with a spelling mistake has no effect, and the site learns so from each call.
 #[test]
+#[needs(root)]
 fn unknown_keys_are_warned_about() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let text = fs::read_to_string(CONF).unwrap();
     let line = text.lines().count() + 1;
@@ -110,10 +106,8 @@ fn unknown_keys_are_warned_about() {
 }
 
 #[test]
+#[needs(root)]
 fn keys_without_a_value_stop_no_call() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let text = fs::read_to_string(CONF).unwrap();
     let set: Vec<&str> = text.lines().filter_map(|l| l.split_once('=')).map(|(key, _)| key.trim()).collect();

@@ -3,7 +3,7 @@
 use end_to_end::contract::{
     call, catcher, catcher_ready, chmod, eventually, kill_as, set_conf, sh, site, stop_catcher, written,
 };
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,10 +19,8 @@ fn site_with(script: &str) -> Machine {
 }
 
 #[test]
+#[needs(root)]
 fn it_learns_what_happened() {
-    if !need::root() {
-        return;
-    }
     let m = site_with(&format!("env >{SEEN}; echo ids=$(id -u):$(id -g) >>{SEEN}; echo done >>{SEEN}"));
     let run = call(&m, &m.proxy("Alice", "pilot")).env("GLEXEC_EPILOG_TARGET_UID", "0").env("SECRET", "x");
     let run = run.args(["/bin/sh", "-c", "echo $$ >/home/alice/pid; exit 7", "name", "two words"]);
@@ -60,10 +58,8 @@ fn it_learns_what_happened() {
 
 /// Interpreters execute what they find by these names: it is root that would do so.
 #[test]
+#[needs(root)]
 fn home_and_path_are_its_own() {
-    if !need::root() {
-        return;
-    }
     let m = site_with(&format!("env >{SEEN}; echo done >>{SEEN}"));
     set_conf(&m, "preserve_env_variables", "HOME, PATH, BASH_ENV, PYTHONPATH");
     let mut run = call(&m, &m.proxy("Alice", "pilot"));
@@ -81,10 +77,8 @@ fn home_and_path_are_its_own() {
 
 /// What the kernel still lets the payload have may be too much for it, which gets the same words and more.
 #[test]
+#[needs(root)]
 fn many_words_do_not_keep_it_from_running() {
-    if !need::root() {
-        return;
-    }
     let m = site_with(&format!("echo $GLEXEC_EPILOG_TARGET_RC of $GLEXEC_EPILOG_TARGET_USER >{SEEN}"));
     let mut run = call(&m, &m.proxy("Alice", "pilot"));
     for n in 0..8 {
@@ -96,10 +90,8 @@ fn many_words_do_not_keep_it_from_running() {
 }
 
 #[test]
+#[needs(root)]
 fn its_failure_is_the_sites() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "epilogue", EPILOGUE);
     for (script, code) in
@@ -113,10 +105,8 @@ fn its_failure_is_the_sites() {
 }
 
 #[test]
+#[needs(root)]
 fn it_runs_after_a_payload_and_only_then() {
-    if !need::root() {
-        return;
-    }
     let m = site_with(&format!("echo done >>{SEEN}"));
     call(&m, "/home/pilot/none").arg("/bin/true").output().exits(201);
     call(&m, &m.proxy("Alice", "pilot")).arg("/usr/bin/idontexist").output().exits(201);
@@ -126,10 +116,8 @@ fn it_runs_after_a_payload_and_only_then() {
 }
 
 #[test]
+#[needs(root)]
 fn it_must_be_roots_alone() {
-    if !need::root() {
-        return;
-    }
     let m = site_with(&format!("echo done >{SEEN}"));
     for (owner, mode) in [("pilot", 0o755), ("root", 0o757), ("root", 0o775)] {
         m.write(EPILOGUE, owner, mode, format!("#!/bin/sh\necho done >{SEEN}\n"));
@@ -153,10 +141,8 @@ fn it_must_be_roots_alone() {
 
 /// Without linger nobody is there when the payload ends.
 #[test]
+#[needs(root)]
 fn without_linger_it_does_not_run() {
-    if !need::root() {
-        return;
-    }
     let m = site_with(&format!("echo done >{SEEN}"));
     set_conf(&m, "linger", "no");
     sh(&m, "exit 9").output().exits(9);
@@ -167,10 +153,8 @@ fn without_linger_it_does_not_run() {
 }
 
 #[test]
+#[needs(root)]
 fn it_can_run_as_another_account() {
-    if !need::root() {
-        return;
-    }
     let m = site_with("id -un >/tmp/epilogue-account; id -gn >>/tmp/epilogue-account");
     set_conf(&m, "epilogue_user", "daemon");
     set_conf(&m, "epilogue_group", "daemon");
@@ -185,10 +169,8 @@ fn it_can_run_as_another_account() {
 }
 
 #[test]
+#[needs(root)]
 fn its_time_is_limited() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "epilogue", EPILOGUE);
     set_conf(&m, "epilogue_timeout", "1");
@@ -203,10 +185,8 @@ fn its_time_is_limited() {
 }
 
 #[test]
+#[needs(root)]
 fn it_does_not_hold_the_caller() {
-    if !need::root() {
-        return;
-    }
     let m = site_with("echo noise; echo noise >&2");
     let ran = sh(&m, "echo answer").output();
     assert_eq!((ran.ok().as_str(), ran.errors().as_str()), ("answer", ""));
@@ -214,10 +194,8 @@ fn it_does_not_hold_the_caller() {
 
 /// Somebody who could end glexec could keep the epilogue from running.
 #[test]
+#[needs(root)]
 fn only_root_can_disturb_glexec_then() {
-    if !need::root() {
-        return;
-    }
     let m = site_with("exit 0");
     let file = "/home/alice/signals";
     let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();

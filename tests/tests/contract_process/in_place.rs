@@ -3,7 +3,7 @@
 use end_to_end::contract::{
     call, catcher, catcher_ready, eventually, kill_as, set_conf, sh, site, stop_catcher, written,
 };
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use std::fs;
 use std::time::Duration;
 
@@ -24,10 +24,8 @@ fn closed_record(m: &Machine) -> serde_json::Value {
 }
 
 #[test]
+#[needs(root)]
 fn the_payload_has_the_process_id_that_the_caller_knows() {
-    if !need::root() {
-        return;
-    }
     let m = site_in_place();
     let running = sh(&m, "echo $$ >/home/alice/pid; exit 7").spawn();
     let pid = running.pid();
@@ -36,10 +34,8 @@ fn the_payload_has_the_process_id_that_the_caller_knows() {
 }
 
 #[test]
+#[needs(root)]
 fn the_caller_sees_codes_and_signals_as_they_are() {
-    if !need::root() {
-        return;
-    }
     let m = site_in_place();
     for code in [0, 1, 126, 201, 202, 203, 204, 255] {
         sh(&m, &format!("exit {code}")).output().exits(code);
@@ -50,10 +46,8 @@ fn the_caller_sees_codes_and_signals_as_they_are() {
 }
 
 #[test]
+#[needs(root)]
 fn refusals_have_the_same_codes() {
-    if !need::root() {
-        return;
-    }
     let m = site_in_place();
     let proxy = m.proxy("Alice", "pilot");
     call(&m, &proxy).arg("/usr/bin/idontexist").output().refused(201, &["/usr/bin/idontexist"]);
@@ -65,10 +59,8 @@ fn refusals_have_the_same_codes() {
 }
 
 #[test]
+#[needs(root)]
 fn a_call_without_command_renews_the_copy_and_ends() {
-    if !need::root() {
-        return;
-    }
     let m = site_in_place();
     let proxy = m.proxy("Alice", "pilot");
     let ran = m.glexec().env("GLEXEC_CLIENT_CERT", &proxy).env("GLEXEC_TARGET_PROXY", "/tmp/copy").output();
@@ -77,10 +69,8 @@ fn a_call_without_command_renews_the_copy_and_ends() {
 }
 
 #[test]
+#[needs(root)]
 fn the_target_account_signals_the_payload_itself() {
-    if !need::root() {
-        return;
-    }
     let m = site_in_place();
     let file = "/home/alice/signals";
     let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
@@ -92,10 +82,8 @@ fn the_target_account_signals_the_payload_itself() {
 }
 
 #[test]
+#[needs(root)]
 fn somebody_closes_the_record_soon() {
-    if !need::root() {
-        return;
-    }
     let m = site_in_place();
     let run = call(&m, &m.proxy("Alice", "pilot"));
     run.args(["/bin/sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exit 3"])
@@ -108,10 +96,8 @@ fn somebody_closes_the_record_soon() {
 }
 
 #[test]
+#[needs(root)]
 fn a_payload_that_is_killed_has_a_closed_record_too() {
-    if !need::root() {
-        return;
-    }
     let m = site_in_place();
     let running = sh(&m, "echo ready >/home/alice/ready; exec sleep 1000").spawn();
     written("/home/alice/ready");
@@ -121,10 +107,8 @@ fn a_payload_that_is_killed_has_a_closed_record_too() {
 }
 
 #[test]
+#[needs(root)]
 fn what_the_payload_leaves_is_ended() {
-    if !need::root() {
-        return;
-    }
     let m = site_in_place();
     let escape = "setsid sh -c 'trap \"\" TERM; exec >/dev/null 2>&1; sleep 1000' & sleep 0.1; exit 0";
     sh(&m, escape).output().ok();
@@ -133,10 +117,8 @@ fn what_the_payload_leaves_is_ended() {
 }
 
 #[test]
+#[needs(root)]
 fn a_payload_meets_no_child_that_it_did_not_start() {
-    if !need::root() {
-        return;
-    }
     let m = site_in_place();
     // wait(2) of a fresh payload finds nobody.
     let run = call(&m, &m.proxy("Alice", "pilot"));

@@ -1,7 +1,7 @@
 //! Locks on the proxies that come in and go out: glexec waits for whoever has them, for a while.
 
 use end_to_end::contract::{set_conf, sh, site};
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -55,20 +55,16 @@ fn waits(m: &Machine, kind: &str) -> bool {
 }
 
 #[test]
+#[needs(root)]
 fn flock_is_the_default() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     sh(&m, "exit 0").output().ok();
     assert!(waits(&m, "flock"));
 }
 
 #[test]
+#[needs(root)]
 fn fcntl_for_nfs() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "input_lock_mechanism", "fcntl");
     sh(&m, "exit 0").output().ok();
@@ -76,10 +72,8 @@ fn fcntl_for_nfs() {
 }
 
 #[test]
+#[needs(root)]
 fn disabled_waits_for_nobody() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "input_lock_mechanism", "disabled");
     sh(&m, "exit 0").output().ok();
@@ -89,10 +83,8 @@ fn disabled_waits_for_nobody() {
 }
 
 #[test]
+#[needs(root)]
 fn a_lock_that_is_never_released_is_not_waited_for_for_ever() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let _held = hold(&proxy, "flock");
@@ -100,10 +92,8 @@ fn a_lock_that_is_never_released_is_not_waited_for_for_ever() {
 }
 
 #[test]
+#[needs(root)]
 fn readers_do_not_wait_for_readers() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let file = File::open(&proxy).unwrap();
@@ -137,10 +127,8 @@ fn renewal_under_lock(m: &Machine, kind: &'static str) -> Duration {
 }
 
 #[test]
+#[needs(root)]
 fn readers_of_the_copy_are_waited_for() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     assert!(renewal_under_lock(&m, "flock") > PAUSE / 2, "flock is the default");
     set_conf(&m, "target_lock_mechanism", "fcntl");
@@ -149,10 +137,8 @@ fn readers_of_the_copy_are_waited_for() {
 
 /// Whoever can open the copy is the payload's account: its caller can end it, or name another place.
 #[test]
+#[needs(root)]
 fn a_copy_that_stays_locked_is_left_as_it_is() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let renew = || {
         let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
@@ -167,10 +153,8 @@ fn a_copy_that_stays_locked_is_left_as_it_is() {
 
 /// `lock_mechanism` is the old name of the key.
 #[test]
+#[needs(root)]
 fn the_lock_on_the_copy_can_be_disabled() {
-    if !need::root() {
-        return;
-    }
     for key in ["target_lock_mechanism", "lock_mechanism"] {
         let m = site();
         set_conf(&m, key, "disabled");
@@ -184,10 +168,8 @@ fn the_lock_on_the_copy_can_be_disabled() {
 }
 
 #[test]
+#[needs(root)]
 fn a_mechanism_that_does_not_exist_is_a_mistake_of_the_site() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "input_lock_mechanism", "hope");
     sh(&m, "exit 0").output().refused(202, &["input_lock_mechanism", "flock, fcntl or disabled"]);

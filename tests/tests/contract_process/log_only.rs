@@ -1,7 +1,7 @@
 //! Installed without the setuid bit: decides, denies and logs, and runs payloads as the caller.
 
 use end_to_end::contract::{CONF, GLEXEC, Syslog, call, chmod, expired, install_tool, set_conf, site};
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use std::fs;
 
 /// What the manual page of gLExec asks for: mode 0555, everything readable, messages to syslog.
@@ -15,10 +15,8 @@ fn log_only() -> (Machine, Syslog) {
 }
 
 #[test]
+#[needs(root)]
 fn payloads_run_as_the_caller() {
-    if !need::root() {
-        return;
-    }
     let (m, syslog) = log_only();
     let ran = call(&m, &m.proxy("Alice", "pilot")).args(["/bin/sh", "-c", "id -un; exit 5"]).output();
     assert_eq!((ran.exits(5).text().as_str(), ran.errors().as_str()), ("pilot", ""));
@@ -28,10 +26,8 @@ fn payloads_run_as_the_caller() {
 
 /// The payload has the caller's uid, and so the name under which the caller's own programs look for a proxy.
 #[test]
+#[needs(root)]
 fn the_callers_own_proxy_is_not_replaced() {
-    if !need::root() {
-        return;
-    }
     let (m, _syslog) = log_only();
     let own = format!("/tmp/x509up_u{}", m.uid("pilot"));
     m.write(&own, "pilot", 0o600, "the pilot's");
@@ -48,10 +44,8 @@ fn the_callers_own_proxy_is_not_replaced() {
 
 /// The caller cannot write the site's log file; what would stand there goes to syslog, with a word about it.
 #[test]
+#[needs(root)]
 fn a_log_file_gives_way_to_syslog() {
-    if !need::root() {
-        return;
-    }
     let (m, syslog) = log_only();
     set_conf(&m, "log_destination", "file");
     chmod(CONF, 0o644);
@@ -62,10 +56,8 @@ fn a_log_file_gives_way_to_syslog() {
 }
 
 #[test]
+#[needs(root)]
 fn without_linger_the_payload_takes_its_place() {
-    if !need::root() {
-        return;
-    }
     let (m, syslog) = log_only();
     set_conf(&m, "linger", "no");
     chmod(CONF, 0o644);
@@ -78,10 +70,8 @@ fn without_linger_the_payload_takes_its_place() {
 }
 
 #[test]
+#[needs(root)]
 fn a_working_directory_comes_and_goes() {
-    if !need::root() {
-        return;
-    }
     let (m, _syslog) = log_only();
     let run = call(&m, &m.proxy("Alice", "pilot")).env("GLEXEC_WORK_DIR", "/tmp/job");
     assert_eq!(run.args(["/bin/sh", "-c", "pwd; touch left"]).output().ok(), "/tmp/job");
@@ -89,10 +79,8 @@ fn a_working_directory_comes_and_goes() {
 }
 
 #[test]
+#[needs(root)]
 fn refusals_are_refusals() {
-    if !need::root() {
-        return;
-    }
     let (m, syslog) = log_only();
     call(&m, &m.craft(&expired(), "Alice", "pilot")).arg("/bin/true").output().refused(201, &["expired"]);
     call(&m, &m.proxy("Nobody", "pilot")).arg("/bin/true").output().refused(203, &["no mapping source"]);
@@ -106,10 +94,8 @@ fn refusals_are_refusals() {
 }
 
 #[test]
+#[needs(root)]
 fn codes_are_the_same() {
-    if !need::root() {
-        return;
-    }
     let (m, _syslog) = log_only();
     let sh = |script: &str| call(&m, &m.proxy("Alice", "pilot")).args(["/bin/sh", "-c", script]).output();
     sh("exit 203").exits(204);
@@ -118,10 +104,8 @@ fn codes_are_the_same() {
 }
 
 #[test]
+#[needs(root)]
 fn the_environment_is_cleaned_all_the_same() {
-    if !need::root() {
-        return;
-    }
     let (m, _syslog) = log_only();
     let run = call(&m, &m.proxy("Alice", "pilot")).env("SECRET", "x").env("LD_NOTHING", "1");
     let text = run.env("GLEXEC_ENV", "kept").arg("/usr/bin/env").output().ok();
@@ -131,10 +115,8 @@ fn the_environment_is_cleaned_all_the_same() {
 
 /// In log-only mode no C library reopens closed descriptors for us; HTCondor's payloads once started without them.
 #[test]
+#[needs(root)]
 fn closed_standard_descriptors_become_dev_null() {
-    if !need::root() {
-        return;
-    }
     let (m, _syslog) = log_only();
     let player = install_tool(&m, env!("CARGO_BIN_EXE_contract-payload"));
     let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));

@@ -1,16 +1,14 @@
 //! What the site can read afterwards, and what accounting probes parse.
 
 use end_to_end::contract::{Syslog, call, eventually, set_conf, sh, site};
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 #[test]
+#[needs(root)]
 fn one_line_says_who_became_whom() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = call(&m, &m.proxy("Alice", "pilot")).cwd("/srv").args(["/bin/echo", "one", "two"]);
     run.output().ok();
@@ -24,10 +22,8 @@ fn one_line_says_who_became_whom() {
 }
 
 #[test]
+#[needs(root)]
 fn the_line_is_there_before_the_payload() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let running =
         sh(&m, "echo ready >/home/alice/ready; while [ ! -e /home/alice/go ]; do sleep 0.02; done").spawn();
@@ -38,10 +34,8 @@ fn the_line_is_there_before_the_payload() {
 }
 
 #[test]
+#[needs(root)]
 fn texts_of_the_caller_cannot_make_lines() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let forged = "x\nglexec[1]: real_user(root)->mapped_user(root)";
     let dir = format!("/srv/{forged}");
@@ -58,10 +52,8 @@ fn texts_of_the_caller_cannot_make_lines() {
 }
 
 #[test]
+#[needs(root)]
 fn messages_go_to_syslog_under_the_name_glexec() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let syslog = Syslog::start(&m);
     set_conf(&m, "log_destination", "syslog");
@@ -77,10 +69,8 @@ fn messages_go_to_syslog_under_the_name_glexec() {
 }
 
 #[test]
+#[needs(root)]
 fn levels_and_silence_are_the_sites_choice() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "log_level", "0");
     set_conf(&m, "silent_logging", "yes");
@@ -96,10 +86,8 @@ fn levels_and_silence_are_the_sites_choice() {
 
 /// 1 errors, 2 warnings, 3 who became whom, 4 steps on the way, 5 everything.
 #[test]
+#[needs(root)]
 fn each_level_adds_to_the_one_before() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     // No key of gLExec: a reason to warn.
     set_conf(&m, "no_such_key", "x");
@@ -162,10 +150,8 @@ fn monitored(m: &Machine, proxy: &str) -> Vec<String> {
 }
 
 #[test]
+#[needs(root)]
 fn accounting_probes_find_the_lines_of_the_monitor() {
-    if !need::root() {
-        return;
-    }
     for linger in ["yes", "no"] {
         let m = site();
         set_conf(&m, "linger", linger);
@@ -183,10 +169,8 @@ fn accounting_probes_find_the_lines_of_the_monitor() {
 }
 
 #[test]
+#[needs(root, "voms-proxy-fake")]
 fn the_primary_fqan_comes_first() {
-    if !need::root() || !need::tool("voms-proxy-fake") {
-        return;
-    }
     let m = site();
     let path = m.new_path("pilot");
     let fqans = ["/cms/production/Role=NULL", "/cms/Role=pilot", "/cms"];
@@ -200,10 +184,8 @@ fn the_primary_fqan_comes_first() {
 }
 
 #[test]
+#[needs(root)]
 fn cpu_time_is_in_whole_seconds() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let burn = "my $end = (times)[0] + 1.3; while ((times)[0] < $end) {}";
     call(&m, &m.proxy("Alice", "pilot")).args(["/usr/bin/perl", "-e", burn]).output().ok();
@@ -217,10 +199,8 @@ fn cpu_time_is_in_whole_seconds() {
 
 /// Without linger, too, a probe that reads syslog by program names that begin with `glexec` finds the monitor.
 #[test]
+#[needs(root)]
 fn monitor_lines_in_syslog_have_the_monitors_name() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let syslog = Syslog::start(&m);
     set_conf(&m, "log_destination", "syslog");

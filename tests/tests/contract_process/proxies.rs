@@ -2,7 +2,7 @@
 
 use end_to_end::contract::{call, chmod, expired, set_conf, sh, site};
 use harness::pki::Craft;
-use harness::{Machine, Run, need};
+use harness::{Machine, Run, needs};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -29,10 +29,8 @@ fn is_copy(m: &Machine, target: &str, source: &str) {
 }
 
 #[test]
+#[needs(root)]
 fn relative_paths_count_from_the_working_directory() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     m.write("/home/pilot/sub/here", "pilot", 0o644, "");
@@ -46,10 +44,8 @@ fn relative_paths_count_from_the_working_directory() {
 }
 
 #[test]
+#[needs(root)]
 fn identity_and_handed_over_proxy_can_differ() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let (client, source) = two_proxies(&m);
     let run = with_target(&m, &client, "/tmp/copy").env("GLEXEC_SOURCE_PROXY", &source);
@@ -63,10 +59,8 @@ fn identity_and_handed_over_proxy_can_differ() {
 
 /// DIRAC renews without a command, BLAH with one that does nothing.
 #[test]
+#[needs(root)]
 fn a_call_without_command_renews_the_copy() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let (first, second) = two_proxies(&m);
     with_target(&m, &first, "/tmp/copy").arg("/bin/true").output().ok();
@@ -82,10 +76,8 @@ fn a_call_without_command_renews_the_copy() {
 }
 
 #[test]
+#[needs(root)]
 fn the_default_copy_is_renewed_under_a_running_payload() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let (first, second) = two_proxies(&m);
     let script = "echo $X509_USER_PROXY >/home/alice/where; while [ ! -e /home/alice/go ]; do sleep 0.02; done; \
@@ -106,10 +98,8 @@ fn the_default_copy_is_renewed_under_a_running_payload() {
 }
 
 #[test]
+#[needs(root)]
 fn dev_null_means_no_copy() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let ran = sh(&m, "echo \"[$X509_USER_PROXY]\"").env("X509_USER_PROXY", "/home/pilot/own").output();
     assert_eq!(ran.ok(), "[]", "there is no proxy to point at");
@@ -119,10 +109,8 @@ fn dev_null_means_no_copy() {
 }
 
 #[test]
+#[needs(root)]
 fn a_site_can_do_without_copies() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "create_target_proxy", "no");
     let show = ["/bin/sh", "-c", "echo \"[$X509_USER_PROXY]\""];
@@ -135,10 +123,8 @@ fn a_site_can_do_without_copies() {
 
 /// Neither a file of somebody else, nor a link, nor a directory, nor a place that the account cannot write.
 #[test]
+#[needs(root)]
 fn unusable_targets_are_refused_and_left_alone() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     m.write("/tmp/bobs", "bob", 0o666, "test");
@@ -171,10 +157,8 @@ fn unusable_targets_are_refused_and_left_alone() {
 
 /// Directories as clients make them: /tmp, one of the account's with mode 0777, one that anybody can write.
 #[test]
+#[needs(root)]
 fn usual_places_for_the_copy_work() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     for (dir, owner, mode) in
@@ -194,10 +178,8 @@ fn usual_places_for_the_copy_work() {
 
 /// A payload that swaps its copy for a link while it is renewed gains nothing: the link is not followed.
 #[test]
+#[needs(root)]
 fn a_copy_is_replaced_never_written_into() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     with_target(&m, &proxy, "/tmp/copy").arg("/bin/true").output().ok();
@@ -210,10 +192,8 @@ fn a_copy_is_replaced_never_written_into() {
 
 /// CREAM keeps certificates without their keys.
 #[test]
+#[needs(root)]
 fn a_listed_caller_may_leave_the_key_out() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let whole = fs::read_to_string(m.proxy("Alice", "pilot")).unwrap();
     let mut inside = false;
@@ -239,10 +219,8 @@ fn a_listed_caller_may_leave_the_key_out() {
 
 /// Pilots with several slots call at the same time, for the same account and the same copy.
 #[test]
+#[needs(root)]
 fn calls_at_the_same_time_do_not_meet() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let calls: Vec<_> = (0..12)

@@ -1,7 +1,7 @@
 //! What a refusal looks like: one clean line for the caller, the same with ids in the log, whatever the caller wrote.
 
 use end_to_end::contract::{GLEXEC, call, expired, site};
-use harness::{Machine, Ran, Run, need};
+use harness::{Machine, Ran, Run, needs};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -70,10 +70,8 @@ fn wrong_calls(m: &Machine) -> Vec<(&'static str, Run, &'static [i32])> {
 }
 
 #[test]
+#[needs(root)]
 fn every_refusal_is_one_clean_line_here_and_in_the_log() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for (what, run, codes) in wrong_calls(&m) {
         let before = m.log().len();
@@ -88,10 +86,8 @@ fn every_refusal_is_one_clean_line_here_and_in_the_log() {
 }
 
 #[test]
+#[needs(root)]
 fn what_the_site_must_mend_names_file_and_remedy() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for file in ["/etc/glexec.conf", "/etc/pilotage/policy.toml", "/etc/grid-security/grid-mapfile"] {
         let mode = fs::metadata(file).unwrap().permissions();
@@ -106,10 +102,8 @@ fn what_the_site_must_mend_names_file_and_remedy() {
 
 /// What asks for information needs neither proxy nor permission, and answers on standard output.
 #[test]
+#[needs(root)]
 fn help_and_version_are_for_everybody() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     fs::remove_file("/etc/glexec.conf").unwrap();
     for (option, word) in [("-h", "Usage: glexec"), ("-v", "glexec ")] {

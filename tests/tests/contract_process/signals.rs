@@ -4,7 +4,7 @@ use end_to_end::contract::{
     GLEXEC, call, catcher, catcher_ready, eventually, kill_as, lives, set_conf, sh, site, stop_catcher,
     wait_gone, written,
 };
-use harness::need;
+use harness::{need, needs};
 use std::fs;
 use std::time::Duration;
 
@@ -12,10 +12,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 const FORWARDED: [&str; 6] = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"];
 
 #[test]
+#[needs(root)]
 fn codes_of_ours_become_204_and_others_pass() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for (script, code) in [
         ("exit 0", 0),
@@ -35,10 +33,8 @@ fn codes_of_ours_become_204_and_others_pass() {
 }
 
 #[test]
+#[needs(root)]
 fn what_passes_the_checks_but_not_exec_is_126() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     m.write("/opt/tools/broken", "root", 0o755, "#!/no/such/interpreter\n");
     m.write("/opt/tools/garbage", "root", 0o755, b"\x7fELF but not really".as_slice());
@@ -76,10 +72,8 @@ fn signals_of_the_caller_reach_the_payload() {
 
 /// A batch system suspends and resumes what it started.
 #[test]
+#[needs(root)]
 fn stop_and_continue_reach_the_payload() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let file = "/home/alice/signals";
     let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
@@ -109,10 +103,8 @@ fn signals_of_the_target_account_reach_the_payload() {
 }
 
 #[test]
+#[needs(root)]
 fn signals_of_anybody_else_do_not() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let file = "/home/alice/signals";
     let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
@@ -127,10 +119,8 @@ fn signals_of_anybody_else_do_not() {
 }
 
 #[test]
+#[needs(root)]
 fn killing_the_waiter_ends_the_payload() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let file = "/home/alice/signals";
     let running = call(&m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
@@ -143,10 +133,8 @@ fn killing_the_waiter_ends_the_payload() {
 /// As with gLExec: who started the call may go, and the payload goes on in the batch job. Its end is the batch system's
 /// business, or that of the caller's session.
 #[test]
+#[needs(root)]
 fn a_call_survives_the_process_that_started_it() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
     let file = "/home/alice/signals";
@@ -164,10 +152,8 @@ fn a_call_survives_the_process_that_started_it() {
 
 /// HTCondor: one more call per process and signal.
 #[test]
+#[needs(root)]
 fn a_second_call_kills_by_process_id() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let running = sh(&m, "echo $$ >/home/alice/pid; exec sleep 1000").spawn();
     let pid: i32 = written("/home/alice/pid").parse().unwrap();
@@ -182,10 +168,8 @@ fn a_second_call_kills_by_process_id() {
 /// A shell's background job becomes a child of the glexec that the shell executes, and so does `>(tee log)` of bash. Its
 /// end is not the payload's, and it goes on when the payload ends.
 #[test]
+#[needs(root)]
 fn children_that_the_caller_had_are_none_of_ours() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for linger in ["yes", "no"] {
         set_conf(&m, "linger", linger);
@@ -216,10 +200,8 @@ fn children_that_the_caller_had_are_none_of_ours() {
 
 /// BLAH: setsid, then the group of the process that it started.
 #[test]
+#[needs(root, "setsid")]
 fn a_second_call_kills_the_group_that_the_caller_made() {
-    if !need::root() || !need::tool("setsid") {
-        return;
-    }
     let m = site();
     let run =
         m.command("/usr/bin/setsid").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
@@ -242,10 +224,8 @@ fn a_second_call_kills_the_group_that_the_caller_made() {
 }
 
 #[test]
+#[needs(root)]
 fn all_calls_with_one_proxy_give_one_account() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let running =
@@ -261,10 +241,8 @@ fn all_calls_with_one_proxy_give_one_account() {
 }
 
 #[test]
+#[needs(root, "bash")]
 fn cpu_time_of_the_payload_is_the_callers_to_count() {
-    if !need::root() || !need::tool("bash") {
-        return;
-    }
     let m = site();
     set_conf(&m, "linger", "yes");
     let burn = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";

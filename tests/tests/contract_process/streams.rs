@@ -3,7 +3,7 @@
 use end_to_end::contract::{
     GLEXEC, call, install_tool, kill_as, lives, set_conf, sh, site, wait_gone, written,
 };
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use std::fs;
 use std::fs::File;
@@ -16,10 +16,8 @@ use std::time::Duration;
 const PLAYER: &str = env!("CARGO_BIN_EXE_contract-payload");
 
 #[test]
+#[needs(root)]
 fn closed_standard_descriptors_become_dev_null() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let player = install_tool(&m, PLAYER);
     for (closed, expected) in [("<&- >&- 2>&-", &[0, 1, 2][..]), (">&-", &[1]), ("<&- 2>&-", &[0, 2])] {
@@ -43,10 +41,8 @@ fn closed_standard_descriptors_become_dev_null() {
 
 /// HTCondor's procd closes everything below 255 first; whatever else a caller has open is none of the payload's business.
 #[test]
+#[needs(root)]
 fn the_payload_gets_the_standard_descriptors_alone() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let player = install_tool(&m, PLAYER);
     m.write("/home/pilot/secret", "pilot", 0o600, "secret\n");
@@ -59,10 +55,8 @@ fn the_payload_gets_the_standard_descriptors_alone() {
 }
 
 #[test]
+#[needs(root)]
 fn a_socket_as_standard_input_passes_descriptors_both_ways() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let player = install_tool(&m, PLAYER);
     m.write("/home/pilot/secret", "pilot", 0o600, "only the pilot can open this\n");
@@ -131,28 +125,22 @@ fn output_ends_before_the_payload(m: &Machine) {
 }
 
 #[test]
+#[needs(root)]
 fn the_waiter_keeps_nothing_of_the_caller_open() {
-    if !need::root() {
-        return;
-    }
     output_ends_before_the_payload(&site());
 }
 
 #[test]
+#[needs(root)]
 fn without_linger_nobody_keeps_anything_of_the_caller_open() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     set_conf(&m, "linger", "no");
     output_ends_before_the_payload(&m);
 }
 
 #[test]
+#[needs(root)]
 fn a_background_process_that_may_live_on_does_not_hold_the_caller() {
-    if !need::root() {
-        return;
-    }
     let m = Machine::builder()
         .pilot("pilot")
         .account("alice")
@@ -169,10 +157,8 @@ fn a_background_process_that_may_live_on_does_not_hold_the_caller() {
 }
 
 #[test]
+#[needs(root)]
 fn success_is_silent_and_streams_are_binary() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let bytes: Vec<u8> = (0..=255u8).rev().cycle().take(3 << 20).collect();
     let ran = sh(&m, "cat").input(bytes.clone()).output();

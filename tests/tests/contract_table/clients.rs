@@ -2,7 +2,7 @@
 
 use crate::ID;
 use end_to_end::contract::{GLEXEC, call, chmod, let_root_call, site};
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use std::fs;
 
 /// Wraps as the pilot, unwraps as the payload; returns the payload's environment.
@@ -29,10 +29,8 @@ fn has(environment: &str, present: &[&str], absent: &[&str]) {
 }
 
 #[test]
+#[needs(root)]
 fn f01_environment_wrapped_and_unwrapped() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for dashes in [&[][..], &["--"]] {
         has(&wrapped(&m, &[], dashes), &["T_ONE=1", "T_TWO=two words", "T_LINES=a", "b=c"], &[]);
@@ -40,10 +38,8 @@ fn f01_environment_wrapped_and_unwrapped() {
 }
 
 #[test]
+#[needs(root)]
 fn f02_names_excluded_when_wrapping() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for options in [&["--exclude=T_ONE,T_LINES"][..], &["--exclude=T_ONE", "--exclude=T_LINES"]] {
         has(&wrapped(&m, options, &["--"]), &["T_TWO=two words"], &["T_ONE", "T_LINES"]);
@@ -51,10 +47,8 @@ fn f02_names_excluded_when_wrapping() {
 }
 
 #[test]
+#[needs(root)]
 fn f03_names_excluded_when_unwrapping() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     for options in [&["--exclude=T_ONE,T_LINES"][..], &["--exclude=T_ONE", "--exclude=T_LINES", "--"]] {
         has(&wrapped(&m, &[], options), &["T_TWO=two words"], &["T_ONE", "T_LINES"]);
@@ -62,20 +56,16 @@ fn f03_names_excluded_when_unwrapping() {
 }
 
 #[test]
+#[needs(root)]
 fn f04_names_excluded_on_both_sides() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let environment = wrapped(&m, &["--exclude=T_ONE"], &["--exclude=T_TWO", "--"]);
     has(&environment, &["T_LINES=a"], &["T_ONE", "T_TWO"]);
 }
 
 #[test]
+#[needs(root)]
 fn o01_root_with_a_copied_proxy() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let_root_call(&m);
     let copy = "/tmp/x509_client_cert";
@@ -86,10 +76,8 @@ fn o01_root_with_a_copied_proxy() {
 }
 
 #[test]
+#[needs(root)]
 fn g01_last_line_of_a_shell() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let shell = fs::canonicalize("/bin/sh").unwrap();
     let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
@@ -99,10 +87,8 @@ fn g01_last_line_of_a_shell() {
 }
 
 #[test]
+#[needs(root)]
 fn g02_script_in_the_working_directory() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let script = "#!/bin/sh\nid && echo \"Hello World\"\n";
     m.write("/srv/work/glexec_test2.sh", "pilot", 0o755, script);
@@ -111,10 +97,8 @@ fn g02_script_in_the_working_directory() {
 }
 
 #[test]
+#[needs(root)]
 fn n01_other_ids_than_the_pilots() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let own = |option: &str| m.command("/usr/bin/id").as_user("pilot").arg(option).output().ok();
     let payload =
@@ -128,10 +112,8 @@ fn n01_other_ids_than_the_pilots() {
 }
 
 #[test]
+#[needs(root, "bash")]
 fn r01_script_in_a_login_shell() {
-    if !need::root() || !need::tool("bash") {
-        return;
-    }
     let m = site();
     m.write("/srv/work/test.sh", "pilot", 0o755, "#!/bin/bash\nid; hostname; date; cat $X509_USER_PROXY\n");
     let proxy = m.proxy("Alice", "pilot");
@@ -142,10 +124,8 @@ fn r01_script_in_a_login_shell() {
 }
 
 #[test]
+#[needs(root)]
 fn s01_the_same_answer_again_and_again() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     for round in 0..50 {

@@ -2,16 +2,14 @@
 
 use crate::{ID, refused};
 use end_to_end::contract::{CONF, POLICY, call, chmod, expired, set_conf, sh, site};
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use std::fs;
 use std::path::Path;
 
 /// The suite for 0.6.0 expects 203, which came out of LCAS; since 0.6.9 the caller is told that the mistake is its own.
 #[test]
+#[needs(root)]
 fn b01_c01_no_proxy_variables() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let own = m.proxy("Alice", "pilot");
     // A good proxy where other programs look for it is no fallback.
@@ -22,10 +20,8 @@ fn b01_c01_no_proxy_variables() {
 }
 
 #[test]
+#[needs(root)]
 fn b02_c02_expired_proxy_named_relative() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.craft(&expired(), "Alice", "pilot");
     let name = Path::new(&proxy).file_name().unwrap().to_string_lossy().into_owned();
@@ -33,30 +29,24 @@ fn b02_c02_expired_proxy_named_relative() {
 }
 
 #[test]
+#[needs(root)]
 fn b03_client_variable_empty() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = call(&m, "").env("GLEXEC_SOURCE_PROXY", m.proxy("Alice", "pilot")).args(ID);
     refused(&run.output(), 201, &["GLEXEC_CLIENT_CERT", "empty"]);
 }
 
 #[test]
+#[needs(root)]
 fn b04_source_variable_empty() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = call(&m, &m.proxy("Alice", "pilot")).env("GLEXEC_SOURCE_PROXY", "").args(ID);
     refused(&run.output(), 201, &["GLEXEC_SOURCE_PROXY", "empty"]);
 }
 
 #[test]
+#[needs(root)]
 fn b05_target_below_the_callers_home() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = call(&m, &m.proxy("Alice", "pilot")).env("GLEXEC_TARGET_PROXY", "/home/pilot/fakedir");
     refused(&run.args(ID).output(), 201, &["/home/pilot/fakedir"]);
@@ -64,10 +54,8 @@ fn b05_target_below_the_callers_home() {
 }
 
 #[test]
+#[needs(root)]
 fn d00_good_proxy_named_relative() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let name = Path::new(&proxy).file_name().unwrap().to_string_lossy().into_owned();
@@ -78,10 +66,8 @@ fn d00_good_proxy_named_relative() {
 }
 
 #[test]
+#[needs(root)]
 fn d01_proxy_deleted() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     fs::remove_file(&proxy).unwrap();
@@ -91,10 +77,8 @@ fn d01_proxy_deleted() {
 
 /// The suite forgets to export the variables, so it really sees none; with them the answer is the same.
 #[test]
+#[needs(root)]
 fn d02_proxy_open_to_everybody() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     chmod(&proxy, 0o666);
@@ -103,20 +87,16 @@ fn d02_proxy_open_to_everybody() {
 }
 
 #[test]
+#[needs(root)]
 fn d03_target_is_the_home_of_root() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = call(&m, &m.proxy("Alice", "pilot")).env("GLEXEC_TARGET_PROXY", "/root");
     refused(&run.args(ID).output(), 201, &["/root"]);
 }
 
 #[test]
+#[needs(root)]
 fn d04_command_does_not_exist() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let run = call(&m, &m.proxy("Alice", "pilot")).arg("/usr/bin/idontexist");
     refused(&run.output(), 201, &["/usr/bin/idontexist"]);
@@ -124,10 +104,8 @@ fn d04_command_does_not_exist() {
 
 /// On the suite's systems only root could execute it; Debian lets everybody try, so its mode is set here.
 #[test]
+#[needs(root, "userdel")]
 fn d05_command_not_executable_for_the_account() {
-    if !need::root() || !need::tool("userdel") {
-        return;
-    }
     let m = site();
     chmod("/usr/sbin/userdel", 0o750);
     let run = call(&m, &m.proxy("Alice", "pilot")).arg("/usr/sbin/userdel");
@@ -135,10 +113,8 @@ fn d05_command_not_executable_for_the_account() {
 }
 
 #[test]
+#[needs(root)]
 fn d06_payload_ends_with_a_code_of_ours() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     m.write("/opt/exit201", "root", 0o755, "#!/bin/sh\nexit 201\n");
     call(&m, &m.proxy("Alice", "pilot")).arg("/opt/exit201").output().exits(204);
@@ -146,10 +122,8 @@ fn d06_payload_ends_with_a_code_of_ours() {
 
 /// A service card of EGEE says that built-in defaults apply; the suite expects 202, and so do we.
 #[test]
+#[needs(root)]
 fn e01_configuration_moved_away() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     fs::rename(CONF, "/etc/glexec.conf.away").unwrap();
     refused(&call(&m, &m.proxy("Alice", "pilot")).args(ID).output(), 202, &[CONF]);
@@ -157,10 +131,8 @@ fn e01_configuration_moved_away() {
 
 /// Without LCAS, its database is `policy.toml` and every ban file that this names.
 #[test]
+#[needs(root)]
 fn e02_authorisation_database_moved_away() {
-    if !need::root() {
-        return;
-    }
     let bans = "/etc/grid-security/banned-users";
     let named = format!("[bans]\ndn_file = \"{bans}\"\n");
     let m = Machine::builder().pilot("pilot").account("alice").policy_add(&named).build();
@@ -176,10 +148,8 @@ fn e02_authorisation_database_moved_away() {
 }
 
 #[test]
+#[needs(root)]
 fn e03_mapping_database_moved_away() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let mapfile = "/etc/grid-security/grid-mapfile";
@@ -190,10 +160,8 @@ fn e03_mapping_database_moved_away() {
 /// The suite appends a section of another name and expects 202; the manual page says that such are ignored. DECIDE:
 /// the manual page. What is no ini file is 202.
 #[test]
+#[needs(root)]
 fn e04_other_section_in_the_configuration() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     let text = fs::read_to_string(CONF).unwrap();
@@ -209,10 +177,8 @@ fn e04_other_section_in_the_configuration() {
 
 /// Not in any suite, but behind all of them: a call that is refused for one reason is not refused for another.
 #[test]
+#[needs(root)]
 fn checks_come_in_their_order() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     let bad_everything = |m: &Machine| {
         let proxy = m.craft(&expired(), "Nobody", "pilot");

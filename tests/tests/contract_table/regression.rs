@@ -3,7 +3,7 @@
 use crate::{ID, refused};
 use end_to_end::contract::{CONF, GLEXEC, POLICY, call, chmod, chmod_add, let_root_call, site};
 use harness::pki::Craft;
-use harness::{Machine, Run, need};
+use harness::{Machine, Run, needs};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -35,10 +35,8 @@ fn defaults(m: &Machine) -> String {
 }
 
 #[test]
+#[needs(root)]
 fn a01_a02_the_binary_stands_where_clients_look() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     assert!(fs::metadata(GLEXEC).unwrap().is_file());
     good_root_call(&m);
@@ -47,20 +45,16 @@ fn a01_a02_the_binary_stands_where_clients_look() {
 /// The suite wants exactly 6555, which later packages of gLExec gave up; DECIDE: 4111, as OSG and EMI ship it. Clients
 /// test that it is a file and executable, which both modes are.
 #[test]
+#[needs(root)]
 fn a03_mode_of_the_binary() {
-    if !need::root() {
-        return;
-    }
     let _m = site();
     let meta = fs::metadata(GLEXEC).unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o4111, 0, 0));
 }
 
 #[test]
+#[needs(root)]
 fn a04_defaults_are_shown_to_root_alone() {
-    if !need::root() {
-        return;
-    }
     let m = site();
     assert_eq!(defaults(&m), CONF);
     // The code for others is nowhere written; DECIDE: 201.
@@ -69,10 +63,8 @@ fn a04_defaults_are_shown_to_root_alone() {
 
 /// The suite wants 0640 and owner 0; packages also shipped root:glexec 0640 and glexec:root 0600. All are accepted.
 #[test]
+#[needs(root)]
 fn a05_a06_owner_and_mode_of_the_configuration() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let file = defaults(&m);
     let text = fs::read(&file).unwrap();
@@ -93,10 +85,8 @@ fn a05_a06_owner_and_mode_of_the_configuration() {
 
 /// The old binary once carried a library path into a build directory of another product.
 #[test]
+#[needs(root, "readelf")]
 fn a07_no_foreign_paths_in_the_binary() {
-    if !need::root() || !need::tool("readelf") {
-        return;
-    }
     let m = site();
     let bytes = fs::read(GLEXEC).unwrap();
     assert!(!bytes.windows(6).any(|w| w.eq_ignore_ascii_case(b"condor")));
@@ -106,10 +96,8 @@ fn a07_no_foreign_paths_in_the_binary() {
 }
 
 #[test]
+#[needs(root)]
 fn a08_client_proxy_readable_by_others() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = good_root_call(&m);
     chmod(&proxy, 0o606);
@@ -117,10 +105,8 @@ fn a08_client_proxy_readable_by_others() {
 }
 
 #[test]
+#[needs(root)]
 fn a09_source_proxy_of_another_account() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = good_root_call(&m);
     let foreign = m.give(&m.proxy("Alice", "root"), "daemon");
@@ -128,10 +114,8 @@ fn a09_source_proxy_of_another_account() {
 }
 
 #[test]
+#[needs(root)]
 fn a10_client_proxy_of_another_account() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = good_root_call(&m);
     m.give(&proxy, "daemon");
@@ -139,10 +123,8 @@ fn a10_client_proxy_of_another_account() {
 }
 
 #[test]
+#[needs(root)]
 fn a11_foreign_target_stays_untouched() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = good_root_call(&m);
     m.write("/tmp/foreign", "daemon", 0o666, "test");
@@ -152,10 +134,8 @@ fn a11_foreign_target_stays_untouched() {
 }
 
 #[test]
+#[needs(root)]
 fn a12_ca_directory_writable_by_others() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = good_root_call(&m);
     let dir = "/etc/grid-security/certificates";
@@ -164,10 +144,8 @@ fn a12_ca_directory_writable_by_others() {
 }
 
 #[test]
+#[needs(root)]
 fn a13_configuration_writable_by_others() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = good_root_call(&m);
     chmod_add(CONF, 0o002);
@@ -175,10 +153,8 @@ fn a13_configuration_writable_by_others() {
 }
 
 #[test]
+#[needs(root)]
 fn a14_certificate_without_key() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     good_root_call(&m);
     let cert = m.put_credential(fs::read(m.user("Alice").cert).unwrap(), "root");
@@ -187,10 +163,8 @@ fn a14_certificate_without_key() {
 
 /// There is no LCAS database here: what it decided is in `policy.toml` and in the ban files, and these must be safe.
 #[test]
+#[needs(root)]
 fn a15_authorisation_database_writable_by_others() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = good_root_call(&m);
     let bans = "/etc/grid-security/ban-mapfile";
@@ -203,10 +177,8 @@ fn a15_authorisation_database_writable_by_others() {
 
 /// There is no LCMAPS database here: the mapping is in the grid-mapfile, and that must be safe.
 #[test]
+#[needs(root)]
 fn a16_mapping_database_writable_by_others() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = good_root_call(&m);
     let mapfile = "/etc/grid-security/grid-mapfile";
@@ -215,10 +187,8 @@ fn a16_mapping_database_writable_by_others() {
 }
 
 #[test]
+#[needs(root)]
 fn a17_no_library_is_searched_in_foreign_directories() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = m.proxy("Alice", "root");
     let run = root_call(&m, &proxy, &proxy, "/dev/null").env("LD_DEBUG", "all");
@@ -240,10 +210,8 @@ fn a17_no_library_is_searched_in_foreign_directories() {
 }
 
 #[test]
+#[needs(root)]
 fn a18_newline_in_the_identifier() {
-    if !need::root() {
-        return;
-    }
     let m = root_site();
     let proxy = m.proxy("Alice", "root");
     let run =
@@ -256,10 +224,8 @@ fn a18_newline_in_the_identifier() {
 
 /// The suite expects 202, which it gets from its own broken database; too long a proxy is a decision, so DECIDE: 203.
 #[test]
+#[needs(root)]
 fn a19_proxy_longer_than_the_site_allows() {
-    if !need::root() {
-        return;
-    }
     let m = Machine::builder()
         .pilot("pilot")
         .account("alice")
