@@ -70,7 +70,7 @@ struct Contents {
 fn read(spool: &Spool) -> Result<Contents, Failure> {
     let failed = |why| Failure::Spool { dir: spool.dir().to_owned(), why };
     std::fs::metadata(spool.dir()).map_err(failed)?;
-    let mut contents = Contents::default();
+    let mut contents = Contents { damaged: spool.strangers().map_err(failed)?, ..Contents::default() };
     for item in spool.records().map_err(failed)? {
         match item {
             Ok(record) => contents.records.push(record),
@@ -111,9 +111,14 @@ fn list(spool: &Spool, args: &ListArgs) -> Result<Reply, Failure> {
     if records.is_empty() {
         return Ok(Reply { text: "no records found\n".to_owned(), code });
     }
+    Ok(Reply { text: table::render(&records, width(args.wide), Moment::now()), code })
+}
+
+/// Columns of a table: of the terminal, else what `COLUMNS` says; `None` cuts nothing.
+fn width(wide: bool) -> Option<usize> {
     let terminal = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-    let width = (!args.wide).then(|| terminal.unwrap_or(table::DEFAULT_WIDTH));
-    Ok(Reply { text: table::render(&records, width, Moment::now()), code })
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
+    (!wide).then(|| terminal.or_else(told).unwrap_or(table::DEFAULT_WIDTH))
 }
 
 fn who(spool: &Spool, args: &WhoArgs) -> Result<Reply, Failure> {

@@ -1,6 +1,7 @@
 //! Which records a question means.
 //!
-//! Intervals are compared by overlap, never by end: accounts are reused, and who held one is a matter of time.
+//! Intervals are compared by overlap, never by end: accounts are reused, and who held one is a matter of time. They are
+//! half-open: a session holds its account from its start until just before its end, so that one moment has one holder.
 
 use crate::when::Moment;
 use record::{Record, State, Subject};
@@ -77,7 +78,9 @@ impl Filter {
 
     fn overlaps(&self, record: &Record) -> bool {
         let start = record.start_unix_ns();
-        let ends_after = |moment: Moment| record.end_unix_ns.is_none_or(|end| end >= moment.0);
+        // A refusal takes no time: it counts at its one moment.
+        let last = |end: u64| if end > start { end - 1 } else { start };
+        let ends_after = |moment: Moment| record.end_unix_ns.is_none_or(|end| last(end) >= moment.0);
         self.since.is_none_or(ends_after)
             && self.until.is_none_or(|until| start < until.0)
             && self.at.is_none_or(|at| start <= at.0 && ends_after(at))
@@ -172,10 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_of_a_session_belong_to_it() {
+    fn the_start_of_a_session_belongs_to_it_and_the_end_does_not() {
         let at = |t| Filter { at: Some(Moment(t)), ..Filter::default() };
         let found = |t| at(t).matches(&session(100, Some(200)));
-        assert_eq!([found(99), found(100), found(200), found(201)], [false, true, true, false]);
+        assert_eq!([found(99), found(100), found(199), found(200)], [false, true, true, false]);
+        assert!(at(100).matches(&session(100, Some(100))), "what takes no time is at its moment");
         assert!(at(u64::MAX).matches(&session(100, None)), "what runs has no end");
     }
 
@@ -187,8 +191,8 @@ mod tests {
             ..Filter::default()
         };
         let found = |since, until| within(since, until).matches(&session(100, Some(200)));
-        assert!(found(120, 130) && found(50, 101) && found(200, 300));
-        assert!(!found(50, 100) && !found(201, 300));
+        assert!(found(120, 130) && found(50, 101) && found(199, 300));
+        assert!(!found(50, 100) && !found(200, 300));
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub struct Moment(pub u64);
 /// A text that names no point in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is no time: {why}; write 2026-07-01T09:00Z, 2026-07-01 (UTC), now, or an age such as 2h or 30d"
+    "{text:?} is no time: {why}; write 2026-07-01T09:00Z, 2026-07-01 09:00 (UTC), 2026-07-01 (UTC), now, or an age such as 2h or 30d"
 )]
 pub struct BadTime {
     text: String,
@@ -23,7 +23,8 @@ impl Moment {
         Self::from_timestamp(Timestamp::now()).unwrap_or(Self(0))
     }
 
-    /// Parses RFC 3339 (seconds may be left out), a date in UTC, `now`, or an age such as `30d` before `now`.
+    /// Parses RFC 3339 (seconds may be left out), what the table shows (`2026-07-01 09:00`, in UTC), a date in UTC, `now`, or
+    /// an age such as `30d` before `now`.
     ///
     /// # Errors
     /// Names the text and what can be written instead.
@@ -38,7 +39,9 @@ impl Moment {
         }
         let parsed = match text.parse::<Timestamp>() {
             Ok(timestamp) => Ok(timestamp),
-            Err(why) if text.contains(['T', 't', ' ']) => Err(why),
+            // The table's own form: its title says that it is in UTC.
+            Err(_) if text.contains(' ') => in_utc(text),
+            Err(why) if text.contains(['T', 't']) => Err(why),
             Err(_) => midnight(text),
         };
         let timestamp = parsed.map_err(|e| bad(e.to_string()))?;
@@ -48,6 +51,10 @@ impl Moment {
     fn from_timestamp(timestamp: Timestamp) -> Option<Self> {
         u64::try_from(timestamp.as_nanosecond()).ok().map(Self)
     }
+}
+
+fn in_utc(text: &str) -> Result<Timestamp, jiff::Error> {
+    Ok(text.parse::<civil::DateTime>()?.to_zoned(TimeZone::UTC)?.timestamp())
 }
 
 fn midnight(text: &str) -> Result<Timestamp, jiff::Error> {
@@ -92,13 +99,26 @@ mod tests {
         assert_eq!(parse("2026-07-01T09:00Z").to_string(), "2026-07-01T09:00:00Z");
         assert_eq!(parse("2026-07-01T09:00:30+02:00").to_string(), "2026-07-01T07:00:30Z");
         assert_eq!(parse("2026-07-01").to_string(), "2026-07-01T00:00:00Z");
+        assert_eq!(parse("2026-07-01 09:00").to_string(), "2026-07-01T09:00:00Z");
+        assert_eq!(parse("2026-07-01 09:00:05").to_string(), "2026-07-01T09:00:05Z");
+        assert_eq!(parse("2026-07-01 09:00+02:00").to_string(), "2026-07-01T07:00:00Z");
         assert_eq!(parse("30d"), Moment(19_970 * DAY));
         assert_eq!(parse("now"), NOW);
     }
 
     #[test]
     fn nonsense_is_refused_with_advice() {
-        for bad in ["", "yesterday", "2026-07-01T09:00", "30", "-1d", "1960-01-01", "30000d", "2026-13-01"] {
+        for bad in [
+            "",
+            "yesterday",
+            "2026-07-01T09:00",
+            "30",
+            "-1d",
+            "1960-01-01",
+            "30000d",
+            "2026-13-01",
+            "2026-07-01 25:00",
+        ] {
             let error = Moment::parse(bad, NOW).unwrap_err().to_string();
             assert!(error.contains("write 2026-07-01T09:00Z"), "{bad}: {error}");
         }

@@ -97,17 +97,25 @@ fn found(spool: &Path, args: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn list_shows_everything_and_fits_a_hundred_columns() {
+fn list_shows_everything_and_fits_eighty_columns() {
     let spool = spool();
     let table = text(spool.path(), 0, &["list"]);
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 4, "{table}");
     assert!(lines[0].starts_with("ID        START (UTC)"), "{table}");
     assert!(lines[1].starts_with("0000aaaa  2026-07-01 08:30  closed"), "{table}");
+    assert!(lines.iter().all(|l| l.chars().count() <= 80), "{table}");
+    let command = Command::new(env!("CARGO_BIN_EXE_accounting"))
+        .arg("--spool")
+        .arg(spool.path())
+        .arg("list")
+        .env("COLUMNS", "110")
+        .output()
+        .unwrap();
+    let table = String::from_utf8(command.stdout).unwrap();
     for part in ["cms017", "wn042 ", "1h00m", "51m00s", " 3 ", "CN=Ada Analyst"] {
-        assert!(lines[1].contains(part), "{part:?} in {table}");
+        assert!(table.lines().nth(1).unwrap().contains(part), "{part:?} in {table}");
     }
-    assert!(lines.iter().all(|l| l.chars().count() <= 100), "{table}");
     assert!(text(spool.path(), 0, &["list", "--wide"]).contains(CLOSED));
 }
 
@@ -125,6 +133,7 @@ fn list_filters() {
     assert_eq!(find(&["--decision", "denied"]), [DENIED]);
     assert_eq!(find(&["--at", "2026-07-01T09:00Z"]), [CLOSED]);
     assert_eq!(find(&["--since", "2026-07-01T10:00Z"]), [RUNNING, DENIED]);
+    assert_eq!(find(&["--since", "2026-07-01 10:00"]), [RUNNING, DENIED]);
 }
 
 #[test]
@@ -170,8 +179,8 @@ fn who_answers_by_interval_and_host() {
     for part in [ADA, "slurm 4711", "pilot (uid 1000)", "/bin/sh job.sh", CLOSED] {
         assert!(said.contains(part), "{part:?} in {said}");
     }
-    assert_eq!(who("wn042.example.org", "2026-07-01T09:30:00Z").status.code(), Some(0), "the end counts");
-    assert_eq!(who("wn042", "2026-07-01T09:30:01Z").status.code(), Some(1), "between two sessions");
+    assert_eq!(who("wn042.example.org", "2026-07-01T08:30:00Z").status.code(), Some(0), "the start counts");
+    assert_eq!(who("wn042", "2026-07-01T09:30:00Z").status.code(), Some(1), "the end does not");
     assert_eq!(who("wn042", "now").status.code(), Some(0), "one runs");
     assert_eq!(who("wn043", "2026-07-01T09:00Z").status.code(), Some(1));
     assert_eq!(who("wn042", "noon").status.code(), Some(2));
@@ -234,4 +243,42 @@ fn an_empty_spool_holds_nothing_and_a_missing_one_is_an_error() {
     let output = accounting(&dir.path().join("none"), &["list"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8(output.stderr).unwrap().contains("--spool"));
+}
+
+#[test]
+fn a_closed_record_that_was_cut_or_emptied_is_damage_and_never_runs() {
+    let spool = spool();
+    let file = spool.path().join("closed").join(format!("{CLOSED}.jsonl"));
+    let whole = std::fs::read(&file).unwrap();
+    for length in [whole.len() - 20, 0] {
+        std::fs::write(&file, &whole[..length]).unwrap();
+        for question in [
+            &["list", "--running", "--json"][..],
+            &["who", "--uid", "51017", "--host", "wn042", "--at", "now", "--json"],
+        ] {
+            let output = accounting(spool.path(), question);
+            assert_eq!(output.status.code(), Some(3));
+            assert!(String::from_utf8(output.stderr).unwrap().contains(&file.display().to_string()));
+            let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!((&answer["count"], &answer["records"][0]["record_id"]), (&1.into(), &RUNNING.into()));
+        }
+        let verified = text(spool.path(), 3, &["verify"]);
+        assert!(verified.contains(&format!("damaged  {}", file.display())), "{verified}");
+        assert_eq!(accounting(spool.path(), &["show", CLOSED]).status.code(), Some(3));
+    }
+}
+
+#[test]
+fn a_fifo_in_the_spool_is_named_and_keeps_nobody_waiting() {
+    for place in ["closed/f.jsonl", "open/f.jsonl", "open/pipe", "pipe"] {
+        let spool = spool();
+        let fifo = spool.path().join(place);
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        for question in [&["list", "--json"][..], &["verify", "--json"]] {
+            let output = accounting(spool.path(), question);
+            assert_eq!(output.status.code(), Some(3), "{place}");
+            let said = [output.stdout, output.stderr].concat();
+            assert!(String::from_utf8(said).unwrap().contains(&fifo.display().to_string()), "{place}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! One session of `glexec` is one record: a file of events, one JSON object a line, synced before the payload
 //! runs and moved from `open/` to `closed/` when it is final. A refused call leaves a record as well.
-//! This crate is linked into the setuid program: no `unsafe`, no Cargo features, `serde` and `serde_json` only.
+//! This crate is linked into the setuid program: no `unsafe`, no Cargo features; `serde`, `serde_json`, and the constants of `libc`.
 //!
 //! | looking for | see |
 //! |---|---|
@@ -17,6 +17,7 @@
 mod crc;
 pub mod event;
 pub mod line;
+mod place;
 pub mod read;
 pub mod spool;
 pub mod text;

@@ -2,6 +2,7 @@
 
 use crate::event::{Denied, Event, Exit, Opened, Usage};
 use crate::line::{self, Line, LineFault};
+use crate::place;
 use serde::Serialize;
 use std::fmt;
 use std::fs::File;
@@ -104,16 +105,23 @@ pub(crate) struct Found {
 
 /// Reads and checks a whole file.
 pub(crate) fn file(path: &Path) -> Result<Found, Damaged> {
-    let unreadable = |e: std::io::Error| Damaged::file(path, e.kind(), e.to_string());
+    let file = place::open_to_read(path).map_err(|e| Damaged::file(path, e.kind(), e.to_string()))?;
+    from(path, &file)
+}
+
+/// Reads and checks a whole file that is open already.
+pub(crate) fn from(path: &Path, file: &File) -> Result<Found, Damaged> {
     let mut bytes = Vec::new();
-    File::open(path).and_then(|f| f.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Damaged::file(path, e.kind(), e.to_string()))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Damaged::file(path, ErrorKind::InvalidData, format!("is longer than {MAX_FILE} bytes")));
     }
     parse(path, &bytes)
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Found, Damaged> {
+/// Checks the bytes of a file.
+pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Found, Damaged> {
     let mut found = Found { lines: Vec::new(), torn: false, intact_bytes: 0, ends_with_newline: true };
     for (index, piece) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
         let whole = piece.strip_suffix(b"\n");
@@ -137,6 +145,28 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Found, Damaged> {
 
 fn fault_text(fault: &LineFault) -> String {
     format!("line {fault}")
+}
+
+impl Found {
+    /// A file is moved to `closed/` only after its final event was synced, so there nothing may be missing.
+    pub(crate) fn must_be_final(self, path: &Path) -> Result<Self, Damaged> {
+        let lines = self.lines.len();
+        if self.torn {
+            let what = "the last line is cut off, and a closed record must be whole".to_owned();
+            return Err(Damaged::at(path, lines + 1, what));
+        }
+        if lines == 0 {
+            let what = "is empty, and a closed record must have its final event".to_owned();
+            return Err(Damaged::file(path, ErrorKind::InvalidData, what));
+        }
+        // What a later version calls final is not known here, and is no damage.
+        let is_final = |line: &Line| line.event.as_ref().is_none_or(Event::is_final);
+        if self.lines.iter().any(is_final) {
+            return Ok(self);
+        }
+        let what = "the final event is missing: the record was cut after this line".to_owned();
+        Err(Damaged::at(path, lines, what))
+    }
 }
 
 impl Record {

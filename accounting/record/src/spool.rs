@@ -9,7 +9,9 @@
 
 use crate::event::{Denied, Event, Opened};
 use crate::line;
+use crate::place;
 use crate::read::{self, Damaged, Record};
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -20,6 +22,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const RESERVE: usize = 256 * 1024;
 /// Names of files that say which boot is known begin so.
 const MARK: &str = "swept-";
+/// What else stands in a spool; the last is what a file system of its own brings along.
+const OURS: [&str; 4] = ["open", "closed", "reserve", "lost+found"];
 
 /// A spool directory, such as `/var/spool/pilotage/records`.
 #[derive(Debug, Clone)]
@@ -80,21 +84,26 @@ impl Spool {
         Ok(record)
     }
 
-    /// Writes the record of a refused call, straight to `closed/`; file and directory are synced.
+    /// Writes the record of a refused call to `closed/`; file and directory are synced.
     ///
     /// # Errors
     /// As [`Spool::open`].
     pub fn deny(&self, denied: &Denied) -> io::Result<()> {
         self.prepare()?;
-        let path = self.closed_path(&denied.record_id)?;
+        let (path, closed) = (self.open_path(&denied.record_id)?, self.closed_path(&denied.record_id)?);
+        if closed.exists() {
+            return Err(used_before(&denied.record_id));
+        }
         let bytes = encode(0, &Event::Denied(Box::new(denied.clone())))?;
         let mut file = create(&path)?;
+        // Moved once it is whole: what stands in closed/ is never half of a record.
         let written = file.write_all(&bytes).and_then(|()| file.sync_all());
-        if let Err(error) = written.and_then(|()| sync_dir(&self.closed_dir())) {
+        let moved = written.and_then(|()| fs::rename(&path, &closed).map_err(|e| named(&path, e)));
+        if let Err(error) = moved {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        Ok(())
+        sync_dir(&self.closed_dir())
     }
 
     /// Takes over a record whose writer is gone; a torn last line is cut off.
@@ -106,12 +115,12 @@ impl Spool {
     pub fn reopen(&self, id: &str) -> io::Result<OpenRecord> {
         let path = self.open_path(id)?;
         let refuse = |damaged: Damaged| io::Error::new(damaged.error_kind(), damaged.to_string());
-        let found = read::file(&path).map_err(refuse)?;
+        let mut file = place::open_to_append(&path).map_err(|e| named(&path, e))?;
+        let found = read::from(&path, &file).map_err(refuse)?;
         if found.lines.is_empty() {
             fs::remove_file(&path).map_err(|e| named(&path, e))?;
             return Err(io::Error::new(ErrorKind::NotFound, format!("record {id} was never opened")));
         }
-        let mut file = OpenOptions::new().append(true).open(&path)?;
         let mut length = found.intact_bytes;
         file.set_len(length)?;
         if !found.ends_with_newline {
@@ -172,9 +181,12 @@ impl Spool {
 
     fn close_if_of_another_boot(&self, id: &str, boot_id: &str) -> io::Result<bool> {
         let record = self.record(id).map_err(|d| io::Error::new(d.error_kind(), d.to_string()))?;
-        let Some(opened) = record.opened.filter(|o| o.boot_id != boot_id) else { return Ok(false) };
-        let ran_for = record.usage.map_or(0, |u| u.wall_ns);
-        let end_unix_ns = opened.start_unix_ns.saturating_add(ran_for);
+        let boot = record.opened.as_ref().map(|o| &o.boot_id).or(record.denied.as_ref().map(|d| &d.boot_id));
+        if boot.is_none_or(|boot| boot == boot_id) {
+            return Ok(false);
+        }
+        let ran_for = record.usage.as_ref().map_or(0, |u| u.wall_ns);
+        let end_unix_ns = record.start_unix_ns().saturating_add(ran_for);
         let (usage, cause) = (None, "reboot".to_owned());
         let event = Event::Lost { end_unix_ns, usage, cause, estimated: true, leftovers: 0 };
         self.reopen(id).and_then(|open| open.close(&event)).map(|()| true)
@@ -210,6 +222,20 @@ impl Spool {
         Ok(self.ids()?.into_iter().map(move |id| spool.record(&id)))
     }
 
+    /// What stands in the spool and is neither a record nor anything else of ours, each named as damage.
+    ///
+    /// # Errors
+    /// What reading the directories says.
+    pub fn strangers(&self) -> io::Result<Vec<Damaged>> {
+        let ours = |name: &str| OURS.contains(&name) || name.starts_with(MARK);
+        let mut found = strangers_in(&self.dir, ours)?;
+        for dir in [self.open_dir(), self.closed_dir()] {
+            let is_record = |name: &str| name.strip_suffix(".jsonl").is_some_and(|id| file_name(id).is_ok());
+            found.extend(strangers_in(&dir, is_record)?);
+        }
+        Ok(found)
+    }
+
     /// One record by its id, wherever it stands.
     ///
     /// # Errors
@@ -233,7 +259,8 @@ impl Spool {
             // It may have been closed between the listing and now.
             Err(damaged) if damaged.error_kind() == ErrorKind::NotFound => {
                 let closed = self.closed_path(id).map_err(unnamed)?;
-                read::file(&closed).map(|found| (closed, found))
+                let found = read::file(&closed).and_then(|found| found.must_be_final(&closed))?;
+                Ok((closed, found))
             }
             other => other.map(|found| (open, found)),
         }
@@ -359,6 +386,17 @@ impl OpenRecord {
     }
 }
 
+fn strangers_in(dir: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result<Vec<Damaged>> {
+    let mut found = Vec::new();
+    for name in names(dir)? {
+        if !name.to_str().is_some_and(&is_ours) {
+            let what = "does not belong in the spool; move it away".to_owned();
+            found.push(Damaged::file(&dir.join(name), ErrorKind::InvalidData, what));
+        }
+    }
+    Ok(found)
+}
+
 /// The name of the file that says that a boot is known.
 fn boot_mark(boot_id: &str) -> io::Result<String> {
     Ok(format!("{MARK}{}", file_name(boot_id)?.trim_end_matches(".jsonl")))
@@ -380,7 +418,7 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| named(dir, e))
+    place::open_dir(dir).and_then(|d| d.sync_all()).map_err(|e| named(dir, e))
 }
 
 fn named(path: &Path, error: io::Error) -> io::Error {
@@ -404,20 +442,23 @@ fn file_name(id: &str) -> io::Result<String> {
 }
 
 fn ids(dir: &Path) -> io::Result<Vec<String>> {
+    let id = |name: OsString| {
+        let id = name.to_str()?.strip_suffix(".jsonl")?;
+        file_name(id).ok().map(|_| id.to_owned())
+    };
+    let mut ids: Vec<String> = names(dir)?.into_iter().filter_map(id).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// All names in a directory; none when it is not there.
+fn names(dir: &Path) -> io::Result<Vec<OsString>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(named(dir, e)),
     };
-    let mut ids = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(|e| named(dir, e))?.file_name();
-        if let Some(id) = name.to_str().and_then(|n| n.strip_suffix(".jsonl")) {
-            ids.push(id.to_owned());
-        }
-    }
-    ids.sort_unstable();
-    Ok(ids)
+    entries.map(|entry| entry.map(|e| e.file_name()).map_err(|e| named(dir, e))).collect()
 }
 
 #[cfg(test)]

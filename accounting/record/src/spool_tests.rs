@@ -317,3 +317,96 @@ fn a_spool_that_cannot_be_made_is_an_error_with_its_name() {
     let error = Spool::new(&file).open(&opened("a1")).unwrap_err();
     assert!(error.to_string().contains("file/open"), "{error}");
 }
+
+/// A closed record of one session, and its path.
+fn closed(scratch: &Scratch, id: &str) -> PathBuf {
+    let mut record = scratch.spool().open(&opened(id)).unwrap();
+    record.append(&Event::Exec { pid: 42 }).unwrap();
+    record.close(&close(1)).unwrap();
+    scratch.0.join(format!("closed/{id}.jsonl"))
+}
+
+#[test]
+fn a_closed_record_that_was_cut_anywhere_is_damage() {
+    let scratch = Scratch::new();
+    let path = closed(&scratch, "a1");
+    let whole = fs::read(&path).unwrap();
+    // The last newline alone is no loss: the line before it is whole.
+    for length in 0..whole.len() - 1 {
+        let found = read::parse(&path, &whole[..length]).unwrap();
+        let damaged = found.must_be_final(&path).unwrap_err();
+        assert_eq!(damaged.error_kind(), ErrorKind::InvalidData, "cut to {length}: {damaged}");
+    }
+    for length in [0, whole.len() / 2, whole.len() - 20] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let damaged = scratch.spool().record("a1").unwrap_err();
+        assert_eq!((damaged.error_kind(), &damaged.path), (ErrorKind::InvalidData, &path));
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(scratch.spool().record("a1").unwrap().state, State::Closed);
+}
+
+#[test]
+fn a_closed_record_whose_final_event_a_later_version_wrote_is_no_damage() {
+    let scratch = Scratch::new();
+    let path = closed(&scratch, "a1");
+    let text = fs::read_to_string(&path).unwrap();
+    let kept: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
+    let body = r#"{"seq":2,"written_unix_ns":1,"event":"handed_over""#;
+    let sum = crate::crc::crc32c(&[body.as_bytes(), b"}"]);
+    fs::write(&path, format!("{kept}{body},\"crc32c\":\"{sum:08x}\"}}\n")).unwrap();
+    assert!(scratch.spool().record("a1").is_ok());
+}
+
+#[test]
+fn what_is_no_regular_file_is_damage_and_nobody_waits_for_it() {
+    let scratch = Scratch::new();
+    let good = closed(&scratch, "a1");
+    for dir in ["open", "closed"] {
+        let at = |name: &str| scratch.0.join(dir).join(name);
+        assert!(std::process::Command::new("mkfifo").arg(at("f1.jsonl")).status().unwrap().success());
+        std::os::unix::fs::symlink(&good, at("l1.jsonl")).unwrap();
+        fs::create_dir(at("d1.jsonl")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("s1.jsonl")).unwrap();
+        for (id, what) in [("f1", "FIFO"), ("l1", "symbolic link"), ("d1", "directory"), ("s1", "socket")] {
+            let damaged = scratch.spool().record(id).unwrap_err();
+            assert_eq!(damaged.error_kind(), ErrorKind::InvalidData, "{damaged}");
+            assert!(damaged.to_string().contains(what) && damaged.path == at(&format!("{id}.jsonl")));
+            assert!(scratch.spool().reopen(id).is_err());
+        }
+        assert_eq!(scratch.spool().records().unwrap().filter(Result::is_ok).count(), 1);
+        fs::remove_file(at("f1.jsonl")).unwrap();
+        fs::remove_file(at("l1.jsonl")).unwrap();
+        fs::remove_dir(at("d1.jsonl")).unwrap();
+        fs::remove_file(at("s1.jsonl")).unwrap();
+    }
+}
+
+#[test]
+fn what_does_not_belong_in_the_spool_is_named() {
+    let scratch = Scratch::new();
+    closed(&scratch, "a1");
+    scratch.spool().close_lost_to_reboot("boot-1").unwrap();
+    assert_eq!(scratch.spool().strangers().unwrap(), []);
+    for name in ["pipe", "open/x y.jsonl", "closed/a1.jsonl.bak"] {
+        fs::write(scratch.0.join(name), "").unwrap();
+    }
+    let found: Vec<_> = scratch.spool().strangers().unwrap().into_iter().map(|d| d.path).collect();
+    let expected: Vec<_> =
+        ["pipe", "open/x y.jsonl", "closed/a1.jsonl.bak"].map(|n| scratch.0.join(n)).into();
+    assert_eq!(found, expected);
+    assert_eq!(scratch.spool().ids().unwrap(), ["a1"]);
+}
+
+#[test]
+fn a_refusal_whose_writer_died_before_the_move_is_moved_after_a_reboot() {
+    let scratch = Scratch::new();
+    let spool = scratch.spool();
+    let denied = Denied { record_id: "d1".to_owned(), boot_id: "boot-1".to_owned(), ..Denied::default() };
+    spool.deny(&denied).unwrap();
+    fs::rename(scratch.0.join("closed/d1.jsonl"), scratch.0.join("open/d1.jsonl")).unwrap();
+    assert_eq!(spool.record("d1").unwrap().state, State::Denied);
+    assert_eq!(spool.close_lost_to_reboot("boot-2").unwrap(), 1);
+    assert_eq!(spool.record("d1").unwrap().state, State::Denied);
+    assert!(scratch.0.join("closed/d1.jsonl").exists());
+}
