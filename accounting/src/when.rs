@@ -33,7 +33,7 @@ impl Moment {
         if text == "now" {
             return Ok(now);
         }
-        if let Ok(age) = policy::duration::parse(text) {
+        if let Ok(age) = identity::duration::parse(text) {
             let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
             return now.0.checked_sub(age).map(Self).ok_or_else(|| bad("the age reaches before 1970".into()));
         }

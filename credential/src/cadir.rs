@@ -4,8 +4,9 @@
 use crate::cert::Cert;
 use crate::name::{Name, file_hashes};
 use crate::pem;
+use crate::refuse;
 use crate::signing_policy::SigningPolicy;
-use crate::{Refusal, RefusalKind, refuse};
+use identity::{Refusal, RefusalKind};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;

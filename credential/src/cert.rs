@@ -2,8 +2,9 @@
 
 use crate::der::{self, Der, DerError};
 use crate::name::Name;
+use crate::refuse;
 use crate::signature::{self, PublicKey};
-use crate::{Refusal, RefusalKind, refuse};
+use identity::{Refusal, RefusalKind};
 use std::ops::Range;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::{FromDer, X509Certificate};

@@ -7,8 +7,9 @@
 use crate::cadir::CaDir;
 use crate::cert::{Cert, Family, Language, NameConstraints, Proxy, Strength, Subtree};
 use crate::crl::Crl;
+use crate::refuse;
 use crate::verdict::Trust;
-use crate::{Refusal, RefusalKind, refuse};
+use identity::{Refusal, RefusalKind};
 
 /// Clocks differ by this much: only the begin of validity is that lenient, seconds. Tools date proxies back by as much.
 pub const SKEW: i64 = 300;

@@ -1,9 +1,9 @@
 //! Credentials in files.
 
+use crate::refuse;
 use crate::verdict::{Trust, verify};
-use crate::{Refusal, RefusalKind, refuse};
-use policy::identity::VerifiedIdentity;
-use policy::wire::{MAX_CREDENTIAL, VerifyRequest};
+use helper::{MAX_CREDENTIAL, VerifyRequest};
+use identity::{Refusal, RefusalKind, VerifiedIdentity};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -3,8 +3,9 @@
 use crate::cert::Cert;
 use crate::der::{self, Der};
 use crate::pem::Block;
+use crate::refuse;
 use crate::signature::{self, PublicKey};
-use crate::{Refusal, RefusalKind, refuse};
+use identity::{Refusal, RefusalKind};
 use num_bigint::BigUint;
 use ring::signature::Ed25519KeyPair;
 

@@ -32,11 +32,11 @@ pub mod voms;
 
 pub use file::{identity_of_file, write_private};
 pub use pem::split_pem;
-pub use policy::identity::VerifiedIdentity;
-pub use policy::wire::{Refusal, RefusalKind};
 pub use verdict::{Trust, verify, verify_chain};
+
+use identity::{Refusal, RefusalKind};
 
 /// A refusal of the class with its reason, made fit for one log line: it may quote the credential.
 pub(crate) fn refuse(kind: RefusalKind, reason: impl Into<String>) -> Refusal {
-    Refusal { kind, reason: policy::wire::one_line(&reason.into()) }
+    Refusal { kind, reason: identity::one_line(&reason.into()) }
 }

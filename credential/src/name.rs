@@ -2,8 +2,8 @@
 
 use crate::attribute_type;
 use crate::der::{self, DerError};
+use identity::Dn;
 use md5::{Digest, Md5};
-use policy::identity::Dn;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 const COMMON_NAME: &[u8] = &asn1_rs::oid!(raw 2.5.4.3);
@@ -127,7 +127,7 @@ impl Name {
     }
 
     /// As a checked name; fails for the empty name and for one above 4096 characters.
-    pub fn dn(&self) -> Result<Dn, policy::identity::Malformed> {
+    pub fn dn(&self) -> Result<Dn, identity::Malformed> {
         Dn::parse(&self.one_line)
     }
 

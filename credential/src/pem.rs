@@ -1,8 +1,9 @@
 //! PEM text: the blocks of a proxy file, certificates first to last, and its private key.
 
-use crate::{Refusal, RefusalKind, refuse};
+use crate::refuse;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use identity::{Refusal, RefusalKind};
 
 /// More certificates than this are not read; real chains have fewer than ten.
 pub const MAX_CERTIFICATES: usize = 32;

@@ -3,9 +3,9 @@
 use crate::cadir::CaDir;
 use crate::cert::Cert;
 use crate::chain::{Delegation, anchor, delegation_of};
-use crate::{Refusal, RefusalKind, key, pem, refuse, voms};
-use policy::identity::VerifiedIdentity;
-use policy::wire::{VerifyReply, VerifyRequest};
+use crate::{key, pem, refuse, voms};
+use helper::{VerifyReply, VerifyRequest};
+use identity::{Refusal, RefusalKind, VerifiedIdentity};
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -2,11 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use credential::cert::Cert;
-use credential::{
-    Refusal, RefusalKind, Trust, VerifiedIdentity, identity_of_file, pem, split_pem, verify_chain,
-};
+use credential::{Trust, identity_of_file, pem, split_pem, verify_chain};
 use harness::needs;
 use harness::pki::{Craft, LIMITED, Pki, User, VOMS_HOST};
+use identity::{Refusal, RefusalKind, VerifiedIdentity};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

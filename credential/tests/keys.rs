@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use credential::cert::Cert;
-use credential::{Refusal, key, pem, split_pem};
+use credential::{key, pem, split_pem};
+use identity::Refusal;
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};

@@ -3,7 +3,8 @@
 
 use harness::needs;
 use harness::pki::{Craft, Pki, VOMS_HOST};
-use policy::wire::{RefusalKind, VerifyReply, VerifyRequest, decode_verify_reply};
+use helper::{VerifyReply, VerifyRequest, decode_verify_reply};
+use identity::RefusalKind;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};

@@ -1,10 +1,9 @@
 //! What this host knows about an account: `passwd(5)` and `group(5)` through the name service switch.
 
 use crate::failure::Failure;
+use identity::{Account, AccountName, Mapping};
 use nix::unistd::{Group, Uid, User, getgrouplist};
-use policy::identity::{Account, AccountName};
 use policy::judge::Denial;
-use policy::wire::Mapping;
 use std::ffi::CString;
 
 /// The account that a mapping means. Name and numbers must agree with this host.
@@ -40,7 +39,7 @@ fn find(mapping: &Mapping) -> Result<User, Failure> {
 
 fn group_id(name: &str) -> Result<u32, Failure> {
     let found = Group::from_name(name).map_err(|e| Failure::site(format!("group look-up: {e}")))?;
-    let missing = || Denial::NoSuchAccount(format!("group {}", policy::wire::one_line(name)));
+    let missing = || Denial::NoSuchAccount(format!("group {}", identity::one_line(name)));
     Ok(found.ok_or_else(missing)?.gid.as_raw())
 }
 

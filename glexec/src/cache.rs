@@ -6,8 +6,8 @@
 
 use crate::session::RUN_DIR;
 use crate::sys::process;
-use policy::identity::VerifiedIdentity;
-use policy::wire::{MapRequest, VerifyRequest};
+use helper::{MapRequest, VerifyRequest};
+use identity::VerifiedIdentity;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};

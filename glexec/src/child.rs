@@ -16,7 +16,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, pipe2};
-use policy::wire;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -103,7 +102,8 @@ impl Child {
             if unsent.is_empty() {
                 self.to = None;
             }
-            if wire::frame_length(&answer, wire::MAX_REPLY).map_err(|e| e.to_string())? == Some(answer.len())
+            if helper::frame_length(&answer, helper::MAX_REPLY).map_err(|e| e.to_string())?
+                == Some(answer.len())
             {
                 return Ok(answer);
             }
@@ -123,7 +123,7 @@ impl Child {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(error) => return Err(format!("read: {error}")),
             }
-            if answer.len() > wire::MAX_REPLY {
+            if answer.len() > helper::MAX_REPLY {
                 return Err("answers too much".into());
             }
         }

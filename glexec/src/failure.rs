@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 /// A path or word of the caller's in a message: one line, and so short that the reason behind it is not cut off.
 pub(crate) fn shown(text: &OsStr) -> String {
     const MOST: usize = 250;
-    let line = policy::wire::one_line(&text.to_string_lossy());
+    let line = identity::one_line(&text.to_string_lossy());
     line.get(..MOST).map_or_else(|| line.clone(), |start| format!("{start}..."))
 }
 
@@ -36,7 +36,7 @@ impl Failure {
 
     /// What was wrong and what to do, one line.
     pub(crate) fn reason(&self) -> String {
-        policy::wire::one_line(&self.reason)
+        identity::one_line(&self.reason)
     }
 
     /// The decision behind it, when there was one.

@@ -12,6 +12,7 @@ use crate::request::{Command, Request};
 use crate::start::{self, Start};
 use crate::sys::{fds, ids, process, terminal};
 use crate::{payload_env, target_proxy};
+use identity::Account;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -19,7 +20,6 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, Pid, pipe2};
 use policy::glexec_conf::Lock;
-use policy::identity::Account;
 use policy::judge::Permit;
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -140,14 +140,14 @@ pub(crate) fn start(
 
 /// Becomes the payload in this very process; comes back with an exit code only when that failed, or nothing was to run.
 pub(crate) fn in_place(plan: &Plan<'_>, leaf: Option<&Leaf>, reporter: OwnedFd, log: &Log) -> u8 {
-    let mut told = |mishap: &Mishap| log.tell_caller(&policy::wire::one_line(&mishap.reason));
+    let mut told = |mishap: &Mishap| log.tell_caller(&identity::one_line(&mishap.reason));
     let door = leaf.map_or(Door::none(), Leaf::door);
     report_failure(become_payload(plan, door, reporter.as_fd(), false), reporter, &mut told)
 }
 
 fn report_failure(result: Result<(), Mishap>, reporter: OwnedFd, tell: &mut dyn FnMut(&Mishap)) -> u8 {
     let Err(mishap) = result else { return 0 };
-    let text = [&[mishap.code], policy::wire::one_line(&mishap.reason).as_bytes()].concat();
+    let text = [&[mishap.code], identity::one_line(&mishap.reason).as_bytes()].concat();
     let _ = File::from(reporter).write_all(&text);
     tell(&mishap);
     mishap.code

@@ -8,11 +8,11 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::{accounts, child};
+use helper::{MapReply, MapRequest};
+use identity::{Account, Mapping, Service, VerifiedIdentity};
 use policy::file::{ConfiguredPath, MapSource};
-use policy::identity::{Account, VerifiedIdentity};
 use policy::judge::{Bans, Denial};
 use policy::mapfile::Mapfile;
-use policy::wire::{MapReply, MapRequest, Mapping, Service};
 use std::path::Path;
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 //! A probe pairs lines by the two numbers in brackets, takes the first FQAN as the primary one, and wants whole seconds.
 
 use crate::log::Log;
+use identity::VerifiedIdentity;
 use nix::unistd::Pid;
-use policy::identity::VerifiedIdentity;
 use record::Usage;
 
 /// Writes the lines of one session.

@@ -6,8 +6,8 @@
 use crate::session::{self, Found, State};
 use crate::sys::{ids, process};
 use crate::{cgroup, namespace, recording};
+use identity::Caller;
 use nix::unistd::{Pid, getppid};
-use policy::identity::Caller;
 use policy::judge::NestedSign;
 use record::Opened;
 use std::fs;

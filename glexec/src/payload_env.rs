@@ -3,7 +3,7 @@
 //! Everything is removed but the caller's `GLEXEC_*` (wrapped environments travel in `GLEXEC_ENV`) and the names that
 //! the site preserves. What describes the account is set for the account.
 
-use policy::identity::Account;
+use identity::Account;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -58,7 +58,7 @@ fn joined(name: &OsStr, value: &OsStr) -> Option<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::identity::AccountName;
+    use identity::AccountName;
 
     fn built(caller: &[(&str, &str)], preserve: &[&str]) -> Vec<String> {
         let caller: Vec<_> = caller.iter().map(|(n, v)| (OsString::from(n), OsString::from(v))).collect();

@@ -14,8 +14,8 @@ use crate::{
     credential, epilogue, flood, information, keeper, mapping, nesting, recording, session, session_call,
     sweep, verify,
 };
+use identity::VerifiedIdentity;
 use nix::unistd::Uid;
-use policy::identity::VerifiedIdentity;
 use policy::judge::{self, Case, Verdict};
 use record::{Opened, Spool};
 use std::process::ExitCode;

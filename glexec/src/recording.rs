@@ -8,7 +8,7 @@ use crate::session::State;
 use crate::start::Start;
 use crate::sys::ids::AsCaller;
 use crate::sys::process;
-use policy::identity::VerifiedIdentity;
+use identity::VerifiedIdentity;
 use policy::judge::{NestedSign, Permit};
 use record::{Batch, Denied, Opened, Role, Spool, Subject};
 use std::ffi::OsString;

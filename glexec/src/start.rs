@@ -3,11 +3,11 @@
 use crate::failure::Failure;
 use crate::kin;
 use crate::sys::{fds, ids, process};
+use identity::{AccountName, Caller};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat;
 use nix::unistd::{Uid, geteuid, getgid, getgroups, getuid};
-use policy::identity::{AccountName, Caller};
 use policy::judge::{Denial, NestedSign};
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;

@@ -7,9 +7,9 @@ use crate::config::Config;
 use crate::credential::Credential;
 use crate::failure::Failure;
 use crate::sys::process;
-use policy::identity::{Caller, VerifiedIdentity};
+use helper::VerifyRequest;
+use identity::{Caller, VerifiedIdentity};
 use policy::judge::Denial;
-use policy::wire::{self, VerifyRequest};
 use std::time::Duration;
 
 /// A chain is judged in milliseconds; a CA directory on a slow network file system takes longer.
@@ -32,11 +32,11 @@ pub(crate) fn verify(
     let trusted: Vec<_> = std::iter::once(&ca_dir).chain(&voms_dir).collect();
     let ttl = config.policy.mapping.cache_ttl;
     let cache = Cache::for_verdict(&request, credential.digest(), &trusted, ttl);
-    if let Some(Ok(Ok(identity))) = cache.get().map(|frame| wire::decode_verify_reply(&frame)) {
+    if let Some(Ok(Ok(identity))) = cache.get().map(|frame| helper::decode_verify_reply(&frame)) {
         return Ok(identity);
     }
     let answer = child::exchange("glexec-verify", config.child_ids, &request.encode(), PATIENCE)?;
-    match wire::decode_verify_reply(&answer) {
+    match helper::decode_verify_reply(&answer) {
         Ok(Ok(identity)) => {
             // Root compares the digest before it believes a verdict, so it does before it keeps one.
             if &identity.digest == credential.digest() {

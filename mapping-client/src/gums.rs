@@ -11,7 +11,7 @@ use crate::xacml::answer;
 use crate::xacml::decide::{Outcome, outcome};
 use crate::xacml::query::{Host, Person, Query};
 use crate::xacml::{issue_instant, random_id};
-use policy::wire::{MapReply, MapRequest};
+use helper::{MapReply, MapRequest};
 use std::time::{Duration, Instant};
 
 /// The value from the service's WSDL; Axis only insists that the header exists.

@@ -1,5 +1,5 @@
 use super::*;
-use policy::wire::Mapping;
+use identity::Mapping;
 
 const MAPPED: &[u8] = include_bytes!("../tests/data/gums-mapped.xml");
 const FAULT: &[u8] = include_bytes!("../tests/data/gums-fault.xml");

@@ -1,9 +1,9 @@
 //! The credential that authenticates this host to a mapping service.
 
+use identity::Dn;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509NameRef};
-use policy::identity::Dn;
 
 /// Why a credential cannot be used: one line with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,8 @@ pub mod host;
 pub mod https;
 pub mod xacml;
 
-use policy::wire::{MapReply, MapRequest, Service};
+use helper::{MapReply, MapRequest};
+use identity::Service;
 use std::time::Duration;
 
 /// No question takes longer than this, whatever its timeout says.

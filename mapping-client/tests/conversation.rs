@@ -3,9 +3,9 @@
 
 mod support;
 
+use helper::{MapReply, MapRequest};
+use identity::{Dn, Fqan, Mapping, Service, VerifiedIdentity, VomsAttributes};
 use mapping_client::map;
-use policy::identity::{Dn, Fqan, VerifiedIdentity, VomsAttributes};
-use policy::wire::{MapReply, MapRequest, Mapping, Service};
 use std::time::{Duration, Instant};
 use support::{FakeService, Pair, Play, between};
 

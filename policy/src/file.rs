@@ -6,10 +6,9 @@
 mod raw;
 
 use crate::glexec_conf::GlexecConf;
-use crate::identity::{AccountName, Malformed};
 use crate::ids::{IdRange, IdSet};
 use crate::ports::PortRange;
-use crate::wire::Service;
+use identity::{AccountName, Malformed, Service};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};

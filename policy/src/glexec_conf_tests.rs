@@ -1,5 +1,5 @@
 use super::*;
-use crate::identity::AccountName;
+use identity::AccountName;
 
 #[test]
 fn a_site_s_file_is_read() {

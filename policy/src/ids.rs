@@ -1,6 +1,6 @@
 //! Sets of numeric ids, written as `"20000-29999"` or `"20000"`.
 
-use crate::identity::Malformed;
+use identity::Malformed;
 
 /// The lowest uid or gid that any policy can hand to a payload: below it live root and the system accounts.
 pub const ID_FLOOR: u32 = 500;

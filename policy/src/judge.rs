@@ -5,10 +5,9 @@
 
 use crate::file::{CallerPattern, MapSource, SitePolicy};
 use crate::glexec_conf::GlexecConf;
-use crate::identity::{Account, Caller, VerifiedIdentity};
 use crate::ids::ID_FLOOR;
 use crate::mapfile::Mapfile;
-use crate::wire::{Refusal, RefusalKind};
+use identity::{Account, Caller, Refusal, RefusalKind, VerifiedIdentity};
 use std::fmt;
 
 /// Exit codes of `glexec` itself (gLExec 0.6 and later).

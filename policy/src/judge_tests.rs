@@ -1,5 +1,5 @@
 use super::*;
-use crate::identity::{AccountName, Dn, Fqan, VomsAttributes};
+use identity::{AccountName, Dn, Fqan, VomsAttributes};
 use std::path::Path;
 
 const POLICY: &str = "[callers]\nallow = [\"pilot\"]\n[accounts]\nallow = [\"20000-29999\", \"special\"]\n\

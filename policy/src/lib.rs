@@ -1,4 +1,4 @@
-//! The site's policy: the words that every room shares and the decision itself.
+//! The site's policy: its files, and the decision itself.
 //!
 //! This crate is a leaf. It reads no file but the text it is handed, holds no `unsafe`, has no Cargo
 //! features, and is linked into the setuid program, so it stays small.
@@ -9,21 +9,24 @@
 //! | `/etc/pilotage/policy.toml` | [`file`] |
 //! | `/etc/glexec.conf` | [`glexec_conf`] |
 //! | `grid-mapfile`, `voms-mapfile`, ban files | [`mapfile`] |
-//! | DN, FQAN, account, identity | [`identity`] |
 //! | uid and gid ranges | [`ids`] |
 //! | callback ports | [`ports`] |
-//! | the frames between `glexec` and its children | [`wire`] |
 #![forbid(unsafe_code)]
 
-pub mod duration;
 pub mod file;
 pub mod glexec_conf;
-pub mod identity;
 pub mod ids;
 pub mod judge;
 pub mod mapfile;
 pub mod ports;
-pub mod wire;
+
+// `pilot/` still asks for these here; it is being taken apart and names the right crate afterwards.
+pub use ::identity;
+pub use ::identity::duration;
+pub mod wire {
+    //! See [`identity::one_line`].
+    pub use identity::one_line;
+}
 
 pub use file::SitePolicy;
 pub use glexec_conf::GlexecConf;

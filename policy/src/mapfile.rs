@@ -5,7 +5,7 @@
 //! written, so a name with other than ASCII characters stands as `\xC3\xBC`. Accounts are separated by commas or
 //! white space. An unbalanced quote spoils the whole file, since nobody knows which lines it swallowed.
 
-use crate::identity::{AccountName, Dn, Fqan};
+use identity::{AccountName, Dn, Fqan};
 use std::fmt;
 
 /// One line with a key.
@@ -54,15 +54,12 @@ impl Mapfile {
     }
 
     /// The account of a DN: the first line with exactly this key and an account that is not a pool (`.name`).
-    pub fn account_of_dn(&self, dn: &Dn) -> Option<Result<AccountName, crate::identity::Malformed>> {
+    pub fn account_of_dn(&self, dn: &Dn) -> Option<Result<AccountName, identity::Malformed>> {
         self.0.iter().filter(|e| e.key == dn.as_str()).find_map(Entry::local_account).map(AccountName::parse)
     }
 
     /// The account of the first FQAN that maps anywhere, wildcards allowed: FQANs first, lines second.
-    pub fn account_of_fqans(
-        &self,
-        fqans: &[Fqan],
-    ) -> Option<Result<AccountName, crate::identity::Malformed>> {
+    pub fn account_of_fqans(&self, fqans: &[Fqan]) -> Option<Result<AccountName, identity::Malformed>> {
         let account = |fqan: &Fqan| {
             self.0.iter().filter(|e| wildcard_match(&e.key, fqan.as_str())).find_map(Entry::local_account)
         };
@@ -174,7 +171,7 @@ mod tests {
         list.iter().map(|s| Fqan::parse(s).unwrap()).collect()
     }
 
-    fn account(found: Option<Result<AccountName, crate::identity::Malformed>>) -> Option<String> {
+    fn account(found: Option<Result<AccountName, identity::Malformed>>) -> Option<String> {
         found.map(|a| a.unwrap().to_string())
     }
 

@@ -1,6 +1,6 @@
 //! The port range that the site's firewall lets through, and its division into blocks.
 
-use crate::identity::Malformed;
+use identity::Malformed;
 use std::fmt;
 
 /// An inclusive range of unprivileged TCP ports.

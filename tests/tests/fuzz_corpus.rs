@@ -92,7 +92,7 @@ fn the_seeds_are_what_they_are_called() {
     let trust = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/trust");
     let now = fs::read_to_string(trust.join("now")).unwrap().trim().parse().unwrap();
     for (name, credential) in corpus("pem_chain") {
-        let verdict = credential::verify(&policy::wire::VerifyRequest {
+        let verdict = credential::verify(&helper::VerifyRequest {
             credential,
             ca_dir: trust.join("certificates"),
             voms_dir: trust.join("vomsdir"),
@@ -131,9 +131,9 @@ fn unknown_word_with_escape() {
 #[test]
 fn reason_of_many_escapes() {
     finding("frames_round_trip", "reason_of_many_escapes");
-    let line = policy::wire::one_line(&"\u{fc}".repeat(400));
+    let line = identity::one_line(&"\u{fc}".repeat(400));
     assert_eq!(line.len(), 500);
-    assert_eq!(policy::wire::one_line(&line), line);
+    assert_eq!(identity::one_line(&line), line);
 }
 
 /// An unknown option is taken for a command when it has a slash and is not UTF-8: harmless, and known.

@@ -2,8 +2,8 @@
 
 use harness::pki::{Pki, User};
 use harness::{Machine, Running, needs};
-use policy::identity::{Dn, Fqan, VerifiedIdentity, VomsAttributes};
-use policy::wire::{MapReply, MapRequest, Mapping, Service};
+use helper::{MapReply, MapRequest};
+use identity::{Dn, Fqan, Mapping, Service, VerifiedIdentity, VomsAttributes};
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -340,7 +340,7 @@ fn the_child_of_glexec_refuses_root_and_nonsense() {
     let as_root = Command::new(built("glexec-map")).stdin(Stdio::null()).output().expect("glexec-map starts");
     expect(&as_root, 2, "refuses to run as root");
     let good = map_request(&site).encode();
-    let huge = vec![b'x'; 2 * policy::wire::MAX_REQUEST];
+    let huge = vec![b'x'; 2 * helper::MAX_REQUEST];
     for frame in [&b""[..], b"nonsense", &good[..good.len() - 1], &huge] {
         let refused = glexec_map(&site, frame);
         assert!(refused.stdout.is_empty(), "nothing is answered to what was not asked");

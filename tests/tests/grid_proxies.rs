@@ -3,10 +3,11 @@
 //! Where the two differ on purpose the case says so and why; any other difference fails.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use credential::RefusalKind::{self, Chain, Expired, Key, Policy, Trust as Untrusted};
-use credential::{Refusal, Trust, VerifiedIdentity, identity_of_file};
+use credential::{Trust, identity_of_file};
 use harness::need;
 use harness::pki::{Craft, INDEPENDENT, LIMITED, PCI_DRAFT, Pki, User, tampered};
+use identity::RefusalKind::{self, Chain, Expired, Key, Policy, Trust as Untrusted};
+use identity::{Refusal, VerifiedIdentity};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

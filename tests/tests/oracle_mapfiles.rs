@@ -7,10 +7,10 @@
 use credential::{Trust, identity_of_file};
 use harness::need;
 use harness::pki::Pki;
+use identity::{AccountName, Dn, Fqan, Malformed, VerifiedIdentity};
 use nix::unistd::User;
 use policy::SitePolicy;
 use policy::file::MapSource;
-use policy::identity::{AccountName, Dn, Fqan, Malformed, VerifiedIdentity};
 use policy::judge::{Bans, admit_identity};
 use policy::mapfile::Mapfile;
 use std::fs;

@@ -6,8 +6,8 @@
 use end_to_end::contract::seen_inside;
 use end_to_end::security::processes_with_uid;
 use harness::{Machine, Run, free_port, need, needs};
-use policy::identity::{Dn, VerifiedIdentity};
-use policy::wire::{MapReply, MapRequest, Mapping, VerifyRequest};
+use helper::{MapReply, MapRequest, VerifyRequest};
+use identity::{Dn, Mapping, VerifiedIdentity};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -442,7 +442,7 @@ fn the_verifier_works_on_kernels_without_landlock() {
         let ran =
             run.args(["without-landlock", &errno.to_string(), program]).input(request.encode()).output();
         ran.exits(0);
-        let verdict = policy::wire::decode_verify_reply(&ran.stdout).unwrap();
+        let verdict = helper::decode_verify_reply(&ran.stdout).unwrap();
         assert_eq!(verdict.unwrap().subject.as_str(), m.dn("Alice"), "{errno}");
     }
 }
@@ -452,7 +452,7 @@ fn question(m: &Machine, port: u16) -> MapRequest {
     let pki = m.pki();
     let dn = |text: &str| Dn::parse(text).unwrap();
     MapRequest {
-        service: policy::wire::Service::Gums,
+        service: identity::Service::Gums,
         endpoints: vec![format!("https://localhost:{port}/")],
         host_credential: [fs::read(&pki.host_cert).unwrap(), fs::read(&pki.host_key).unwrap()].concat(),
         ca_dir: "/etc/grid-security/certificates".into(),

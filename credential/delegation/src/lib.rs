@@ -6,7 +6,8 @@
 #![forbid(unsafe_code)]
 
 use credential::cert::{Cert, Family, Language};
-use credential::{Refusal, key, pem};
+use credential::{key, pem};
+use identity::Refusal;
 use openssl::asn1::{Asn1Integer, Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::error::ErrorStack;

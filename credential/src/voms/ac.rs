@@ -1,10 +1,10 @@
 //! The structure of an attribute certificate (RFC 5755 section 4.1) as VOMS uses it.
 
-use crate::Refusal;
 use crate::cert::{Cert, MAX_EXTENSIONS};
 use crate::der::{self, Der, DerError, Element};
 use crate::name::Name;
 use crate::signature;
+use identity::Refusal;
 
 const FQANS: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.4.1.8005.100.100.4);
 const CERTIFICATES: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.4.1.8005.100.100.10);

@@ -8,10 +8,10 @@ pub mod lsc;
 use crate::cadir::{self, CaDir};
 use crate::cert::Cert;
 use crate::chain::{Delegation, SKEW, anchor};
+use crate::refuse;
 use crate::verdict::Trust;
-use crate::{Refusal, RefusalKind, refuse};
 use ac::{AttributeCertificate, HolderName};
-use policy::identity::{Fqan, VomsAttributes};
+use identity::{Fqan, Refusal, RefusalKind, VomsAttributes};
 use std::path::{Path, PathBuf};
 
 const REMEDY: &str = "make a new proxy with voms-proxy-init";

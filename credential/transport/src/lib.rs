@@ -35,8 +35,8 @@ pub enum Error {
     Client(#[from] reqwest::Error),
 }
 
-impl From<credential::Refusal> for Error {
-    fn from(refusal: credential::Refusal) -> Self {
+impl From<identity::Refusal> for Error {
+    fn from(refusal: identity::Refusal) -> Self {
         Error::Credential(refusal.reason)
     }
 }

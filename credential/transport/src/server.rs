@@ -3,9 +3,10 @@
 use crate::{Error, read};
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
-use credential::{Refusal, RefusalKind, Trust, VerifiedIdentity};
+use credential::Trust;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use identity::{Refusal, RefusalKind, VerifiedIdentity};
 use openssl::ssl::{AlpnError, SslAcceptor, SslFiletype, SslMethod, SslOptions, SslRef, SslSessionCacheMode};
 use openssl::ssl::{Ssl, SslVerifyMode};
 use std::convert::Infallible;

@@ -1,6 +1,6 @@
 //! The configuration file: who may ask, who gets which account, who is banned.
 
-use policy::identity::{AccountName, Dn, Fqan};
+use identity::{AccountName, Dn, Fqan};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,10 +1,10 @@
 //! Who gets which account: pure functions from a configuration and a query to an answer.
 
 use crate::config::{Config, Ids};
+use identity::{AccountName, Dn};
 use mapping_client::xacml::answer::{Answer, Decision, Fault, Obligation};
 use mapping_client::xacml::names::{attribute, obligation, resource, subject};
 use mapping_client::xacml::query::{Query, short_fqan};
-use policy::identity::{AccountName, Dn};
 
 /// The verdict about a person, with what the log wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub fn question(query: &Query) -> Result<Question<'_>, Fault> {
 
 /// A fault as GUMS words its own.
 pub fn fault(reason: String) -> Fault {
-    Fault { code: "StatusMessage".into(), reason: policy::wire::one_line(&reason) }
+    Fault { code: "StatusMessage".into(), reason: identity::one_line(&reason) }
 }
 
 /// Whether this caller may ask about others.

@@ -1,9 +1,8 @@
 use super::*;
+use identity::{Fqan, Mapping};
 use mapping_client::xacml::answer::Message;
 use mapping_client::xacml::decide::{Outcome, outcome};
 use mapping_client::xacml::query::{Host, Person};
-use policy::identity::Fqan;
-use policy::wire::Mapping;
 
 const CONFIG: &str = r#"
 [callers]

@@ -1,11 +1,11 @@
 //! `mapping-query`: asks a mapping service as `glexec` would, for the operator.
 
 use clap::{Parser, ValueEnum};
+use helper::{MapReply, MapRequest};
+use identity::{Dn, Fqan, Mapping, Service, VerifiedIdentity, one_line};
 use mapping_client::gums;
 use mapping_client::host::HostCredential;
 use mapping_client::xacml::query::Person;
-use policy::identity::{Dn, Fqan, VerifiedIdentity};
-use policy::wire::{MapReply, MapRequest, Mapping, Service, one_line};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,7 +46,7 @@ struct Args {
     #[arg(long)]
     host: Option<String>,
     /// Time for the whole conversation
-    #[arg(long, default_value = "10s", value_parser = policy::duration::parse)]
+    #[arg(long, default_value = "10s", value_parser = identity::duration::parse)]
     timeout: Duration,
     /// Print a JSON object
     #[arg(long)]

@@ -2,8 +2,7 @@
 
 use super::answer::{Answer, Decision, Message, Obligation};
 use super::names::{attribute, obligation};
-use policy::identity::AccountName;
-use policy::wire::Mapping;
+use identity::{AccountName, Mapping};
 
 /// Most secondary gids that are taken; the kernel's limit is 65536, real answers have a handful.
 const MAX_GROUPS: usize = 1024;

@@ -24,7 +24,7 @@ pub struct Malformed(String);
 
 impl Malformed {
     pub(crate) fn new(text: impl AsRef<str>) -> Self {
-        Self(policy::wire::one_line(text.as_ref()))
+        Self(identity::one_line(text.as_ref()))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::names::{self, action, environment, obligation, resource, subject};
 use super::tree::{self, Element};
 use super::{Malformed, esc};
-use policy::identity::{Dn, Fqan, VerifiedIdentity};
+use identity::{Dn, Fqan, VerifiedIdentity};
 use std::fmt::Write;
 
 /// An attribute of the subject, the resource, the action or the environment.

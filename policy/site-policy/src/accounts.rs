@@ -1,7 +1,7 @@
 //! Local accounts, as `passwd(5)` and `group(5)` know them through the name service switch.
 
+use identity::{Account, AccountName, Caller};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
-use policy::identity::{Account, AccountName, Caller};
 use std::ffi::CString;
 
 /// The account with this name.

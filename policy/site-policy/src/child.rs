@@ -1,7 +1,7 @@
 //! Running `glexec-verify` and `glexec-map` as `glexec` does: a frame in, a frame out, no privilege.
 
 use crate::accounts;
-use policy::wire::{self, MapReply, MapRequest, VerifyReply, VerifyRequest};
+use helper::{MapReply, MapRequest, VerifyReply, VerifyRequest};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -14,7 +14,7 @@ pub const CHILD_ACCOUNT: &str = "glexec";
 pub fn verify(libexec: &Path, request: &VerifyRequest) -> Result<VerifyReply, String> {
     let program = libexec.join("glexec-verify");
     let frame = talk(&program, request.encode())?;
-    wire::decode_verify_reply(&frame).map_err(|e| format!("{}: {e}", program.display()))
+    helper::decode_verify_reply(&frame).map_err(|e| format!("{}: {e}", program.display()))
 }
 
 /// Asks `glexec-map` in `libexec` for an account.
@@ -37,7 +37,7 @@ fn talk(program: &Path, frame: Vec<u8>) -> Result<Vec<u8>, String> {
     let reply = read_reply(&mut child).map_err(|e| failed(e.to_string()))?;
     let output = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
     if !output.status.success() {
-        let said = wire::one_line(String::from_utf8_lossy(&output.stderr).trim());
+        let said = identity::one_line(String::from_utf8_lossy(&output.stderr).trim());
         return Err(failed(format!("{}: {said}", output.status)));
     }
     Ok(reply)
@@ -46,7 +46,7 @@ fn talk(program: &Path, frame: Vec<u8>) -> Result<Vec<u8>, String> {
 fn read_reply(child: &mut Child) -> std::io::Result<Vec<u8>> {
     let mut reply = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        let limit = u64::try_from(wire::MAX_REPLY).unwrap_or(u64::MAX) + 64;
+        let limit = u64::try_from(helper::MAX_REPLY).unwrap_or(u64::MAX) + 64;
         stdout.take(limit).read_to_end(&mut reply)?;
     }
     Ok(reply)

@@ -1,6 +1,6 @@
 //! What `check` finds.
 
-use policy::wire::one_line;
+use identity::one_line;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -347,7 +347,7 @@ impl Ports {
 }
 
 fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-    crate::duration::parse(&String::deserialize(d)?).map_err(D::Error::custom)
+    identity::duration::parse(&String::deserialize(d)?).map_err(D::Error::custom)
 }
 
 fn absolute<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {

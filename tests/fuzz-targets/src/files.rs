@@ -4,7 +4,7 @@ use crate::assert_one_line;
 use crate::source::Source;
 use credential::signing_policy::SigningPolicy;
 use credential::voms::lsc as lsc_file;
-use policy::identity::{Dn, Fqan};
+use identity::{Dn, Fqan};
 use policy::mapfile::{Mapfile, wildcard_match};
 use policy::{GlexecConf, SitePolicy};
 use std::ffi::CString;

@@ -1,11 +1,11 @@
 //! The frames between `glexec` and its children: what root reads.
 
 use crate::source::Source;
-use policy::identity::{Dn, Fqan, VerifiedIdentity, VomsAttributes};
-use policy::wire::{
-    MAX_REPLY, MapReply, MapRequest, Mapping, Refusal, RefusalKind, Service, VerifyReply, VerifyRequest,
-    decode_verify_reply, encode_verify_reply, frame_length,
+use helper::{
+    MAX_REPLY, MapReply, MapRequest, VerifyReply, VerifyRequest, decode_verify_reply, encode_verify_reply,
+    frame_length,
 };
+use identity::{Dn, Fqan, Mapping, Refusal, RefusalKind, Service, VerifiedIdentity, VomsAttributes};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ fn verify_request(source: &mut Source<'_>) -> VerifyRequest {
 
 /// A reason as it arrives: what the line's length leaves of it.
 fn reason(source: &mut Source<'_>) -> String {
-    policy::wire::one_line(&source.text())
+    identity::one_line(&source.text())
 }
 
 fn verify_reply(source: &mut Source<'_>) -> VerifyReply {
@@ -126,7 +126,7 @@ fn map_reply(source: &mut Source<'_>) -> MapReply {
 }
 
 fn dn(source: &mut Source<'_>) -> Dn {
-    let text = policy::wire::one_line(&source.text());
+    let text = identity::one_line(&source.text());
     Dn::parse(&format!("/CN={text}")).expect("printable and short")
 }
 

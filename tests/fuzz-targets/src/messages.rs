@@ -1,10 +1,10 @@
 //! XACML over SOAP: what `glexec-map` reads from a service, and the mapping server from its clients.
 
 use crate::assert_one_line;
+use identity::AccountName;
 use mapping_client::xacml::answer::{self, Answer, Message};
 use mapping_client::xacml::decide::{self, Outcome};
 use mapping_client::xacml::query::{Query, same_fqan, short_fqan};
-use policy::identity::AccountName;
 
 /// The id that the seeds answer to.
 const ID: &str = "_0";

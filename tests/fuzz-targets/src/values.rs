@@ -1,9 +1,8 @@
 //! Names, ranges and durations.
 
 use crate::assert_one_line;
-use policy::duration;
+use identity::{AccountName, Dn, Fqan, duration};
 use policy::file::CallerPattern;
-use policy::identity::{AccountName, Dn, Fqan};
 use policy::ids::IdRange;
 use policy::ports::PortRange;
 
@@ -21,9 +20,9 @@ pub fn values(data: &[u8]) {
         assert_eq!(u128::from(span.as_secs()), seconds * factor.expect("a known unit").1);
     }
     names(text);
-    let line = policy::wire::one_line(text);
+    let line = identity::one_line(text);
     assert!(line.len() <= 500 && line.bytes().all(|b| (b' '..=b'~').contains(&b)));
-    assert_eq!(policy::wire::one_line(&line), line);
+    assert_eq!(identity::one_line(&line), line);
     assert_eq!(record::text::printable(data, 100).find(char::is_control), None);
 }
 

@@ -5,13 +5,11 @@
 //! conversation (`silent`, `truncated`, `exit-1` ...), a lie (`other-digest`, `root` ...) or a look around (`status`,
 //! `limits`, `fds`, `place`), which comes back as the reason of a refusal.
 
+use helper::{MapReply, MapRequest, VerifyRequest, encode_verify_reply, frame_length};
+use identity::{Dn, Mapping, Refusal, RefusalKind, VerifiedIdentity};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::User;
-use policy::identity::{Dn, VerifiedIdentity};
-use policy::wire::{
-    MapReply, MapRequest, Mapping, Refusal, RefusalKind, VerifyRequest, encode_verify_reply, frame_length,
-};
 use std::io::{Read, Write};
 use std::time::Duration;
 

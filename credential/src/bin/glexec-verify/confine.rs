@@ -2,7 +2,7 @@
 //! call but those of reading files and managing its own memory; before it parses them every file but those it judges by.
 
 use cell::{Calls, Landlock, Resource, View};
-use policy::wire::VerifyRequest;
+use helper::VerifyRequest;
 use std::path::PathBuf;
 
 /// Seconds of processor time; a verdict takes milliseconds.

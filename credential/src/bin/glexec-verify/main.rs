@@ -1,14 +1,13 @@
 //! `glexec-verify`: the child of `glexec` that looks at what a caller handed over.
 //!
-//! One request frame on standard input, one verdict on standard output (see `policy::wire`). Before the first byte is
+//! One request frame on standard input, one verdict on standard output (see the crate `helper`). Before the first byte is
 //! read the process gives up everything that it does not need; see [`confine`].
 #![forbid(unsafe_code)]
 
 mod confine;
 
-use policy::wire::{
-    MAX_REQUEST, Refusal, RefusalKind, VerifyReply, VerifyRequest, encode_verify_reply, frame_length,
-};
+use helper::{MAX_REQUEST, VerifyReply, VerifyRequest, encode_verify_reply, frame_length};
+use identity::{Refusal, RefusalKind};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 

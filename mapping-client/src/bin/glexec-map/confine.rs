@@ -2,7 +2,7 @@
 //! conversation leads.
 
 use cell::{Calls, Landlock, Resource, View};
-use policy::wire::MapRequest;
+use helper::MapRequest;
 use std::path::{Path, PathBuf};
 
 /// Seconds of processor time; a conversation takes some hundredths.

@@ -7,7 +7,7 @@
 
 mod confine;
 
-use policy::wire::{self, MapReply, MapRequest};
+use helper::{MapReply, MapRequest};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -78,7 +78,7 @@ fn run() -> Result<(), String> {
 
 fn read_question() -> Result<MapRequest, String> {
     let mut frame = Vec::new();
-    let limit = u64::try_from(wire::MAX_REQUEST).unwrap_or(u64::MAX) + 16;
+    let limit = u64::try_from(helper::MAX_REQUEST).unwrap_or(u64::MAX) + 16;
     let read = io::stdin().lock().take(limit).read_to_end(&mut frame);
     read.map_err(|e| format!("cannot read the question: {e}"))?;
     MapRequest::decode(&frame).map_err(|e| e.to_string())

@@ -4,9 +4,9 @@ use super::Site;
 use crate::accounts;
 use crate::child::CHILD_ACCOUNT;
 use crate::finding::{About, Finding};
+use identity::AccountName;
 use nix::unistd::User;
 use policy::file::CallerPattern;
-use policy::identity::AccountName;
 use policy::ids::ID_FLOOR;
 
 /// Adds what is wrong with the people of the site.

@@ -4,12 +4,12 @@ use super::files::SiteFiles;
 use super::steps::Scene;
 use super::{Play, Stop};
 use crate::{accounts, child};
+use helper::{MapReply, MapRequest};
+use identity::{Account, AccountName, Mapping, Service, VerifiedIdentity};
 use nix::unistd::{Group, User};
 use policy::file::MapSource;
-use policy::identity::{Account, AccountName, VerifiedIdentity};
 use policy::judge::Denial;
 use policy::mapfile::Mapfile;
-use policy::wire::{MapReply, MapRequest, Mapping, Service};
 use std::path::Path;
 
 const STEP: &str = "mapping";
@@ -122,6 +122,6 @@ fn look_up(mapping: &Mapping) -> Result<User, Stop> {
 fn group_id(name: &str) -> Result<u32, Stop> {
     let found = Group::from_name(name).map_err(|e| Stop::CannotTell(format!("group look-up: {e}")))?;
     let missing =
-        || Stop::denial("account", &Denial::NoSuchAccount(format!("group {}", policy::wire::one_line(name))));
+        || Stop::denial("account", &Denial::NoSuchAccount(format!("group {}", identity::one_line(name))));
     Ok(found.ok_or_else(missing)?.gid.as_raw())
 }

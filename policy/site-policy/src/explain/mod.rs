@@ -12,8 +12,8 @@ mod steps;
 
 use crate::Reply;
 use crate::cli::ExplainArgs;
+use identity::one_line;
 use policy::judge::{Code, Denial};
-use policy::wire::one_line;
 use serde::Serialize;
 
 /// One step that was taken.

@@ -1,7 +1,7 @@
 //! The proxy file, by the rules of gLExec: of the caller, closed to others, not a link.
 
 use super::Stop;
-use policy::wire::MAX_CREDENTIAL;
+use helper::MAX_CREDENTIAL;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;

@@ -5,10 +5,10 @@ use super::mapping::{self, Found};
 use super::{Granted, Play, Stop, proxy};
 use crate::cli::ExplainArgs;
 use crate::{accounts, child};
+use helper::VerifyRequest;
+use identity::{Caller, VerifiedIdentity};
 use nix::unistd::{User, getuid};
-use policy::identity::{Caller, VerifiedIdentity};
 use policy::judge::{Bans, Case, Denial, Verdict, admit, admit_identity, judge};
-use policy::wire::VerifyRequest;
 use policy::{GlexecConf, SitePolicy};
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -100,7 +100,7 @@ fn read(file: &Path) -> Result<String, String> {
 
 fn refused(file: &Path, line: Option<usize>, reason: &str) -> Reply {
     let line = line.map(|n| format!(":{n}")).unwrap_or_default();
-    eprintln!("site-policy: {}{line}: {}", file.display(), policy::wire::one_line(reason));
+    eprintln!("site-policy: {}{line}: {}", file.display(), identity::one_line(reason));
     Reply { text: String::new(), code: 1 }
 }
 

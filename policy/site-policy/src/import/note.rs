@@ -1,6 +1,6 @@
 //! What the administrator must know about an import, with file and line.
 
-use policy::wire::one_line;
+use identity::one_line;
 use std::fmt;
 use std::path::{Path, PathBuf};
 

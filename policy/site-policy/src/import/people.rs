@@ -6,7 +6,7 @@
 use super::note::{Effect, Notes};
 use super::plan::Plan;
 use crate::accounts;
-use policy::identity::AccountName;
+use identity::AccountName;
 use policy::ids::ID_FLOOR;
 use std::collections::BTreeSet;
 use std::fs;

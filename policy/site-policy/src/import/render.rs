@@ -16,7 +16,7 @@ pub struct Origin<'a> {
 /// The text; `notes` become comments.
 pub fn policy(plan: &Plan, people: &People, origin: &Origin<'_>, notes: &[Note]) -> String {
     let mut out = Out(String::new());
-    let shown = |path: &Path| policy::wire::one_line(&path.to_string_lossy());
+    let shown = |path: &Path| identity::one_line(&path.to_string_lossy());
     out.comment(&format!("Imported from policy {} of {}.", origin.policy, shown(origin.lcmaps)));
     out.comment("Try it before use: site-policy check, then site-policy explain --proxy F.");
     if !notes.is_empty() {
@@ -93,7 +93,7 @@ impl Out {
     }
 
     fn comment(&mut self, text: &str) {
-        let text = policy::wire::one_line(text);
+        let text = identity::one_line(text);
         self.line(format!("# {text}").trim_end());
     }
 

@@ -1,5 +1,5 @@
 use crate::site::{Site, alice, code, me, refusal, stderr, stdout};
-use policy::wire::RefusalKind;
+use identity::RefusalKind;
 use serde_json::Value;
 
 /// Explains as JSON: the last step, and the exit code that `glexec` would give.
@@ -57,10 +57,10 @@ fn each_step_can_say_no() {
     assert_eq!(refused(&site).1, 203);
 
     let mut stranger = alice();
-    stranger.subject = policy::identity::Dn::parse("/CN=Stranger").unwrap();
+    stranger.subject = identity::Dn::parse("/CN=Stranger").unwrap();
     site.verifier_says(&Ok(stranger.clone()));
     assert_eq!((refused(&site).0, refused(&site).1), ("mapping".into(), 203));
-    stranger.subject = policy::identity::Dn::parse("/CN=Mallory").unwrap();
+    stranger.subject = identity::Dn::parse("/CN=Mallory").unwrap();
     site.verifier_says(&Ok(stranger));
     assert_eq!((refused(&site).0, refused(&site).1), ("bans".into(), 203));
 

@@ -1,7 +1,6 @@
 //! A small site in a temporary directory, for the tests of the built program.
 
-use policy::identity::{Dn, Fqan, VerifiedIdentity, VomsAttributes};
-use policy::wire::{self, Refusal, RefusalKind};
+use identity::{Dn, Fqan, Refusal, RefusalKind, VerifiedIdentity, VomsAttributes};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -66,8 +65,8 @@ impl Site {
     }
 
     /// Puts a program in the verifier's place that reads its question and always gives this answer.
-    pub fn verifier_says(&self, reply: &wire::VerifyReply) {
-        fs::write(self.path("frame"), wire::encode_verify_reply(reply)).unwrap();
+    pub fn verifier_says(&self, reply: &helper::VerifyReply) {
+        fs::write(self.path("frame"), helper::encode_verify_reply(reply)).unwrap();
         let script =
             format!("#!/bin/sh\n/bin/cat >/dev/null\nexec /bin/cat {}\n", self.path("frame").display());
         self.write("glexec-verify", &script);
@@ -132,6 +131,6 @@ pub fn alice() -> VerifiedIdentity {
     }
 }
 
-pub fn refusal(kind: RefusalKind, reason: &str) -> wire::VerifyReply {
+pub fn refusal(kind: RefusalKind, reason: &str) -> helper::VerifyReply {
     Err(Refusal { kind, reason: reason.into() })
 }

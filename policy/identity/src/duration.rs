@@ -1,6 +1,6 @@
 //! Durations as people write them: `10s`, `5m`, `2h`, `7d`.
 
-use crate::identity::Malformed;
+use crate::Malformed;
 use std::time::Duration;
 
 /// Parses a whole number and one of the units `s`, `m`, `h`, `d`.

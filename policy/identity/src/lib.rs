@@ -1,4 +1,26 @@
-//! Who somebody is, on the grid and on this host.
+//! Who somebody is, on the grid and on this host: the words that every room shares.
+//!
+//! Any room may use this crate, and it uses none of ours. It only describes values and checks their form: it reads no
+//! file, asks no service and decides nothing. It is linked into the setuid program, so it holds no `unsafe` and stays
+//! small.
+//!
+//! | looking for | see |
+//! |---|---|
+//! | DN, FQAN, account, identity | here |
+//! | what a mapping service is and says | [`Service`], [`Mapping`] |
+//! | why a credential was refused | [`Refusal`] |
+//! | durations as people write them | [`duration`] |
+//! | any text as one line of a log | [`one_line`] |
+#![forbid(unsafe_code)]
+
+pub mod duration;
+mod line;
+mod mapping;
+mod refusal;
+
+pub use line::one_line;
+pub use mapping::{Mapping, Service};
+pub use refusal::{Refusal, RefusalKind};
 
 use std::fmt;
 
@@ -11,7 +33,8 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+    /// `what` should be is malformed, since `text` breaks `rule`. Of the text 80 characters are kept.
+    pub fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
         let text = text.chars().take(80).collect();
         Self { what, text, rule }
     }
