@@ -171,6 +171,7 @@ mod tests {
             clock_stepped: false,
             estimated: false,
             torn: false,
+            amended: None,
         }
     }
 

@@ -5,7 +5,7 @@ use crate::when::{Moment, short_duration};
 use record::line::Line;
 use record::text::printable;
 use record::time::rfc3339;
-use record::{Denied, Opened, Record, State, Subject, Usage};
+use record::{Batch, Denied, Opened, Record, State, Subject, Usage};
 
 /// Longest text that is shown, in bytes.
 const LONGEST: usize = 8192;
@@ -74,7 +74,8 @@ pub fn who(record: &Record) -> String {
     lines.add("account", format!("{account} on {}", opened.host));
     lines.add("time", format!("{start} to {end}, {}", state_line(record)));
     lines.add("caller", caller(opened.caller_uid, opened.caller_name.as_deref()));
-    lines.some("batch job", opened.batch.as_ref().map(|b| format!("{} {}", b.lrms, b.jobid)));
+    lines.some("batch job", opened.batch.as_ref().map(batch));
+    lines.some("program", claimed(opened));
     lines.add("command", command(opened));
     lines.add("record", &record.id);
     lines.0
@@ -90,19 +91,23 @@ fn session(lines: &mut Lines, record: &Record, opened: &Opened, now: Moment) {
     lines.add("account", format!("{}, gid {}{}", account(opened), opened.gid, groups(opened)));
     lines.add("mapped by", &opened.policy_source);
     lines.add("host", &opened.host);
-    lines.some("batch job", opened.batch.as_ref().map(|b| format!("{} {}", b.lrms, b.jobid)));
+    lines.some("batch job", opened.batch.as_ref().map(batch));
     lines.some("ce", opened.ce.as_deref());
     lines.some("parent", opened.parent_id.as_deref());
     lines.add("caller", caller(opened.caller_uid, opened.caller_name.as_deref()));
     lines.some("pilot", opened.pilot_dn.as_deref());
     lines.add("credential", format!("sha256 {}, serial {}", opened.cred_sha256, opened.cred_serial));
     lines.add("", format!("ends {}", rfc3339(opened.cred_not_after.saturating_mul(1_000_000_000))));
+    lines.some("program", claimed(opened));
     lines.add("command", command(opened));
     lines.add("directory", &opened.cwd);
     lines.some("proxy", opened.target_proxy.as_deref());
     let pid = record.pid.map(|pid| format!(", payload {pid}")).unwrap_or_default();
     lines.add("pid", format!("supervisor {}{pid}", opened.supervisor_pid));
     lines.some("cgroup", opened.cgroup.as_deref());
+    lines.some("ports", opened.ports.as_ref().map(|p| format!("{} {}", p.range, p.enforced_by)));
+    lines.some("isolation", (!opened.isolation.is_empty()).then(|| opened.isolation.join(", ")));
+    lines.some("benchmark", opened.benchmark.as_deref());
     lines.some("ended by", (!opened.ladder.is_empty()).then(|| opened.ladder.join(", ")));
     lines.some("glexec id", opened.glexec_id.as_deref());
 }
@@ -119,7 +124,7 @@ fn refusal(lines: &mut Lines, denied: &Denied) {
     lines.some("account", denied.account.as_deref());
     lines.some("mapped by", denied.policy_source.as_deref());
     lines.add("host", &denied.host);
-    lines.some("batch job", denied.batch.as_ref().map(|b| format!("{} {}", b.lrms, b.jobid)));
+    lines.some("batch job", denied.batch.as_ref().map(batch));
     lines.add("caller", caller(denied.caller_uid, denied.caller_name.as_deref()));
     lines.some("credential", denied.cred_sha256.as_ref().map(|sum| format!("sha256 {sum}")));
     lines.add("command", &denied.argv0);
@@ -139,9 +144,19 @@ fn usage(lines: &mut Lines, usage: &Usage) {
     let (user, system) = (seconds(usage.cpu_user_us), seconds(usage.cpu_sys_us));
     lines.add("cpu time", format!("user {user}, system {system} ({})", usage.cpu_source));
     let kind = usage.mem_kind.as_deref().unwrap_or("unknown kind");
-    lines.some("memory", usage.mem_peak_bytes.map(|n| format!("{} MiB at most ({kind})", n / (1024 * 1024))));
+    let mib = |n: u64| n / (1024 * 1024);
+    lines.some("memory", usage.mem_peak_bytes.map(|n| format!("{} MiB at most ({kind})", mib(n))));
+    for (other, bytes) in usage.mem_peaks_bytes.iter().filter(|(name, _)| *name != kind) {
+        lines.add("", format!("{} MiB at most ({other})", mib(*bytes)));
+    }
+    let killed = usage.oom_kills.filter(|n| *n > 0);
+    lines.some("", killed.map(|n| format!("{n} processes killed because memory ran out")));
     let io = usage.io_read_bytes.zip(usage.io_write_bytes);
-    lines.some("disk", io.map(|(read, written)| format!("{read} bytes read, {written} bytes written")));
+    let source = usage.io_source.as_deref().unwrap_or("unknown source");
+    lines.some(
+        "disk",
+        io.map(|(read, written)| format!("{read} bytes read, {written} bytes written ({source})")),
+    );
 }
 
 fn state_line(record: &Record) -> String {
@@ -151,6 +166,7 @@ fn state_line(record: &Record) -> String {
         Some(end) => {
             end.code.iter().for_each(|code| text.push_str(&format!(", exit code {code}")));
             end.signal.iter().for_each(|signal| text.push_str(&format!(", signal {signal}")));
+            end.oom.then(|| text.push_str(", out of memory"));
             end.killed_by.iter().for_each(|by| text.push_str(&format!(", killed by {by}")));
             end.lost.iter().for_each(|cause| text.push_str(&format!(", {cause}")));
             if end.leftovers > 0 {
@@ -158,6 +174,9 @@ fn state_line(record: &Record) -> String {
             }
         }
         None => {}
+    }
+    if let Some((times, why)) = &record.amended {
+        text.push_str(&format!(", corrected {times} times, the last time since {why}"));
     }
     let notes = [(record.clock_stepped, "clock stepped"), (record.torn, "last line torn")];
     notes.iter().filter(|(set, _)| *set).for_each(|(_, note)| text.push_str(&format!(", {note}")));
@@ -174,6 +193,20 @@ fn groups(opened: &Opened) -> String {
 
 fn caller(uid: u32, name: Option<&str>) -> String {
     format!("{} (uid {uid})", name.unwrap_or("unknown"))
+}
+
+/// What the caller says that it runs.
+fn claimed(opened: &Opened) -> Option<String> {
+    let claimed = opened.claimed.as_ref()?;
+    let text = if claimed.argv.is_empty() { claimed.argv0.clone() } else { claimed.argv.join(" ") };
+    (!text.is_empty()).then(|| format!("{text} (as the caller says)"))
+}
+
+fn batch(batch: &Batch) -> String {
+    let task = batch.task.iter().map(|task| format!(", task {task}"));
+    let owner = batch.owner.iter().map(|owner| format!(", of {owner}"));
+    let queue = batch.queue.iter().map(|queue| format!(", queue {queue}"));
+    format!("{} {}", batch.lrms, batch.jobid) + &task.chain(owner).chain(queue).collect::<String>()
 }
 
 fn command(opened: &Opened) -> String {

@@ -19,7 +19,7 @@ fn session(id: &str, start: u64) -> Opened {
     Opened {
         record_id: id.into(),
         host: "wn042.example.org".into(),
-        batch: Some(Batch { lrms: "slurm".into(), jobid: "4711".into() }),
+        batch: Some(Batch { lrms: "slurm".into(), jobid: "4711".into(), ..Batch::default() }),
         caller_uid: 1000,
         caller_name: Some("pilot".into()),
         payload: Subject {

@@ -49,13 +49,6 @@ pub(crate) struct CpuTime {
     pub(crate) source: &'static str,
 }
 
-impl CpuTime {
-    /// Where nobody counted.
-    pub(crate) fn unknown() -> Self {
-        Self { user_us: 0, system_us: 0, source: "none" }
-    }
-}
-
 impl Leaf {
     /// Where the leaf of a session would be; `None` where the host has no hierarchy that we could write to.
     pub(crate) fn planned(id: &str) -> Option<Self> {
@@ -158,6 +151,15 @@ impl Leaf {
     /// Most memory at a time, page cache included, in bytes, where a memory controller is at hand.
     pub(crate) fn memory_peak(&self) -> Option<u64> {
         self.0.iter().find_map(Group::memory_peak)
+    }
+
+    /// A file of version 2, or of the version 1 hierarchy that has a controller.
+    pub(crate) fn counter(&self, file: &str, controller: Option<&str>) -> Option<Vec<u8>> {
+        let meant = |group: &&Group| match controller {
+            None => group.hierarchy == Hierarchy::Two,
+            Some(controller) => group.hierarchy.has(controller),
+        };
+        self.0.iter().filter(meant).find_map(|group| fs::read(group.dir.join(file)).ok())
     }
 
     /// Removes it; works only once it is empty.

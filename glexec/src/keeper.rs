@@ -4,14 +4,14 @@
 //! so that the payload never meets it as a child, outside the caller's process group and without its descriptors. It sees
 //! the payload end, but not with which code: the record says neither code nor signal.
 
-use crate::cgroup::CpuTime;
 use crate::failure::Failure;
 use crate::launch::{self, Plan};
 use crate::log::Log;
 use crate::monitor::Monitor;
 use crate::sitting::Sitting;
-use crate::supervise::{self, Ended};
+use crate::supervise::Ended;
 use crate::sys::{fds, ids, process};
+use crate::usage;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -99,7 +99,7 @@ fn keep(
     if kill_leftovers {
         let _ = leaf.map(|leaf| leaf.kill_all());
     }
-    let usage = supervise::counted_usage(leaf, wall_ns, CpuTime::unknown());
+    let usage = usage::counted(leaf, wall_ns, None);
     if mishap.is_none() {
         monitor.terminated(payload, &usage);
     }

@@ -25,6 +25,7 @@
 //! | wait, forward signals, end what is left | [`supervise`] |
 //! | whose children these are | [`kin`] |
 //! | without linger: who watches instead | [`keeper`] |
+//! | what a session used | [`usage`] |
 //! | the site's program after the payload | [`epilogue`] |
 //! | lines that accounting probes read | [`monitor`] |
 //! | `glexec-monitor`, the optional daemon | [`watch`] |
@@ -63,6 +64,7 @@ mod supervise;
 mod sweep;
 mod sys;
 mod target_proxy;
+mod usage;
 mod verify;
 pub mod watch;
 mod work_dir;

@@ -30,7 +30,12 @@ pub(crate) fn opened(
 ) -> Opened {
     let account = permit.account();
     let leaf = state.leaf.as_ref();
-    let (argv0, argv, argv_sha256) = command_texts(request.command.as_ref());
+    let (argv0, mut argv, argv_sha256) = command_texts(request.command.as_ref());
+    let mut claimed = request.claimed.clone();
+    if !config.policy.accounting.arguments {
+        argv.clear();
+        claimed.iter_mut().for_each(|claimed| claimed.argv.clear());
+    }
     Opened {
         record_id: state.id.clone(),
         role: Role::Payload,
@@ -44,7 +49,10 @@ pub(crate) fn opened(
         caller_uid: start.caller.uid,
         caller_name: start.caller.name.as_ref().map(ToString::to_string),
         caller_gid: start.caller.gid,
+        pilot_dn: request.pilot_dn.clone(),
         payload: subject(identity),
+        claimed: claimed.map(|claimed| *claimed),
+        benchmark: config.policy.accounting.benchmark.clone(),
         cred_sha256: hex(&identity.digest),
         cred_serial: identity.serial.clone(),
         cred_not_after: identity.not_after,
@@ -154,16 +162,8 @@ pub(crate) fn boot_id() -> String {
 
 /// The batch job by the variables that batch systems set. The caller could forge them: a hint, not evidence.
 fn batch(environment: &[(OsString, OsString)]) -> Option<Batch> {
-    const KNOWN: [(&str, &str); 5] = [
-        ("slurm", "SLURM_JOB_ID"),
-        ("pbs", "PBS_JOBID"),
-        ("oar", "OAR_JOB_ID"),
-        ("lsf", "LSB_JOBID"),
-        ("gridengine", "JOB_ID"),
-    ];
-    KNOWN.iter().find_map(|(lrms, variable)| {
-        let (_, value) = environment.iter().find(|(name, _)| name == variable)?;
-        Some(Batch { lrms: (*lrms).to_owned(), jobid: record::text::printable(value.as_bytes(), 128) })
+    record::claim::batch(|wanted| {
+        environment.iter().find(|(name, _)| name == wanted).map(|(_, v)| v.as_bytes())
     })
 }
 

@@ -62,6 +62,10 @@ pub struct Request {
     pub id: Option<String>,
     /// `GLEXEC_WORK_DIR`: made for the payload as its account, removed at the end of the session.
     pub work_dir: Option<PathBuf>,
+    /// What the caller says about the work; see [`record::claim`].
+    pub claimed: Option<Box<record::Claimed>>,
+    /// Under which name the pilot registered, as the caller says.
+    pub pilot_dn: Option<String>,
 }
 
 /// The payload's program and arguments.
@@ -144,7 +148,9 @@ pub fn parse(argv: &[OsString], environment: &[(OsString, OsString)]) -> Result<
     }
     let id = env.get("GLEXEC_ID").map(|id| record::text::printable(id.as_bytes(), 256));
     let work_dir = env.get("GLEXEC_WORK_DIR").map(work_dir).transpose()?;
-    Ok(Wish::Run(Request { command, identity, source, target, id, work_dir }))
+    let said = |name: &str| env.get(name).map(OsStr::as_bytes);
+    let (claimed, pilot_dn) = (record::claim::work(said).map(Box::new), record::claim::pilot_dn(said));
+    Ok(Wish::Run(Request { command, identity, source, target, id, work_dir, claimed, pilot_dn }))
 }
 
 fn session_call(arguments: &[OsString]) -> Result<SessionCall, String> {

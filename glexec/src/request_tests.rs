@@ -119,3 +119,13 @@ fn a_working_directory_is_a_plain_absolute_path() {
         assert!(dir(bad).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn what_the_caller_says_about_the_work_is_kept_and_decides_nothing() {
+    let env = [CERT, ("GLEXEC_PAYLOAD_COMMAND", "./run.sh\u{1f}a b"), ("GLEXEC_PILOT_DN", "/CN=pilot")];
+    let said = request(&["/usr/bin/pilot", "runner"], &env);
+    assert_eq!(said.claimed.as_ref().map(|claimed| claimed.argv.join("|")).as_deref(), Some("./run.sh|a b"));
+    assert_eq!(said.pilot_dn.as_deref(), Some("/CN=pilot"));
+    let silent = request(&["/usr/bin/pilot", "runner"], &[CERT]);
+    assert_eq!((silent.claimed, silent.command), (None, said.command));
+}

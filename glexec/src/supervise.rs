@@ -3,7 +3,7 @@
 //! The supervisor stays root and in the caller's process group and session. It keeps none of the caller's
 //! descriptors, so that nobody who waits for their end waits for us.
 
-use crate::cgroup::{CpuTime, Leaf};
+use crate::cgroup::Leaf;
 use crate::failure::Failure;
 use crate::kin;
 use crate::launch::{Launched, Mishap};
@@ -11,12 +11,11 @@ use crate::monitor::Monitor;
 use crate::request::FORWARDED;
 use crate::sitting::Sitting;
 use crate::sys::{fds, ids, process};
+use crate::usage::{self, Waited};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::sys::time::TimeValLike;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, getppid};
 use record::{Exit, Usage};
@@ -30,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Supervisor {
     signals: SignalFd,
     start_boottime_ns: u64,
-    cpu_before: (u64, u64),
+    before: Waited,
     root_only: bool,
     /// Whose end ends the payload: the process that called.
     caller: Option<OwnedFd>,
@@ -86,7 +85,7 @@ impl Supervisor {
         Ok(Self {
             signals: SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC)?,
             start_boottime_ns: process::boottime_ns(),
-            cpu_before: children_cpu(),
+            before: Waited::now(),
             root_only: false,
             caller: None,
         })
@@ -129,6 +128,7 @@ impl Supervisor {
         }
         let code = fill_exit(&mut exit, status, mishap.as_ref());
         let usage = self.usage(leaf, wall_ns, max_rss_kib);
+        exit.oom = usage.oom_kills.is_some_and(|killed| killed > 0);
         if mishap.is_none() {
             monitor.terminated(payload.pid, &usage);
         }
@@ -170,10 +170,10 @@ impl Supervisor {
     }
 
     fn usage(&self, leaf: Option<&Leaf>, wall_ns: u64, max_rss_kib: u64) -> Usage {
-        let (user, system) = children_cpu();
-        let (user_us, system_us) = (user - self.cpu_before.0, system - self.cpu_before.1);
-        let waited = CpuTime { user_us, system_us, source: "subreaper" };
-        counted_usage(leaf, wall_ns, waited).with_max_rss(max_rss_kib)
+        let mut usage = usage::counted(leaf, wall_ns, Some(Waited::now().since(self.before)));
+        // A cgroup's peak is better where there is one: this is the largest single process.
+        usage::note_peak(&mut usage, "maxrss", max_rss_kib.saturating_mul(1024));
+        usage
     }
 }
 
@@ -183,36 +183,6 @@ fn calling_process() -> nix::Result<OwnedFd> {
     let watched = process::pidfd(caller)?;
     // Had it ended before, its number could be another's, and init would be our parent.
     if getppid() == caller && caller.as_raw() > 1 { Ok(watched) } else { Err(Errno::ESRCH) }
-}
-
-trait WithMaxRss {
-    fn with_max_rss(self, kib: u64) -> Self;
-}
-
-impl WithMaxRss for Usage {
-    /// A cgroup's peak is better where there is one: this is the largest single process.
-    fn with_max_rss(mut self, kib: u64) -> Self {
-        if self.mem_peak_bytes.is_none() {
-            self.mem_peak_bytes = Some(kib * 1024);
-            self.mem_kind = Some("maxrss".into());
-        }
-        self
-    }
-}
-
-/// What the cgroup leaf counted; CPU time from elsewhere when it counts none.
-pub(crate) fn counted_usage(leaf: Option<&Leaf>, wall_ns: u64, otherwise: CpuTime) -> Usage {
-    let cpu = leaf.and_then(Leaf::cpu_time).unwrap_or(otherwise);
-    let peak = leaf.and_then(Leaf::memory_peak);
-    Usage {
-        wall_ns,
-        cpu_user_us: cpu.user_us,
-        cpu_sys_us: cpu.system_us,
-        cpu_source: cpu.source.into(),
-        mem_peak_bytes: peak,
-        mem_kind: peak.map(|_| "cgroup_peak".into()),
-        ..Usage::default()
-    }
 }
 
 /// Reaps whatever has ended; orphans of the payload among it. Returns the payload's own end.
@@ -279,12 +249,6 @@ pub(crate) fn end_children() -> bool {
             _ => {}
         }
     }
-}
-
-/// User and system time of all children waited for, in microseconds.
-fn children_cpu() -> (u64, u64) {
-    let micros = |t: nix::sys::time::TimeVal| u64::try_from(t.num_microseconds()).unwrap_or(0);
-    getrusage(UsageWho::RUSAGE_CHILDREN).map_or((0, 0), |u| (micros(u.user_time()), micros(u.system_time())))
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 //! Runs at the start of every call, so that nothing outlives its supervision for long: what is left of the payload is
 //! ended, the record gets a `lost` event with what the cgroup counted, and the leaf and the directory go.
 
-use crate::cgroup::{CpuTime, Leaf};
+use crate::cgroup::Leaf;
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::recording;
 use crate::session::{self, Found, State};
-use crate::supervise;
 use crate::sys::{ids, process};
+use crate::usage;
 use crate::work_dir::WorkDir;
 use policy::file::NestedPolicy;
 use record::{Event, Spool};
@@ -52,7 +52,7 @@ pub(crate) fn close(state: &State, log: &Log) {
     // Nobody saw when it ended, so it ends now; the record says that this is an estimate.
     let began = recording::opened_of(state).map(|opened| opened.start_boottime_ns);
     let wall_ns = began.map_or(0, |began| process::boottime_ns().saturating_sub(began));
-    let usage = leaf.map(|_| Box::new(supervise::counted_usage(leaf, wall_ns, CpuTime::unknown())));
+    let usage = leaf.map(|_| Box::new(usage::counted(leaf, wall_ns, None)));
     let event = Event::Lost {
         end_unix_ns: process::unix_ns(),
         usage,

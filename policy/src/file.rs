@@ -214,6 +214,12 @@ pub struct AccountingPolicy {
     pub spool: PathBuf,
     /// Run nothing that cannot be recorded.
     pub require_record: bool,
+    /// How often the usage of a payload that runs is recorded.
+    pub checkpoint: Duration,
+    /// Whether arguments are recorded, or the program and the digest of all arguments only.
+    pub arguments: bool,
+    /// Name of a benchmark and its score for one core of this host.
+    pub benchmark: Option<String>,
 }
 
 /// Who may call, as written in a list.

@@ -104,3 +104,22 @@ fn what_has_no_effect_yet_is_named() {
     assert_eq!(warnings(scas).len(), 2, "{:?}", warnings(scas));
     assert!(warnings("[ports]\nrange = \"40000-40999\"\n")[0].contains("enforce"));
 }
+
+#[test]
+fn accounting_says_how_often_and_what_is_recorded() {
+    let parse = |text: &str| SitePolicy::parse(Path::new("policy.toml"), &format!("[accounting]\n{text}\n"));
+    let default = parse("").unwrap().accounting;
+    assert_eq!((default.checkpoint.as_secs(), default.arguments, default.benchmark), (600, true, None));
+    let given =
+        parse("checkpoint = \"90s\"\narguments = false\nbenchmark = \"HEPscore23 12.5\"").unwrap().accounting;
+    assert_eq!((given.checkpoint.as_secs(), given.arguments), (90, false));
+    assert_eq!(given.benchmark.as_deref(), Some("HEPscore23 12.5"));
+    for bad in [
+        "checkpoint = \"9s\"",
+        "benchmark = \"12.5\"",
+        "benchmark = \"HEPscore23 -1\"",
+        "benchmark = \"a b 1\"",
+    ] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+}

@@ -5,6 +5,7 @@
 //! fields that are missing read as empty, so that old and new versions understand each other.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What runs in the session; reports sum exactly one role, or usage counts twice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,45 @@ pub struct Batch {
     pub lrms: String,
     /// Its id of the job.
     pub jobid: String,
+    /// Which task of an array it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// Account under which the job was submitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Queue or partition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+}
+
+/// What the caller says about the work; not checked, see [`crate::claim`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Claimed {
+    /// The user's program: what the pilot's own program was started to run.
+    pub argv0: String,
+    /// It with its arguments, cut to the limits of [`crate::text`]; empty where the site records no arguments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
+    /// Processors that it may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    /// GPUs that it may use, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
+    /// Who named the GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_source: Option<String>,
+}
+
+/// Ports that the payload may listen on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeasedPorts {
+    /// First and last, such as `40000-40009`.
+    pub range: String,
+    /// By what other ports are kept shut; empty when by nothing.
+    pub enforced_by: String,
 }
 
 /// A grid identity.
@@ -124,6 +164,18 @@ pub struct Opened {
     pub start_unix_ns: u64,
     /// Start by `CLOCK_BOOTTIME`, which does not jump.
     pub start_boottime_ns: u64,
+    /// What the caller says about the work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Claimed>,
+    /// Ports that are leased to the payload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<LeasedPorts>,
+    /// What keeps the payload apart from others, the surest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub isolation: Vec<String>,
+    /// Benchmark of one core of this host, as the site's policy has it: name and score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub benchmark: Option<String>,
     /// How CPU time will be measured, such as `cgroup-v2`, `cgroup-v1` or `subreaper`.
     pub cpu_source: String,
     /// By what the payload and its leftovers are ended, the surest first: `cgroup.kill`, `cgroup.freeze`, `freezer`,
@@ -153,12 +205,32 @@ pub struct Usage {
     /// What that number counts: `cgroup_peak`, `anon+shmem`, `maxrss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mem_kind: Option<String>,
+    /// Each kind of peak that the host could tell. `cgroup_peak` includes the page cache; `anon+shmem` does not, and is the
+    /// most that was seen at the checkpoints; `maxrss` is the largest single process.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mem_peaks_bytes: BTreeMap<String, u64>,
     /// Bytes read from block devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub io_read_bytes: Option<u64>,
     /// Bytes written to block devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub io_write_bytes: Option<u64>,
+    /// Where these come from: `cgroup-v2`, `cgroup-v1`, or `rusage` of the processes that were waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_source: Option<String>,
+    /// Processes that the kernel killed because memory ran out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+}
+
+impl Usage {
+    /// Takes over the higher peaks of an earlier checkpoint: what is sampled may be lower by now.
+    pub fn keep_peaks(&mut self, earlier: &Usage) {
+        for (kind, bytes) in &earlier.mem_peaks_bytes {
+            let peak = self.mem_peaks_bytes.entry(kind.clone()).or_default();
+            *peak = (*peak).max(*bytes);
+        }
+    }
 }
 
 /// How the payload ended.
@@ -171,6 +243,9 @@ pub struct Exit {
     /// Signal number, when a signal ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// Whether the kernel killed a process of it because memory ran out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
     /// Who killed it and why, when somebody did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub killed_by: Option<String>,
@@ -277,6 +352,17 @@ pub enum Event {
     },
     /// The only line of a refused call.
     Denied(Box<Denied>),
+    /// A correction after the end: what it names holds instead.
+    Amend {
+        /// Who corrects, and why.
+        why: String,
+        /// Used in all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Box<Usage>>,
+        /// How it ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<Box<Exit>>,
+    },
 }
 
 impl Event {

@@ -12,8 +12,12 @@
 //! | reading: the folded [`Record`] and [`Damaged`] files | [`read`] |
 //! | UTC times as RFC 3339 | [`time`] |
 //! | argument texts that are safe to store | [`text`] |
+//! | what the caller says about the work and its batch job | [`claim`] |
+//! | the kernel's counters of a cgroup | [`counters`] |
 #![forbid(unsafe_code)]
 
+pub mod claim;
+pub mod counters;
 mod crc;
 pub mod event;
 pub mod line;
@@ -23,6 +27,6 @@ pub mod spool;
 pub mod text;
 pub mod time;
 
-pub use event::{Batch, Denied, Event, Exit, Opened, Role, Subject, Usage};
+pub use event::{Batch, Claimed, Denied, Event, Exit, LeasedPorts, Opened, Role, Subject, Usage};
 pub use read::{Damaged, Record, State};
 pub use spool::{OpenRecord, Spool};

@@ -60,7 +60,7 @@ struct Header {
 }
 
 /// The names of the events that this version knows, as they stand in the file.
-const KNOWN: [&str; 6] = ["open", "exec", "usage", "close", "lost", "denied"];
+const KNOWN: [&str; 7] = ["open", "exec", "usage", "close", "lost", "denied", "amend"];
 
 /// The line with its newline.
 pub fn encode(seq: u64, written_unix_ns: u64, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
@@ -131,8 +131,8 @@ mod tests {
 
     #[test]
     fn later_versions_may_add_events_and_fields() {
-        let amend = decode(signed(r#"{"seq":1,"event":"amend","what":[1]"#).as_bytes()).unwrap();
-        assert_eq!(amend.event, None);
+        let moved = decode(signed(r#"{"seq":1,"event":"moved","what":[1]"#).as_bytes()).unwrap();
+        assert_eq!(moved.event, None);
         let exec = decode(signed(r#"{"seq":1,"event":"exec","pid":5,"cpu_set":"0-3""#).as_bytes()).unwrap();
         assert_eq!(exec.event, Some(Event::Exec { pid: 5 }));
     }

@@ -53,6 +53,8 @@ pub struct Record {
     pub estimated: bool,
     /// Whether the last line was cut off and left out.
     pub torn: bool,
+    /// How often it was corrected after its end, and why the last time.
+    pub amended: Option<(u32, String)>,
 }
 
 /// A file that is not a record, or not a whole one.
@@ -105,19 +107,28 @@ pub(crate) struct Found {
 
 /// Reads and checks a whole file.
 pub(crate) fn file(path: &Path) -> Result<Found, Damaged> {
-    let file = place::open_to_read(path).map_err(|e| Damaged::file(path, e.kind(), e.to_string()))?;
-    from(path, &file)
+    parse(path, &bytes(path)?)
 }
 
 /// Reads and checks a whole file that is open already.
 pub(crate) fn from(path: &Path, file: &File) -> Result<Found, Damaged> {
+    parse(path, &all(path, file)?)
+}
+
+/// The bytes of a whole file, unchecked.
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, Damaged> {
+    let file = place::open_to_read(path).map_err(|e| Damaged::file(path, e.kind(), e.to_string()))?;
+    all(path, &file)
+}
+
+fn all(path: &Path, file: &File) -> Result<Vec<u8>, Damaged> {
     let mut bytes = Vec::new();
     let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes);
     read.map_err(|e| Damaged::file(path, e.kind(), e.to_string()))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Damaged::file(path, ErrorKind::InvalidData, format!("is longer than {MAX_FILE} bytes")));
     }
-    parse(path, &bytes)
+    Ok(bytes)
 }
 
 /// Checks the bytes of a file.
@@ -188,6 +199,7 @@ impl Record {
             clock_stepped: false,
             estimated: false,
             torn: found.torn,
+            amended: None,
         };
         found.lines.into_iter().filter_map(|line| line.event).for_each(|event| record.apply(event));
         let opened = record.opened.as_ref().map(|o| o.record_id.as_str());
@@ -223,7 +235,23 @@ impl Record {
                 self.end_unix_ns = Some(denied.at_unix_ns);
                 self.denied = Some(denied);
             }
+            Event::Amend { why, usage, exit } => {
+                let before = self.amended.take().map_or(0, |(times, _)| times);
+                self.amended = Some((before + 1, why));
+                self.usage = usage.map(|u| *u).or(self.usage.take());
+                self.exit = exit.map(|e| *e).or(self.exit.take());
+            }
         }
+    }
+
+    /// Reads the bytes of a final record, wherever they were kept; `path` names that place in what is told of damage.
+    ///
+    /// # Errors
+    /// [`Damaged`] for what is no whole record of this id.
+    pub fn from_bytes(path: &Path, id: &str, bytes: &[u8]) -> Result<Self, Damaged> {
+        parse(path, bytes)
+            .and_then(|found| found.must_be_final(path))
+            .and_then(|found| Self::fold(path, id, found))
     }
 
     /// Start of the session by the wall clock, or the moment of the refusal.

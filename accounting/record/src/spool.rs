@@ -137,6 +137,62 @@ impl Spool {
         })
     }
 
+    /// Corrects a closed record; the file is synced.
+    ///
+    /// # Errors
+    /// `InvalidInput` for another event than `Amend`, `NotFound` when no closed record has this id, `InvalidData` when it is
+    /// damaged, or what the file system says; the record then stands as before.
+    pub fn amend(&self, id: &str, event: &Event) -> io::Result<()> {
+        if !matches!(event, Event::Amend { .. }) {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "only amend corrects a closed record"));
+        }
+        let path = self.closed_path(id)?;
+        let mut file = place::open_to_append(&path).map_err(|e| named(&path, e))?;
+        let found = read::from(&path, &file).and_then(|found| found.must_be_final(&path));
+        let found = found.map_err(|d| io::Error::new(d.error_kind(), d.to_string()))?;
+        let newline = if found.ends_with_newline { &b""[..] } else { b"\n" };
+        let line = encode(found.lines.len() as u64, event)?;
+        let written = file.write_all(&[newline, &line].concat()).and_then(|()| file.sync_data());
+        if written.is_err() {
+            let _ = file.set_len(found.intact_bytes);
+        }
+        written.map_err(|e| named(&path, e))
+    }
+
+    /// The bytes of a closed record and what they say, for who takes it over with [`Spool::remove_closed`].
+    ///
+    /// # Errors
+    /// [`Damaged`] when the file is missing, unreadable or damaged.
+    pub fn closed_bytes(&self, id: &str) -> Result<(Record, Vec<u8>), Damaged> {
+        let unnamed = |e: io::Error| Damaged::file(&self.dir, e.kind(), e.to_string());
+        let path = self.closed_path(id).map_err(unnamed)?;
+        let bytes = read::bytes(&path)?;
+        Record::from_bytes(&path, id, &bytes).map(|record| (record, bytes))
+    }
+
+    /// Removes closed records that are kept elsewhere by now.
+    ///
+    /// # Errors
+    /// What the file system says; those before the failing one are gone.
+    pub fn remove_closed<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> io::Result<()> {
+        for id in ids {
+            let path = self.closed_path(id)?;
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(named(&path, e)),
+                _ => {}
+            }
+        }
+        sync_dir(&self.closed_dir())
+    }
+
+    /// The ids of all closed records, in order; none when there is no spool yet.
+    ///
+    /// # Errors
+    /// What reading the directory says.
+    pub fn closed_ids(&self) -> io::Result<Vec<String>> {
+        ids(&self.closed_dir())
+    }
+
     /// Whether [`Spool::close_lost_to_reboot`] has nothing more to do in this boot, or there is no spool.
     pub fn knows_boot(&self, boot_id: &str) -> bool {
         boot_mark(boot_id).is_ok_and(|mark| self.dir.join(mark).exists()) || !self.dir.exists()

@@ -410,3 +410,33 @@ fn a_refusal_whose_writer_died_before_the_move_is_moved_after_a_reboot() {
     assert_eq!(spool.record("d1").unwrap().state, State::Denied);
     assert!(scratch.0.join("closed/d1.jsonl").exists());
 }
+
+#[test]
+fn a_closed_record_can_be_corrected_and_says_so() {
+    let scratch = Scratch::new();
+    let (spool, amend) = (scratch.spool(), |cpu| Event::Amend {
+        why: "the batch system counted".to_owned(),
+        usage: Some(Box::new(usage(cpu))),
+        exit: None,
+    });
+    closed(&scratch, "a1");
+    assert_eq!(spool.amend("a1", &close(2)).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(spool.amend("a2", &amend(2)).unwrap_err().kind(), ErrorKind::NotFound);
+    spool.amend("a1", &amend(77)).unwrap();
+    spool.amend("a1", &amend(78)).unwrap();
+    let read = spool.record("a1").unwrap();
+    assert_eq!((read.state, read.usage), (State::Closed, Some(usage(78))));
+    assert_eq!(read.exit.unwrap().code, Some(3), "what is not named holds");
+    assert_eq!(read.amended, Some((2, "the batch system counted".to_owned())));
+}
+
+#[test]
+fn sampled_peaks_of_checkpoints_are_kept() {
+    let peaks = |list: &[(&str, u64)]| Usage {
+        mem_peaks_bytes: list.iter().map(|(kind, bytes)| ((*kind).to_owned(), *bytes)).collect(),
+        ..Usage::default()
+    };
+    let mut now = peaks(&[("anon+shmem", 10), ("cgroup_peak", 50)]);
+    now.keep_peaks(&peaks(&[("anon+shmem", 30), ("maxrss", 7)]));
+    assert_eq!(now, peaks(&[("anon+shmem", 30), ("cgroup_peak", 50), ("maxrss", 7)]));
+}

@@ -210,11 +210,47 @@ struct Accounting {
     #[serde(deserialize_with = "absolute")]
     spool: PathBuf,
     require_record: bool,
+    #[serde(deserialize_with = "duration")]
+    checkpoint: Duration,
+    arguments: bool,
+    benchmark: String,
 }
 
 impl Default for Accounting {
     fn default() -> Self {
-        Self { spool: "/var/spool/pilotage/records".into(), require_record: true }
+        Self {
+            spool: "/var/spool/pilotage/records".into(),
+            require_record: true,
+            checkpoint: Duration::from_secs(600),
+            arguments: true,
+            benchmark: String::new(),
+        }
+    }
+}
+
+impl Accounting {
+    fn check(self) -> Result<AccountingPolicy, Finding> {
+        let scored = |text: &str| {
+            let (name, score) = text.split_once(' ')?;
+            let good = name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-.".contains(&c));
+            (good && !name.is_empty() && score.parse::<f64>().is_ok_and(|n| n.is_finite() && n > 0.0))
+                .then_some(())
+        };
+        if !self.benchmark.is_empty() && scored(&self.benchmark).is_none() {
+            let what =
+                "[accounting] benchmark: write a name and the score of one core, such as \"HEPscore23 12.5\"";
+            return Err((0..0, what.into()));
+        }
+        if self.checkpoint.as_secs() < 10 {
+            return Err((0..0, "[accounting] checkpoint: write 10s or more".into()));
+        }
+        Ok(AccountingPolicy {
+            spool: self.spool,
+            require_record: self.require_record,
+            checkpoint: self.checkpoint,
+            arguments: self.arguments,
+            benchmark: Some(self.benchmark).filter(|text| !text.is_empty()),
+        })
     }
 }
 
@@ -247,10 +283,7 @@ impl Policy {
             mapping: self.mapping.check()?,
             payload: self.payload.check()?,
             ports: self.ports.check()?,
-            accounting: AccountingPolicy {
-                spool: self.accounting.spool,
-                require_record: self.accounting.require_record,
-            },
+            accounting: self.accounting.check()?,
         })
     }
 }
