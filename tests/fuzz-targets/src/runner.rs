@@ -1,22 +1,18 @@
 //! What `pilot run` and `pilot runner` say to each other; the runner lives under the payload's account.
 
 use crate::assert_one_line;
-use protocol::{Frame, ToAgent, ToRunner};
+use pilot_wire::{Frame, ToAgent, ToRunner};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
-
-/// The file alone: the crate `pilot` would bring a database into the sanitizer's build.
-#[path = "../../../pilot/src/runner/protocol.rs"]
-pub mod protocol;
 
 /// A stream of frames to its end, or to the first one that is wrong. Messages come back the same when they are sent again.
 pub fn frames(data: &[u8]) {
     let mut from = data;
     loop {
         let before = from.len();
-        match now(protocol::receive(&mut from)) {
+        match now(pilot_wire::receive(&mut from)) {
             Ok(Some(frame)) => {
                 let (Frame::Json(bytes) | Frame::Data(bytes)) = &frame;
                 assert_eq!(before - from.len(), bytes.len() + 5);
@@ -35,9 +31,10 @@ fn again<T: Serialize + DeserializeOwned + PartialEq + Debug>(frame: &Frame) {
         Err(why) => return assert_one_line(&why.to_string()),
     };
     let mut wire = Vec::new();
-    match now(protocol::send(&mut wire, &message)) {
+    match now(pilot_wire::send(&mut wire, &message)) {
         Ok(()) => {
-            let frame = now(protocol::receive(&mut wire.as_slice())).expect("we sent it").expect("all of it");
+            let frame =
+                now(pilot_wire::receive(&mut wire.as_slice())).expect("we sent it").expect("all of it");
             assert_eq!(frame.message::<T>().expect("we wrote it"), message);
         }
         // Escapes make a message longer.

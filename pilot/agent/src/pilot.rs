@@ -1,0 +1,413 @@
+//! The life of a pilot: register, claim while there is room, renew, drain, say good-bye.
+
+use super::lease::{GRACE, Wish};
+use super::ports::{PortPool, Reservation};
+use super::{Agent, attempt};
+use pilot_api::{Bye, Claim, PilotState, Registered, Registration, Sync, Synced, WishKind};
+use pilot_client::{ClientError, pause};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+/// Longest claim.
+const CLAIM_WAIT: Duration = Duration::from_secs(30);
+/// Pause before looking for free ports again.
+const PORTS_PAUSE: Duration = Duration::from_secs(1);
+/// How long draining may take beyond the grace of the payloads.
+const FAREWELL: Duration = Duration::from_secs(20);
+/// How long the good-bye may take; without it the leases run out by themselves.
+const BYE: Duration = Duration::from_secs(5);
+/// Pause after news, so that several travel together.
+const GATHER: Duration = Duration::from_millis(20);
+/// Exit code: the queue is out of reach.
+const UNREACHABLE: u8 = 3;
+
+/// When to stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Payloads at the same time.
+    pub slots: u32,
+    /// Longest time without a payload.
+    pub max_idle: Duration,
+    /// Longest time without the queue and without a payload.
+    pub give_up: Duration,
+    /// When the batch slot ends.
+    pub end: Option<Instant>,
+}
+
+impl Limits {
+    /// Seconds left in the batch slot.
+    fn time_left(self) -> Option<u64> {
+        self.end.map(|end| end.saturating_duration_since(Instant::now()).as_secs())
+    }
+}
+
+/// Why a pilot ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Idle,
+    Time,
+    Signal,
+    Drained,
+    Unreachable,
+    Refused,
+}
+
+impl End {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Idle => "idle for too long",
+            Self::Time => "the batch slot is over",
+            Self::Signal => "ended by a signal",
+            Self::Drained => "drained by the queue",
+            Self::Unreachable => "the queue is out of reach",
+            Self::Refused => "the queue refuses this pilot",
+        }
+    }
+
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Idle | Self::Time | Self::Signal | Self::Drained => 0,
+            Self::Unreachable => UNREACHABLE,
+            Self::Refused => 1,
+        }
+    }
+}
+
+/// Runs the pilot to its end; returns the exit code.
+pub async fn run(agent: Arc<Agent>, limits: Limits) -> u8 {
+    let ending = Arc::new(Ending::default());
+    if let Err(e) = ending.on_signals() {
+        tracing::error!(error = %e, "cannot watch for signals");
+        return 2;
+    }
+    let mut end = life(&agent, limits, &ending).await;
+    // A queue that forgot us, after a long cut, gets a new pilot.
+    while end == Err(Forgotten) {
+        tracing::warn!("the queue does not know this pilot any more: registering again");
+        end = life(&agent, limits, &ending).await;
+    }
+    let end = end.unwrap_or(End::Refused);
+    tracing::info!(reason = end.reason(), "pilot ended");
+    end.exit_code()
+}
+
+/// The queue does not know the pilot.
+#[derive(Debug, PartialEq, Eq)]
+struct Forgotten;
+
+/// A wish to end, from outside.
+#[derive(Default)]
+struct Ending {
+    signal: AtomicBool,
+    drain: AtomicBool,
+    forgotten: AtomicBool,
+    changed: Notify,
+}
+
+impl Ending {
+    /// Batch systems announce the end of a job with one of these.
+    fn on_signals(self: &Arc<Self>) -> std::io::Result<()> {
+        let kinds = [
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+            SignalKind::hangup(),
+        ];
+        for kind in kinds {
+            let mut stream = signal(kind)?;
+            let ending = Arc::clone(self);
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() {
+                    tracing::info!(signal = kind.as_raw_value(), "signal received: draining");
+                    ending.set(&ending.signal);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn set(&self, flag: &AtomicBool) {
+        flag.store(true, Ordering::SeqCst);
+        self.changed.notify_one();
+    }
+
+    async fn signalled(&self) {
+        while !self.signal.load(Ordering::SeqCst) {
+            self.changed.notified().await;
+        }
+    }
+
+    fn wanted(&self) -> Option<Result<End, Forgotten>> {
+        if self.signal.load(Ordering::SeqCst) {
+            Some(Ok(End::Signal))
+        } else if self.forgotten.swap(false, Ordering::SeqCst) {
+            Some(Err(Forgotten))
+        } else if self.drain.load(Ordering::SeqCst) {
+            Some(Ok(End::Drained))
+        } else {
+            None
+        }
+    }
+}
+
+async fn life(agent: &Arc<Agent>, limits: Limits, ending: &Arc<Ending>) -> Result<End, Forgotten> {
+    // Claim and heartbeat may both have met a queue that forgot us; one new registration answers both.
+    ending.forgotten.store(false, Ordering::SeqCst);
+    let terms = tokio::select! {
+        terms = register(agent, limits) => match terms {
+            Ok(terms) => terms,
+            Err(end) => return Ok(end),
+        },
+        () = ending.signalled() => return Ok(End::Signal),
+    };
+    tracing::info!(pilot = %terms.pilot, host = agent.node.host, slots = limits.slots, lease_ms = terms.lease_ms, "pilot registered");
+    let heart = tokio::spawn(beat(Arc::clone(agent), terms.clone(), Arc::clone(ending)));
+    let end = work(agent, limits, &terms, ending).await;
+    leave(agent, terms.pilot, &end, ending).await;
+    heart.abort();
+    farewell(agent, terms.pilot, &end).await;
+    end
+}
+
+async fn register(agent: &Agent, limits: Limits) -> Result<Registered, End> {
+    let registration = Registration {
+        host: agent.node.host.clone(),
+        slots: limits.slots,
+        cores: agent.node.cores.max(limits.slots),
+        memory: agent.node.memory,
+        switches_identity: matches!(agent.switch, super::Switch::Glexec(_)),
+        time_left: limits.time_left(),
+    };
+    let mut outage = Outage::default();
+    loop {
+        match agent.client.register(&registration).await {
+            Ok(terms) => return Ok(terms),
+            Err(e) => outage.bear(&e, limits.give_up).await?,
+        }
+    }
+}
+
+/// Claims while there is room, until something ends the pilot.
+async fn work(
+    agent: &Arc<Agent>,
+    limits: Limits,
+    terms: &Registered,
+    ending: &Ending,
+) -> Result<End, Forgotten> {
+    let mut outage = Outage::default();
+    let mut idle_since = Instant::now();
+    let mut reserved: Option<Reservation> = None;
+    loop {
+        if let Some(end) = ending.wanted() {
+            return end;
+        }
+        let used = agent.registry.used();
+        if used.leases > 0 {
+            idle_since = Instant::now();
+        }
+        let idle = idle_since.elapsed();
+        if used.leases == 0 && limits.time_left() == Some(0) {
+            return Ok(End::Time);
+        }
+        if used.leases == 0 && idle >= limits.max_idle {
+            return Ok(End::Idle);
+        }
+        if reserved.is_none() && used.leases < limits.slots {
+            reserved = agent.ports.as_ref().and_then(PortPool::reserve);
+        }
+        let Some(claim) = claim(agent, limits, reserved.is_some()) else {
+            reserved = None;
+            let no_ports = used.leases < limits.slots || limits.end.is_some();
+            tokio::select! {
+                () = agent.registry.ended.notified() => (),
+                () = ending.changed.notified() => (),
+                () = sleep(PORTS_PAUSE), if no_ports => (),
+            }
+            continue;
+        };
+        let wait = CLAIM_WAIT.min(limits.max_idle.saturating_sub(idle)).as_secs().max(1);
+        let claimed = tokio::select! {
+            claimed = agent.client.claim(terms.pilot, &claim, wait) => claimed,
+            () = ending.changed.notified() => continue,
+        };
+        match claimed {
+            Ok(claimed) => {
+                outage = Outage::default();
+                for lease in claimed.leases {
+                    let wishes = agent.registry.add(&lease);
+                    tokio::spawn(attempt::run(Arc::clone(agent), lease, reserved.take(), wishes));
+                }
+            }
+            Err(e) if is_forgotten(&e) => return Err(Forgotten),
+            Err(e) => {
+                let patience = if agent.registry.used().leases > 0 { Duration::MAX } else { limits.give_up };
+                let bearing = async { outage.bear(&e, patience).await };
+                tokio::select! {
+                    borne = bearing => if let Err(end) = borne { return Ok(end) },
+                    () = ending.changed.notified() => (),
+                }
+            }
+        }
+    }
+}
+
+/// What to ask for; `None` when there is no room. With ports, one payload at a time: the one that ports are set aside
+/// for. So an idle pilot keeps one block from its neighbours, not one for each slot.
+fn claim(agent: &Agent, limits: Limits, has_ports: bool) -> Option<Claim> {
+    let used = agent.registry.used();
+    let slots = limits.slots.saturating_sub(used.leases);
+    let ports = if agent.ports.is_some() { u32::from(has_ports) } else { u32::MAX };
+    let cores = agent.node.cores.max(limits.slots).saturating_sub(used.cores);
+    let memory = agent.node.memory.map(|memory| memory.saturating_sub(used.memory));
+    let max = slots.min(ports).min(cores);
+    (max > 0 && limits.time_left() != Some(0)).then_some(Claim {
+        max,
+        cores,
+        memory,
+        time_left: limits.time_left(),
+    })
+}
+
+fn is_forgotten(error: &ClientError) -> bool {
+    matches!(error.status(), Some(404 | 410))
+}
+
+/// A time without the queue.
+#[derive(Default)]
+struct Outage {
+    since: Option<Instant>,
+    failures: u32,
+}
+
+impl Outage {
+    /// Waits before the next attempt; fails when it has lasted too long or will not end.
+    async fn bear(&mut self, error: &ClientError, patience: Duration) -> Result<(), End> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if !error.is_transient() {
+            tracing::error!(error = %error, "giving up");
+            return Err(if error.status().is_some() { End::Refused } else { End::Unreachable });
+        }
+        if since.elapsed() >= patience {
+            tracing::error!(error = %error, seconds = since.elapsed().as_secs(), "giving up on the queue");
+            return Err(End::Unreachable);
+        }
+        if self.failures.is_multiple_of(10) {
+            tracing::warn!(error = %error, "trying again");
+        }
+        self.failures += 1;
+        sleep(pause(self.failures, fastrand::f64())).await;
+        Ok(())
+    }
+}
+
+/// Waits for what still runs, or ends it. A drained pilot finishes what it has unless a signal comes as well.
+async fn leave(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>, ending: &Ending) {
+    let mut give_up = None;
+    while agent.registry.used().leases > 0 {
+        let signalled = ending.signal.load(Ordering::SeqCst);
+        let wish = match end {
+            Err(Forgotten) => Some(Wish::Lost),
+            Ok(End::Drained) if !signalled => None,
+            Ok(_) => Some(Wish::Drain),
+        };
+        if let Some(wish) = wish {
+            agent.registry.wish_all(wish);
+            let give_up = *give_up.get_or_insert_with(|| Instant::now() + GRACE + FAREWELL);
+            if Instant::now() > give_up {
+                return tracing::error!(%pilot, leases = agent.registry.used().leases, "payloads did not end in time");
+            }
+        }
+        timeout(Duration::from_secs(1), agent.registry.ended.notified()).await.ok();
+    }
+}
+
+/// Hands back the leases that were not reported.
+async fn farewell(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>) {
+    let Ok(end) = end else { return };
+    let bye = Bye { reason: end.reason().to_owned() };
+    if !matches!(timeout(BYE, agent.client.bye(pilot, &bye)).await, Ok(Ok(()))) {
+        tracing::warn!(%pilot, "could not say good-bye: leases still held run out by themselves");
+    }
+}
+
+/// Renews the leases for as long as the pilot lives, and passes the queue's wishes on.
+async fn beat(agent: Arc<Agent>, terms: Registered, ending: Arc<Ending>) {
+    let (lease, interval) =
+        (Duration::from_millis(terms.lease_ms), Duration::from_millis(terms.heartbeat_ms));
+    let (mut renewed, mut failures) = (Instant::now(), 0);
+    let mut acked = Vec::new();
+    let mut hurry = true;
+    loop {
+        let sent = Instant::now();
+        let sync =
+            Sync { leases: agent.registry.updates(), state: state(&agent, &ending), acked: acked.clone() };
+        let wait = if hurry { 0 } else { interval.as_secs() };
+        let call = agent.client.sync(terms.pilot, &sync, wait);
+        let answer = tokio::select! {
+            answer = call => Some(answer),
+            // News travel at once; a short call is never given up, or a busy pilot would renew nothing.
+            () = agent.registry.news.notified(), if wait > 0 => None,
+        };
+        match answer {
+            None => {
+                sleep(GATHER).await;
+                hurry = true;
+                continue;
+            }
+            Some(Ok(synced)) => {
+                (renewed, failures) = (sent, 0);
+                acked = obey(&agent, &ending, synced);
+                hurry = !acked.is_empty();
+                if interval.as_secs() == 0 && !hurry {
+                    timeout(interval, agent.registry.news.notified()).await.ok();
+                }
+            }
+            Some(Err(e)) => {
+                if is_forgotten(&e) {
+                    agent.registry.wish_all(Wish::Lost);
+                    return ending.set(&ending.forgotten);
+                }
+                if renewed.elapsed() > lease && agent.registry.used().leases > 0 {
+                    tracing::error!(error = %e, "leases ran out: ending payloads");
+                    agent.registry.wish_all(Wish::Lost);
+                }
+                failures += 1;
+                sleep(pause(failures, fastrand::f64()).min(interval)).await;
+                hurry = true;
+            }
+        }
+    }
+}
+
+fn state(agent: &Agent, ending: &Ending) -> PilotState {
+    if ending.signal.load(Ordering::SeqCst) || ending.drain.load(Ordering::SeqCst) {
+        PilotState::Draining
+    } else if agent.registry.used().leases > 0 {
+        PilotState::Busy
+    } else {
+        PilotState::Ready
+    }
+}
+
+/// Returns what is to be acknowledged.
+fn obey(agent: &Agent, ending: &Ending, synced: Synced) -> Vec<Uuid> {
+    for lease in synced.lost {
+        agent.registry.wish(lease, Wish::Lost);
+    }
+    if synced.drain {
+        ending.set(&ending.drain);
+    }
+    let carry_out = |wish: pilot_api::Wish| {
+        match wish.kind {
+            WishKind::Cancel => agent.registry.wish(wish.lease, Wish::Cancel),
+        }
+        wish.id
+    };
+    synced.wishes.into_iter().map(carry_out).collect()
+}

@@ -1,0 +1,102 @@
+//! What a payload needs before it can start: its own proxy, its ports, its input files.
+
+use super::launch::write_secret;
+use super::ports::{PortLease, Reservation};
+use super::{Agent, PATIENCE};
+use anyhow::{Context, Result, bail};
+use openssl::sha::Sha256;
+use pilot_api::{CertificateRequest, InputFile, Lease};
+use pilot_client::pause;
+use std::path::{Path, PathBuf};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, sleep};
+
+/// All that, in a directory that is removed with it.
+#[derive(Debug)]
+pub struct Staged {
+    /// Private directory of the attempt.
+    pub dir: tempfile::TempDir,
+    /// The payload's ports.
+    pub ports: Option<PortLease>,
+}
+
+impl Staged {
+    /// The payload's proxy.
+    pub fn proxy(&self) -> PathBuf {
+        self.dir.path().join("proxy.pem")
+    }
+
+    /// The content of the input file with this number.
+    pub fn input(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("input-{number}"))
+    }
+}
+
+/// Collects it. The error is the reason for giving the lease back.
+pub async fn stage(agent: &Agent, lease: &Lease, reserved: Option<Reservation>) -> Result<Staged> {
+    let name = format!("{}-", lease.attempt);
+    let dir = tempfile::Builder::new()
+        .prefix(&name)
+        .tempdir_in(agent.private.path())
+        .context("cannot make a directory")?;
+    let ports = agent.ports.as_ref().map(|pool| pool.confirm(reserved, lease.spec.ports)).transpose()?;
+    if ports.is_none() && lease.spec.ports > 0 {
+        bail!(
+            "the payload wants {} ports, but this node has none: [ports] range in policy.toml",
+            lease.spec.ports
+        );
+    }
+    let staged = Staged { dir, ports };
+    let proxy = delegate(agent, lease).await.context("cannot get a proxy for the payload")?;
+    write_secret(&staged.proxy(), proxy.as_bytes())?;
+    for (number, input) in lease.spec.inputs.iter().enumerate() {
+        let fetched = fetch(agent, input, &staged.input(number)).await;
+        fetched.with_context(|| format!("cannot get input file {:?}", input.path))?;
+    }
+    Ok(staged)
+}
+
+/// The key is made here; only the request travels.
+async fn delegate(agent: &Agent, lease: &Lease) -> Result<String> {
+    let (key, csr) = tokio::task::spawn_blocking(delegation::new_request).await??;
+    let request = CertificateRequest { lease: lease.lease, csr };
+    let signed =
+        agent.client.patiently(PATIENCE, || agent.client.attempt_delegation(lease.attempt, &request)).await?;
+    Ok(delegation::join(&signed.chain, &key)?)
+}
+
+async fn fetch(agent: &Agent, input: &InputFile, to: &Path) -> Result<()> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let body = agent.client.patiently(PATIENCE, || agent.client.blob(&input.sha256)).await?;
+        match keep(body, input, to).await {
+            // A cut transfer is no reason to give the payload back: the queue may have been restarted.
+            Err(e) if e.is::<reqwest::Error>() && Instant::now() < give_up => {
+                tracing::warn!(input = input.path, error = %e, "transfer cut, trying again");
+                sleep(pause(3, fastrand::f64())).await;
+            }
+            kept => return kept,
+        }
+    }
+}
+
+async fn keep(mut body: reqwest::Response, input: &InputFile, to: &Path) -> Result<()> {
+    let mut file = File::create(to).await?;
+    let (mut hash, mut size) = (Sha256::new(), 0);
+    while let Some(chunk) = body.chunk().await? {
+        hash.update(&chunk);
+        size += chunk.len() as u64;
+        file.write_all(&chunk).await?;
+    }
+    file.flush().await?;
+    if size != input.size || hex(&hash.finish()) != input.sha256 {
+        bail!("what came is not what was submitted");
+    }
+    Ok(())
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

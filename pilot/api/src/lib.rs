@@ -1,0 +1,525 @@
+//! The queue's HTTP interface: what travels between users, queue and pilots.
+//!
+//! JSON over HTTPS with proxies as client certificates, all paths below `/v1`. Times are seconds since the epoch,
+//! sizes are bytes, ids are UUIDv7. Errors are [`Problem`] (RFC 9457).
+//!
+//! | who | call | body -> answer |
+//! |---|---|---|
+//! | user | `POST /v1/delegations` | nothing -> [`Delegation`] |
+//! | user | `PUT /v1/delegations/{id}` | [`SignedChain`] -> 204 |
+//! | user | `PUT /v1/blobs/{sha256}` | bytes -> 204 (hash checked) |
+//! | user | `POST /v1/payloads` | [`Submission`] -> [`Submitted`] |
+//! | user | `GET /v1/payloads?limit=N` | -> `Vec<`[`Payload`]`>` (own ones, oldest first; the newest N, 1000 unless told) |
+//! | user | `GET /v1/payloads/{id}?wait=S&final=1` | -> [`Payload`]; with `wait` held until it is final or S seconds passed |
+//! | user | `GET /v1/payloads/{id}/events` | -> `Vec<`[`Event`]`>` |
+//! | user | `POST /v1/payloads/{id}/cancel` | -> [`Payload`]; 409 when it is done or failed already |
+//! | user | `POST /v1/payloads/{id}/hold` | -> [`Payload`]; a waiting payload is not given out |
+//! | user | `POST /v1/payloads/{id}/release` | [`Release`] -> [`Payload`]; waiting again, with a new delegation if one is named |
+//! | user | `GET /v1/payloads/{id}/logs/{stdout,stderr}?offset=N&wait=S` | -> bytes; header `x-log-end: 1` once no more will come; `x-log-attempt: N` tells whose log it is, `&attempt=N` asks for another than the newest |
+//! | user | `GET /v1/payloads/{id}/output` | -> tar stream of the last attempt's output files |
+//! | user | `GET /v1/pilots` | -> `Vec<`[`Pilot`]`>` |
+//! | pilot | `POST /v1/pilots` | [`Registration`] -> [`Registered`] |
+//! | pilot | `POST /v1/pilots/{p}/claim?wait=S` | [`Claim`] -> [`Claimed`], empty after the wait |
+//! | pilot | `GET /v1/blobs/{sha256}` | -> bytes |
+//! | pilot | `POST /v1/attempts/{a}/delegation` | [`CertificateRequest`] -> [`SignedChain`] |
+//! | pilot | `POST /v1/pilots/{p}/sync?wait=S` | [`Sync`] -> [`Synced`]: renews leases, returns wishes; with `wait` it is held until there is one |
+//! | pilot | `PUT /v1/attempts/{a}/logs/{stdout,stderr}?lease=L&offset=N` | bytes -> 204; 409 `wrong_offset` with the right one in [`Problem::offset`] |
+//! | pilot | `PUT /v1/attempts/{a}/output?lease=L` | tar stream -> 204 |
+//! | pilot | `POST /v1/attempts/{a}/result` | [`AttemptResult`] -> 204; idempotent for one lease, 409 for a superseded one |
+//! | pilot | `POST /v1/pilots/{p}/drain` | -> 204; that pilot (of the same DN) is told to take no more work |
+//! | pilot | `POST /v1/pilots/{p}/bye` | [`Bye`] -> 204; leases not reported go back at once |
+//! | all | `GET /healthz` | -> `ok` |
+//!
+//! Order for a pilot: logs and output first, then the result: the result ends the lease. `wait` is in whole seconds;
+//! the queue may answer earlier (a sync is held one heartbeat at most, a claim one lease or 60 s).
+
+pub mod names;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use uuid::Uuid;
+
+/// What the user wants run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PayloadSpec {
+    /// Program and arguments; a name without slash is searched in the payload's `PATH`.
+    pub command: Vec<String>,
+    /// Added to the payload's environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Files put into the working directory before the start.
+    #[serde(default)]
+    pub inputs: Vec<InputFile>,
+    /// Patterns of files taken from the working directory after the end.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+    /// Processor cores.
+    #[serde(default = "one")]
+    pub cores: u32,
+    /// Memory limit.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// Longest run in seconds; then the payload is ended with outcome `limit`.
+    #[serde(default)]
+    pub walltime: Option<u64>,
+    /// Callback ports wanted; 0 asks for the site's usual block.
+    #[serde(default)]
+    pub ports: u16,
+    /// URL that gets a POST of the payload when it is final.
+    #[serde(default)]
+    pub notify: Option<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// One input file, uploaded before as a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputFile {
+    /// Name in the working directory; relative, without `..`.
+    pub path: String,
+    /// SHA-256 of the content, lower-case hex.
+    pub sha256: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Permission bits (the lowest nine).
+    pub mode: u32,
+}
+
+/// How often a user's proxy is delegated on its way to a payload: to the queue, and from there to the pilot. `glexec`
+/// only copies what it gets.
+pub const DELEGATIONS: u32 = 2;
+
+/// A delegation in preparation: sign the request and send the chain back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Delegation {
+    /// Names the delegation in [`Submission`].
+    pub id: Uuid,
+    /// PKCS#10 request, PEM. The key stays with the queue.
+    pub csr: String,
+}
+
+/// A request for a proxy: the key stays with the sender.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// The lease that entitles the sender.
+    pub lease: Uuid,
+    /// PKCS#10 request, PEM.
+    pub csr: String,
+}
+
+/// The new proxy certificate first, then the chain of its issuer, PEM, no key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SignedChain {
+    /// PEM text.
+    pub chain: String,
+}
+
+/// Submit a payload, or an array of the same payload.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    /// A completed delegation of the submitting user.
+    pub delegation: Uuid,
+    /// What to run.
+    pub spec: PayloadSpec,
+    /// First and last index; each element finds its own in `PILOT_ARRAY_INDEX`.
+    #[serde(default)]
+    pub array: Option<(u64, u64)>,
+}
+
+/// The ids of what was submitted, in order of the array index.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Payload ids.
+    pub ids: Vec<Uuid>,
+}
+
+/// Let a held payload wait again.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Takes the place of the payload's delegation, for instance of one that has expired.
+    #[serde(default)]
+    pub delegation: Option<Uuid>,
+}
+
+/// A word that names no value of its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownWord(pub String);
+
+impl fmt::Display for UnknownWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown word {:?}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownWord {}
+
+/// The words of an enumeration: the same in JSON, in tables for people, and in the queue's store.
+macro_rules! words {
+    ($name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl $name {
+            /// Every value, in the order of the declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word, as in JSON.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+            }
+        }
+    };
+}
+
+words!(PayloadState {
+    Received = "received", Waiting = "waiting", Held = "held", Matched = "matched", Running = "running",
+    Completing = "completing", Done = "done", Failed = "failed", Killed = "killed",
+});
+words!(Outcome {
+    Ok = "ok", User = "user", Limit = "limit", Killed = "killed", Infra = "infra", Lost = "lost",
+    Superseded = "superseded",
+});
+words!(PilotState {
+    Submitted = "submitted", Starting = "starting", Validating = "validating", Ready = "ready", Busy = "busy",
+    Draining = "draining", Done = "done", Failed = "failed", Lost = "lost",
+});
+words!(WishKind { Cancel = "cancel" });
+
+/// States of a payload (`architecture.md` section 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum PayloadState {
+    Received,
+    Waiting,
+    Held,
+    Matched,
+    Running,
+    Completing,
+    Done,
+    Failed,
+    Killed,
+}
+
+impl PayloadState {
+    /// Nothing follows after this state.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Killed)
+    }
+}
+
+/// How an attempt ended; the class decides about a retry, never the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The payload returned 0.
+    Ok,
+    /// The payload returned another code or died by a signal of its own.
+    User,
+    /// A limit was exceeded: walltime, memory.
+    Limit,
+    /// Ended on the user's wish.
+    Killed,
+    /// The site, the helper or the node failed: not the user's fault.
+    Infra,
+    /// The lease ran out without a word from the pilot.
+    Lost,
+    /// Another attempt took over before this one reported.
+    Superseded,
+}
+
+/// States of a pilot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum PilotState {
+    Submitted,
+    Starting,
+    Validating,
+    Ready,
+    Busy,
+    Draining,
+    Done,
+    Failed,
+    Lost,
+}
+
+/// A payload as its owner sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Payload {
+    /// Id.
+    pub id: Uuid,
+    /// Subject of the owner's end-entity certificate.
+    pub owner: String,
+    /// Current state.
+    pub state: PayloadState,
+    /// One line on why it is in this state, where there is more to say.
+    pub reason: Option<String>,
+    /// What runs.
+    pub spec: PayloadSpec,
+    /// Index within its array.
+    pub array_index: Option<u64>,
+    /// When it was submitted.
+    pub submitted: u64,
+    /// All attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One execution of a payload on one pilot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Id.
+    pub id: Uuid,
+    /// Counts from 1; also the fence: a report with a lower number than the newest is refused.
+    pub number: u32,
+    /// The pilot that holds or held the lease.
+    pub pilot: Uuid,
+    /// When the lease was given.
+    pub leased: u64,
+    /// How it ended; `None` while it runs.
+    pub outcome: Option<Outcome>,
+    /// When it ended.
+    pub ended: Option<u64>,
+    /// What the pilot reported.
+    pub report: Option<Report>,
+}
+
+/// Facts about an execution, from the worker node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Exit code as a shell would show it: 128+n after signal n; `None` when nothing was started.
+    pub exit_code: Option<i32>,
+    /// Why the attempt ended like this, one line.
+    pub reason: Option<String>,
+    /// Host name of the worker node.
+    pub host: String,
+    /// Local account the payload ran under.
+    pub account: Option<String>,
+    /// Uid of that account.
+    pub uid: Option<u32>,
+    /// Session id of `glexec`, equal to the record id.
+    pub session: Option<String>,
+    /// Leased callback ports, `low-high`.
+    pub ports: Option<String>,
+    /// Elapsed time in milliseconds.
+    pub wall_ms: Option<u64>,
+    /// User and system CPU time in milliseconds.
+    pub cpu_ms: Option<u64>,
+}
+
+/// An entry of a payload's history.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows over the whole queue.
+    pub seq: i64,
+    /// When.
+    pub at: u64,
+    /// DN of the user or pilot that caused it, or `queue`.
+    pub actor: String,
+    /// State afterwards.
+    pub state: PayloadState,
+    /// Cause, one line.
+    pub cause: String,
+}
+
+/// A pilot presents itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// Worker node.
+    pub host: String,
+    /// Payloads it can run at the same time.
+    pub slots: u32,
+    /// Cores of the whole pilot.
+    pub cores: u32,
+    /// Memory of the whole pilot.
+    pub memory: Option<u64>,
+    /// Whether payloads run under the user's own account.
+    pub switches_identity: bool,
+    /// Seconds left in the batch slot; `None` when unlimited.
+    pub time_left: Option<u64>,
+}
+
+/// The queue's terms.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Registered {
+    /// Names the pilot from now on.
+    pub pilot: Uuid,
+    /// Length of a lease in milliseconds.
+    pub lease_ms: u64,
+    /// How often to sync, in milliseconds.
+    pub heartbeat_ms: u64,
+}
+
+/// Ask for work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// How many payloads at most.
+    pub max: u32,
+    /// Free cores.
+    pub cores: u32,
+    /// Free memory.
+    pub memory: Option<u64>,
+    /// Seconds left in the batch slot.
+    pub time_left: Option<u64>,
+}
+
+/// Work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Claimed {
+    /// One entry per payload.
+    pub leases: Vec<Lease>,
+}
+
+/// The right to run one payload, until it runs out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lease {
+    /// Goes with every report; nobody else knows it.
+    pub lease: Uuid,
+    /// The attempt.
+    pub attempt: Uuid,
+    /// Its number.
+    pub number: u32,
+    /// The payload.
+    pub payload: Uuid,
+    /// Its owner.
+    pub owner: String,
+    /// What to run.
+    pub spec: PayloadSpec,
+    /// Index within its array.
+    pub array_index: Option<u64>,
+}
+
+/// A pilot's heartbeat.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sync {
+    /// Leases it still holds.
+    pub leases: Vec<LeaseUpdate>,
+    /// What the pilot is doing.
+    pub state: PilotState,
+    /// Wishes it has carried out or given up: ids of [`Wish`].
+    #[serde(default)]
+    pub acked: Vec<Uuid>,
+}
+
+/// News of one lease.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseUpdate {
+    /// The lease.
+    pub lease: Uuid,
+    /// The payload's state as the pilot sees it: `matched`, `running` or `completing`.
+    pub state: PayloadState,
+}
+
+/// The queue's answer to a heartbeat.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Synced {
+    /// Leases the pilot has lost: it must end those payloads and not report. One that it has ended itself by a result
+    /// is not among them.
+    pub lost: Vec<Uuid>,
+    /// Repeated until acknowledged.
+    pub wishes: Vec<Wish>,
+    /// Take no more work and end when idle.
+    pub drain: bool,
+}
+
+/// Something the queue wants done about a lease.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Wish {
+    /// Acknowledged by this id.
+    pub id: Uuid,
+    /// The lease it is about.
+    pub lease: Uuid,
+    /// What.
+    pub kind: WishKind,
+}
+
+/// Kinds of wishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WishKind {
+    /// End the payload; report outcome `killed`.
+    Cancel,
+}
+
+/// The final word on an attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptResult {
+    /// The lease.
+    pub lease: Uuid,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Facts.
+    pub report: Report,
+}
+
+/// A pilot leaves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bye {
+    /// Why, one line.
+    pub reason: String,
+}
+
+/// A pilot as operators see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pilot {
+    /// Id.
+    pub id: Uuid,
+    /// DN it authenticated with.
+    pub dn: String,
+    /// What it said of itself.
+    pub registration: Registration,
+    /// State.
+    pub state: PilotState,
+    /// Last sign of life.
+    pub seen: u64,
+    /// Payloads it is running.
+    pub running: u32,
+}
+
+/// An error answer, `application/problem+json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Problem {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable word for programs, such as `lease_superseded`.
+    pub code: String,
+    /// One line for people: what is wrong and what to do.
+    pub title: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// With `wrong_offset`: where the next byte of the log belongs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, HTTP {})", self.title, self.code, self.status)
+    }
+}
+
+impl std::error::Error for Problem {}

@@ -1,0 +1,534 @@
+//! The queue as seen by users and pilots: one method per call of [`pilot_api`].
+//!
+//! A method makes one request. Whoever may repeat it wraps it in [`Client::patiently`], which waits between attempts
+//! with full jitter and gives up at once on errors that will not go away.
+
+use bytes::Bytes;
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::x509::X509;
+use pilot_api::*;
+use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+/// How long a call may take, on top of the time that the queue was asked to hold it.
+pub const CALL: Duration = Duration::from_secs(30);
+/// How long a transfer of input, output or logs may take.
+const TRANSFER: Duration = Duration::from_secs(3600);
+/// First and longest pause between attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(20));
+
+/// Why a call failed. Every text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The queue answered with an error.
+    #[error("the queue refused: {0}")]
+    Problem(#[from] Problem),
+    /// No answer.
+    #[error(
+        "cannot reach the queue {queue}: {reason}; check --queue or PILOT_QUEUE, and that the queue runs"
+    )]
+    Unreachable {
+        /// Its URL.
+        queue: String,
+        /// One line.
+        reason: String,
+        /// Whether the request certainly never arrived.
+        unsent: bool,
+    },
+    /// An answer that is not the queue's.
+    #[error("{queue} does not answer like a queue: {reason}; check --queue or PILOT_QUEUE")]
+    Strange {
+        /// Its URL.
+        queue: String,
+        /// One line.
+        reason: String,
+    },
+    /// The own credential or the CA directory cannot be used.
+    #[error("{0}")]
+    Credential(String),
+}
+
+impl ClientError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Problem(problem) => problem.retryable,
+            Self::Unreachable { .. } => true,
+            Self::Strange { .. } | Self::Credential(_) => false,
+        }
+    }
+
+    /// Whether the call certainly changed nothing and may be sent again even if it is not idempotent.
+    fn is_unsent(&self) -> bool {
+        match self {
+            Self::Problem(problem) => problem.retryable,
+            Self::Unreachable { unsent, .. } => *unsent,
+            Self::Strange { .. } | Self::Credential(_) => false,
+        }
+    }
+
+    /// The queue's stable word for the error.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Problem(problem) => Some(&problem.code),
+            _ => None,
+        }
+    }
+
+    /// HTTP status of the queue's answer.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Problem(problem) => Some(problem.status),
+            _ => None,
+        }
+    }
+
+    /// Exit code for commands: 1 refused, 2 credential, 3 cannot reach.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Problem(_) => 1,
+            Self::Credential(_) => 2,
+            Self::Unreachable { .. } | Self::Strange { .. } => 3,
+        }
+    }
+}
+
+/// Where the queue is and who calls.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// URL of the queue, `https://HOST:PORT`.
+    pub queue: String,
+    /// File with the caller's proxy: certificate, key and chain in PEM.
+    pub proxy: PathBuf,
+    /// Directory of trusted CA certificates.
+    pub ca_dir: PathBuf,
+}
+
+/// How commands find the queue and the caller's credential.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Connection {
+    /// URL of the queue, https://HOST:PORT
+    #[arg(long, env = "PILOT_QUEUE", value_name = "URL")]
+    pub queue: Option<String>,
+    /// Proxy to authenticate with [default: /tmp/x509up_u<uid>]
+    #[arg(long, env = "X509_USER_PROXY", value_name = "F")]
+    pub proxy: Option<PathBuf>,
+    /// Directory of trusted CA certificates
+    #[arg(long, env = "X509_CERT_DIR", value_name = "D", default_value = "/etc/grid-security/certificates")]
+    pub ca_dir: PathBuf,
+}
+
+impl Connection {
+    /// Fills the gaps.
+    pub fn settings(&self) -> Result<Settings, ClientError> {
+        let missing = || ClientError::Credential("which queue? give --queue or set PILOT_QUEUE".to_owned());
+        let queue = self.queue.clone().filter(|q| !q.is_empty()).ok_or_else(missing)?;
+        let default = || PathBuf::from(format!("/tmp/x509up_u{}", nix::unistd::geteuid()));
+        Ok(Settings { queue, proxy: self.proxy.clone().unwrap_or_else(default), ca_dir: self.ca_dir.clone() })
+    }
+}
+
+/// Parses a duration option such as `5m`, for clap.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    identity::duration::parse(text).map_err(|e| e.to_string())
+}
+
+/// A part of a log.
+#[derive(Debug)]
+pub struct LogPart {
+    /// The bytes from the offset that was asked for.
+    pub bytes: Bytes,
+    /// Nothing will follow.
+    pub end: bool,
+    /// Number of the attempt that wrote it.
+    pub attempt: Option<u32>,
+}
+
+/// A connection to the queue. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    connection: Arc<RwLock<Credentialed>>,
+    settings: Arc<Settings>,
+    queue: String,
+}
+
+/// A connection and when its proxy was written.
+#[derive(Debug)]
+struct Credentialed {
+    http: reqwest::Client,
+    written: Option<SystemTime>,
+}
+
+impl Client {
+    /// Reads the credential and prepares the connection; sends nothing yet.
+    pub fn new(settings: &Settings) -> Result<Self, ClientError> {
+        if !settings.queue.starts_with("https://") {
+            let text = format!(
+                "the queue's URL {:?} does not begin with https://; check --queue or PILOT_QUEUE",
+                settings.queue
+            );
+            return Err(ClientError::Credential(text));
+        }
+        let written = modified(&settings.proxy);
+        let http = connection(&settings.proxy, &settings.ca_dir)?;
+        let queue = settings.queue.trim_end_matches('/').to_owned();
+        let connection = Arc::new(RwLock::new(Credentialed { http, written }));
+        Ok(Self { connection, settings: Arc::new(settings.clone()), queue })
+    }
+
+    /// Takes a proxy that was renewed meanwhile. One that cannot be used is left alone: it may be half written.
+    pub fn renew(&self) {
+        let written = modified(&self.settings.proxy);
+        if self.connection.read().unwrap_or_else(PoisonError::into_inner).written == written {
+            return;
+        }
+        if let Ok(http) = connection(&self.settings.proxy, &self.settings.ca_dir) {
+            tracing::info!(proxy = %self.settings.proxy.display(), "proxy renewed");
+            *self.connection.write().unwrap_or_else(PoisonError::into_inner) = Credentialed { http, written };
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let connection = self.connection.read().unwrap_or_else(PoisonError::into_inner);
+        connection.http.request(method, format!("{}{path}", self.queue))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Unreachable {
+            queue: self.queue.clone(),
+            reason: innermost(error),
+            unsent: error.is_connect(),
+        }
+    }
+
+    fn strange(&self, reason: String) -> ClientError {
+        ClientError::Strange { queue: self.queue.clone(), reason }
+    }
+
+    async fn send(&self, request: RequestBuilder, limit: Duration) -> Result<Response, ClientError> {
+        let answer = request.timeout(limit).send().await.map_err(|e| self.unreachable(&e))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let text = answer.bytes().await.map_err(|e| self.unreachable(&e))?;
+        Err(match serde_json::from_slice::<Problem>(&text) {
+            Ok(problem) => problem.into(),
+            // A balancer in front of the queue says this in its own words.
+            Err(_) if status.is_server_error() => {
+                let reason = format!("HTTP status {status}");
+                ClientError::Unreachable {
+                    queue: self.queue.clone(),
+                    reason,
+                    unsent: status == StatusCode::SERVICE_UNAVAILABLE,
+                }
+            }
+            Err(_) => self.strange(format!("HTTP status {status}")),
+        })
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let body = self.send(request, limit).await?.bytes().await.map_err(|e| self.unreachable(&e))?;
+        serde_json::from_slice(&body).map_err(|e| self.strange(e.to_string()))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, wait: u64) -> Result<T, ClientError> {
+        self.json(self.request(Method::GET, path), CALL + Duration::from_secs(wait)).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        wait: u64,
+    ) -> Result<T, ClientError> {
+        self.json(self.request(Method::POST, path).json(body), CALL + Duration::from_secs(wait)).await
+    }
+
+    async fn tell(&self, method: Method, path: &str, body: &impl Serialize) -> Result<(), ClientError> {
+        self.send(self.request(method, path).json(body), CALL).await.map(|_| ())
+    }
+
+    async fn transfer(&self, path: &str, body: Body) -> Result<(), ClientError> {
+        self.send(self.request(Method::PUT, path).body(body), TRANSFER).await.map(|_| ())
+    }
+
+    /// Repeats an idempotent call until it works, fails for good, or `patience` is over.
+    pub async fn patiently<T, F>(&self, patience: Duration, call: impl Fn() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        self.repeat(patience, call, ClientError::is_transient).await
+    }
+
+    /// Like [`Client::patiently`], for a call that must not be made twice.
+    async fn once<T, F>(&self, patience: Duration, call: impl Fn() -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        self.repeat(patience, call, ClientError::is_unsent).await
+    }
+
+    async fn repeat<T, F>(
+        &self,
+        patience: Duration,
+        call: impl Fn() -> F,
+        again: fn(&ClientError) -> bool,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let give_up = Instant::now() + patience;
+        let mut failures = 0;
+        loop {
+            let error = match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let pause = pause(failures, fastrand::f64());
+            if !again(&error) || Instant::now() + pause > give_up {
+                return Err(error);
+            }
+            failures += 1;
+            sleep(pause).await;
+        }
+    }
+}
+
+/// The calls of users.
+impl Client {
+    /// `POST /v1/delegations`.
+    pub async fn new_delegation(&self) -> Result<Delegation, ClientError> {
+        self.post("/v1/delegations", &(), 0).await
+    }
+
+    /// `PUT /v1/delegations/{id}`.
+    pub async fn sign_delegation(&self, id: Uuid, chain: &SignedChain) -> Result<(), ClientError> {
+        self.tell(Method::PUT, &format!("/v1/delegations/{id}"), chain).await
+    }
+
+    /// `PUT /v1/blobs/{sha256}`.
+    pub async fn put_blob(&self, sha256: &str, body: Body) -> Result<(), ClientError> {
+        self.transfer(&format!("/v1/blobs/{sha256}"), body).await
+    }
+
+    /// `POST /v1/payloads`; not repeated once the queue may have seen it.
+    pub async fn submit(
+        &self,
+        patience: Duration,
+        submission: &Submission,
+    ) -> Result<Submitted, ClientError> {
+        self.once(patience, || self.post("/v1/payloads", submission, 0)).await
+    }
+
+    /// `GET /v1/payloads`.
+    pub async fn payloads(&self, limit: u32) -> Result<Vec<Payload>, ClientError> {
+        self.get(&format!("/v1/payloads?limit={limit}"), 0).await
+    }
+
+    /// `GET /v1/payloads/{id}`; with `wait` (seconds) held until it is final.
+    pub async fn payload(&self, id: Uuid, wait: u64) -> Result<Payload, ClientError> {
+        let query = if wait > 0 { format!("?wait={wait}&final=1") } else { String::new() };
+        self.get(&format!("/v1/payloads/{id}{query}"), wait).await
+    }
+
+    /// `GET /v1/payloads/{id}/events`.
+    pub async fn events(&self, id: Uuid) -> Result<Vec<Event>, ClientError> {
+        self.get(&format!("/v1/payloads/{id}/events"), 0).await
+    }
+
+    /// `POST /v1/payloads/{id}/{cancel,hold}`.
+    pub async fn wish(&self, id: Uuid, word: &str) -> Result<Payload, ClientError> {
+        self.post(&format!("/v1/payloads/{id}/{word}"), &(), 0).await
+    }
+
+    /// `POST /v1/payloads/{id}/release`.
+    pub async fn release(&self, id: Uuid, release: &Release) -> Result<Payload, ClientError> {
+        self.post(&format!("/v1/payloads/{id}/release"), release, 0).await
+    }
+
+    /// `GET /v1/payloads/{id}/logs/{stream}`.
+    pub async fn log(
+        &self,
+        id: Uuid,
+        stream: &str,
+        offset: u64,
+        wait: u64,
+        attempt: Option<u32>,
+    ) -> Result<LogPart, ClientError> {
+        let attempt = attempt.map(|n| format!("&attempt={n}")).unwrap_or_default();
+        let path = format!("/v1/payloads/{id}/logs/{stream}?offset={offset}&wait={wait}{attempt}");
+        let answer = self.send(self.request(Method::GET, &path), CALL + Duration::from_secs(wait)).await?;
+        let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok());
+        let (end, attempt) =
+            (header("x-log-end") == Some("1"), header("x-log-attempt").and_then(|n| n.parse().ok()));
+        let bytes = answer.bytes().await.map_err(|e| self.unreachable(&e))?;
+        Ok(LogPart { bytes, end, attempt })
+    }
+
+    /// `GET /v1/payloads/{id}/output`: a tar stream.
+    pub async fn output(&self, id: Uuid) -> Result<Response, ClientError> {
+        self.send(self.request(Method::GET, &format!("/v1/payloads/{id}/output")), TRANSFER).await
+    }
+
+    /// `GET /v1/pilots`.
+    pub async fn pilots(&self) -> Result<Vec<Pilot>, ClientError> {
+        self.get("/v1/pilots", 0).await
+    }
+
+    /// `POST /v1/pilots/{p}/drain`.
+    pub async fn drain(&self, pilot: Uuid) -> Result<(), ClientError> {
+        self.tell(Method::POST, &format!("/v1/pilots/{pilot}/drain"), &()).await
+    }
+}
+
+/// The calls of pilots.
+impl Client {
+    /// `POST /v1/pilots`.
+    pub async fn register(&self, registration: &Registration) -> Result<Registered, ClientError> {
+        self.post("/v1/pilots", registration, 0).await
+    }
+
+    /// `POST /v1/pilots/{p}/claim`.
+    pub async fn claim(&self, pilot: Uuid, claim: &Claim, wait: u64) -> Result<Claimed, ClientError> {
+        self.post(&format!("/v1/pilots/{pilot}/claim?wait={wait}"), claim, wait).await
+    }
+
+    /// `GET /v1/blobs/{sha256}`.
+    pub async fn blob(&self, sha256: &str) -> Result<Response, ClientError> {
+        self.send(self.request(Method::GET, &format!("/v1/blobs/{sha256}")), TRANSFER).await
+    }
+
+    /// `POST /v1/attempts/{a}/delegation`.
+    pub async fn attempt_delegation(
+        &self,
+        attempt: Uuid,
+        request: &CertificateRequest,
+    ) -> Result<SignedChain, ClientError> {
+        self.post(&format!("/v1/attempts/{attempt}/delegation"), request, 0).await
+    }
+
+    /// `POST /v1/pilots/{p}/sync`.
+    pub async fn sync(&self, pilot: Uuid, sync: &Sync, wait: u64) -> Result<Synced, ClientError> {
+        self.post(&format!("/v1/pilots/{pilot}/sync?wait={wait}"), sync, wait).await
+    }
+
+    /// `PUT /v1/attempts/{a}/logs/{stream}`.
+    pub async fn put_log(
+        &self,
+        attempt: Uuid,
+        stream: &str,
+        lease: Uuid,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<(), ClientError> {
+        let path = format!("/v1/attempts/{attempt}/logs/{stream}?lease={lease}&offset={offset}");
+        self.send(self.request(Method::PUT, &path).body(bytes), CALL).await.map(|_| ())
+    }
+
+    /// `PUT /v1/attempts/{a}/output`.
+    pub async fn put_output(&self, attempt: Uuid, lease: Uuid, body: Body) -> Result<(), ClientError> {
+        self.transfer(&format!("/v1/attempts/{attempt}/output?lease={lease}"), body).await
+    }
+
+    /// `POST /v1/attempts/{a}/result`.
+    pub async fn result(&self, attempt: Uuid, result: &AttemptResult) -> Result<(), ClientError> {
+        self.tell(Method::POST, &format!("/v1/attempts/{attempt}/result"), result).await
+    }
+
+    /// `POST /v1/pilots/{p}/bye`.
+    pub async fn bye(&self, pilot: Uuid, bye: &Bye) -> Result<(), ClientError> {
+        self.tell(Method::POST, &format!("/v1/pilots/{pilot}/bye"), bye).await
+    }
+}
+
+/// A body that streams a file; its length goes into the request.
+pub fn file_body(file: tokio::fs::File) -> Body {
+    Body::wrap_stream(tokio_util::io::ReaderStream::with_capacity(file, 128 << 10))
+}
+
+/// The pause after so many failures: a random part of a span that doubles (full jitter), so that many pilots do not
+/// come back at the same moment.
+pub fn pause(failures: u32, random: f64) -> Duration {
+    let span = PAUSES.0.saturating_mul(1 << failures.min(16)).min(PAUSES.1);
+    span.mul_f64(random.clamp(0.05, 1.0))
+}
+
+fn connection(proxy: &Path, ca_dir: &Path) -> Result<reqwest::Client, ClientError> {
+    let remedy = "run grid-proxy-init or voms-proxy-init, or set X509_USER_PROXY";
+    let refuse =
+        |what: String| ClientError::Credential(format!("proxy {}: {what}; {remedy}", proxy.display()));
+    let pem = std::fs::read(proxy).map_err(|e| refuse(e.to_string()))?;
+    let chain = X509::stack_from_pem(&pem).map_err(|_| refuse("holds no certificate".to_owned()))?;
+    if let Some(end) = chain.iter().map(|cert| cert.not_after()).find(|end| is_past(end)) {
+        return Err(refuse(format!("expired on {end}")));
+    }
+    transport::client(proxy, None, ca_dir, TRANSFER).map_err(|e| refuse(e.to_string()))
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
+}
+
+fn is_past(time: &Asn1TimeRef) -> bool {
+    Asn1Time::days_from_now(0).is_ok_and(|now| *time < now)
+}
+
+/// The last cause in a chain of errors says most.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let text = cause.to_string().replace(['\n', '\r'], " ");
+    if error.is_timeout() { format!("no answer in time ({text})") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_are_never_zero() {
+        assert_eq!(pause(0, 1.0), PAUSES.0);
+        assert_eq!(pause(3, 1.0), PAUSES.0 * 8);
+        assert_eq!(pause(200, 1.0), PAUSES.1);
+        assert!(pause(0, 0.0) > Duration::ZERO);
+        assert!(pause(5, 0.3) < pause(5, 0.9));
+    }
+
+    #[test]
+    fn an_error_says_whether_to_try_again() {
+        let problem = |retryable| {
+            ClientError::from(Problem {
+                status: 409,
+                code: "x".into(),
+                title: "t".into(),
+                retryable,
+                offset: None,
+            })
+        };
+        assert!(problem(true).is_transient() && !problem(false).is_transient());
+        let lost = |unsent| ClientError::Unreachable { queue: "q".into(), reason: "r".into(), unsent };
+        assert!(lost(false).is_transient() && !lost(false).is_unsent() && lost(true).is_unsent());
+        assert_eq!((problem(false).exit_code(), lost(true).exit_code()), (1, 3));
+    }
+
+    #[test]
+    fn a_plain_http_queue_is_refused_before_anything_is_sent() {
+        let settings = Settings { queue: "http://q".into(), proxy: "/p".into(), ca_dir: "/c".into() };
+        let error = Client::new(&settings).expect_err("accepted");
+        assert!(error.to_string().contains("https://"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

@@ -1,0 +1,281 @@
+//! The queue's options: command line, environment and an optional TOML file, in this order of precedence.
+
+use clap::Args as ClapArgs;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Options of `pilot queue`.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Args {
+    /// Where to listen, such as 0.0.0.0:8443; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", env = "PILOT_QUEUE_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Where everything is kept: sqlite:FILE
+    #[arg(long, value_name = "URL", env = "PILOT_QUEUE_STORE")]
+    pub store: Option<String>,
+    /// Host certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Key of the host certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Trusted authorities [default: /etc/grid-security/certificates]
+    #[arg(long, value_name = "DIR", env = "X509_CERT_DIR")]
+    pub ca_dir: Option<PathBuf>,
+    /// Trusted VOMS servers [default: vomsdir beside the CA directory]
+    #[arg(long, value_name = "DIR", env = "X509_VOMS_DIR")]
+    pub voms_dir: Option<PathBuf>,
+    /// Refuse certificates of authorities without a revocation list
+    #[arg(long)]
+    pub require_crl: bool,
+    /// Subject that may act as a pilot; repeat for several
+    #[arg(long, value_name = "DN")]
+    pub pilot_dn: Vec<String>,
+    /// How long a pilot may be silent before its payloads are taken back [default: 150s]
+    #[arg(long, value_name = "DURATION")]
+    pub lease: Option<String>,
+    /// Added to that, for clocks and delays [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub grace: Option<String>,
+    /// How often a payload is tried when pilots or sites fail [default: 3]
+    #[arg(long, value_name = "N")]
+    pub max_attempts: Option<u32>,
+    /// Inputs, logs and outputs [default: FILE.d beside the store]
+    #[arg(long, value_name = "DIR")]
+    pub blob_dir: Option<PathBuf>,
+    /// Largest input file and largest output, in bytes [default: 1 GiB]
+    #[arg(long, value_name = "BYTES")]
+    pub max_blob: Option<u64>,
+    /// Largest log per attempt and channel, in bytes [default: 64 MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub max_log: Option<u64>,
+    /// Most elements of one array [default: 10000]
+    #[arg(long, value_name = "N")]
+    pub max_array: Option<u64>,
+    /// Give payloads full proxies instead of limited ones
+    #[arg(long)]
+    pub full_proxies: bool,
+    /// Let --notify addresses of users be private, loopback or link-local ones
+    #[arg(long)]
+    pub notify_private: bool,
+    /// The same options as a TOML file: keys as here, with _ for -
+    #[arg(long, value_name = "FILE", env = "PILOT_QUEUE_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// The file named by `--config`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileArgs {
+    listen: Option<SocketAddr>,
+    store: Option<String>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    ca_dir: Option<PathBuf>,
+    voms_dir: Option<PathBuf>,
+    require_crl: bool,
+    pilot_dn: Vec<String>,
+    lease: Option<String>,
+    grace: Option<String>,
+    max_attempts: Option<u32>,
+    blob_dir: Option<PathBuf>,
+    max_blob: Option<u64>,
+    max_log: Option<u64>,
+    max_array: Option<u64>,
+    full_proxies: bool,
+    notify_private: bool,
+}
+
+/// What the queue goes by, complete and checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// SQLite file.
+    pub store: PathBuf,
+    /// Directory of blobs, logs and outputs.
+    pub files: PathBuf,
+    /// Host certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Whom to trust.
+    pub trust: credential::Trust,
+    /// Subjects that may act as pilots.
+    pub pilots: BTreeSet<String>,
+    /// Length of a lease.
+    pub lease: Duration,
+    /// Time after its end before it is taken back.
+    pub grace: Duration,
+    /// How often a payload is tried.
+    pub max_attempts: u32,
+    /// Bytes of a blob or an output.
+    pub max_blob: u64,
+    /// Bytes of a log.
+    pub max_log: u64,
+    /// Elements of an array.
+    pub max_array: u64,
+    /// Whether pilots get limited proxies.
+    pub limited: bool,
+    /// Whether notices may go to private addresses.
+    pub notify_private: bool,
+    /// How long to wait for a locked store.
+    pub patience: Duration,
+}
+
+impl Settings {
+    /// Completes the options; errors name the option, the reason and the remedy.
+    pub fn from_args(args: Args) -> Result<Self, String> {
+        let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let a = merge(args, file);
+        let need =
+            |option: &str| format!("--{option} is missing; give it on the command line or in --config");
+        let store = sqlite_file(&a.store.ok_or_else(|| need("store"))?)?;
+        let ca_dir = a.ca_dir.unwrap_or_else(|| "/etc/grid-security/certificates".into());
+        let mut trust = credential::Trust::in_dir(ca_dir);
+        trust.voms_dir = a.voms_dir.unwrap_or(trust.voms_dir);
+        trust.require_crl = a.require_crl;
+        // Who may do what with a limited proxy is decided per request, not at the door.
+        trust.allow_limited = true;
+        let lease = duration("lease", a.lease.as_deref().unwrap_or("150s"))?;
+        let grace = duration("grace", a.grace.as_deref().unwrap_or("30s"))?;
+        if lease < Duration::from_secs(1) {
+            return Err("--lease must be at least 1s: pilots renew it five times per lease".into());
+        }
+        let dn = |text: String| identity::Dn::parse(&text).map(String::from).map_err(|e| e.to_string());
+        Ok(Self {
+            listen: a.listen.ok_or_else(|| need("listen"))?,
+            files: a.blob_dir.unwrap_or_else(|| beside(&store)),
+            store,
+            cert: a.cert.ok_or_else(|| need("cert"))?,
+            key: a.key.ok_or_else(|| need("key"))?,
+            trust,
+            pilots: a.pilot_dn.into_iter().map(dn).collect::<Result<_, _>>()?,
+            lease,
+            grace,
+            max_attempts: a.max_attempts.unwrap_or(3).max(1),
+            max_blob: a.max_blob.unwrap_or(1 << 30),
+            max_log: a.max_log.unwrap_or(64 << 20),
+            max_array: a.max_array.unwrap_or(10_000),
+            limited: !a.full_proxies,
+            notify_private: a.notify_private,
+            patience: Duration::from_secs(5),
+        })
+    }
+
+    /// How often pilots are to sync: five words per lease, so that four may get lost.
+    pub fn heartbeat(&self) -> Duration {
+        self.lease / 5
+    }
+
+    /// After this long without a word, a lease or a pilot is lost.
+    pub fn silence(&self) -> Duration {
+        self.lease + self.grace
+    }
+}
+
+fn read(path: &Path) -> Result<FileArgs, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("--config {}: {e}", path.display()))?;
+    toml::from_str(&text).map_err(|e| format!("--config {}: {e}", path.display()))
+}
+
+fn merge(a: Args, file: FileArgs) -> Args {
+    Args {
+        listen: a.listen.or(file.listen),
+        store: a.store.or(file.store),
+        cert: a.cert.or(file.cert),
+        key: a.key.or(file.key),
+        ca_dir: a.ca_dir.or(file.ca_dir),
+        voms_dir: a.voms_dir.or(file.voms_dir),
+        require_crl: a.require_crl || file.require_crl,
+        pilot_dn: a.pilot_dn.into_iter().chain(file.pilot_dn).collect(),
+        lease: a.lease.or(file.lease),
+        grace: a.grace.or(file.grace),
+        max_attempts: a.max_attempts.or(file.max_attempts),
+        blob_dir: a.blob_dir.or(file.blob_dir),
+        max_blob: a.max_blob.or(file.max_blob),
+        max_log: a.max_log.or(file.max_log),
+        max_array: a.max_array.or(file.max_array),
+        full_proxies: a.full_proxies || file.full_proxies,
+        notify_private: a.notify_private || file.notify_private,
+        config: a.config,
+    }
+}
+
+fn sqlite_file(url: &str) -> Result<PathBuf, String> {
+    if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        return Err("--store: PostgreSQL is not supported by this version; use sqlite:FILE".into());
+    }
+    match url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest)) {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err(format!("--store {url:?} is not understood; use sqlite:FILE")),
+    }
+}
+
+fn beside(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".d");
+    name.into()
+}
+
+fn duration(option: &str, text: &str) -> Result<Duration, String> {
+    identity::duration::parse(text).map_err(|e| format!("--{option}: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete() -> Args {
+        Args {
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            store: Some("sqlite:/x/queue.db".into()),
+            cert: Some("/c".into()),
+            key: Some("/k".into()),
+            ..Args::default()
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let s = Settings::from_args(complete()).unwrap();
+        assert_eq!((s.lease.as_secs(), s.grace.as_secs(), s.max_attempts), (150, 30, 3));
+        assert_eq!(s.heartbeat().as_secs(), 30);
+        assert_eq!(s.files, Path::new("/x/queue.db.d"));
+        assert!(s.limited && s.trust.allow_limited);
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        let refused = |change: fn(&mut Args)| {
+            let mut args = complete();
+            change(&mut args);
+            Settings::from_args(args).unwrap_err()
+        };
+        assert!(
+            refused(|a| a.store = Some("postgres://db/x".into())).contains("PostgreSQL is not supported")
+        );
+        assert!(refused(|a| a.store = Some("mysql:x".into())).contains("--store"));
+        assert!(refused(|a| a.store = None).contains("--store"));
+        assert!(refused(|a| a.lease = Some("5".into())).contains("--lease"));
+        assert!(refused(|a| a.lease = Some("0s".into())).contains("--lease"));
+        assert!(refused(|a| a.pilot_dn = vec!["CN=x".into()]).contains("DN"));
+    }
+
+    #[test]
+    fn the_file_completes_the_command_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "lease = \"20s\"\ngrace = \"2s\"\npilot_dn = [\"/CN=b\"]\n").unwrap();
+        let mut args = complete();
+        args.config = Some(file.path().into());
+        args.lease = Some("10s".into());
+        args.pilot_dn = vec!["/CN=a".into()];
+        let s = Settings::from_args(args.clone()).unwrap();
+        assert_eq!((s.lease.as_secs(), s.grace.as_secs()), (10, 2));
+        assert_eq!(s.pilots.iter().collect::<Vec<_>>(), ["/CN=a", "/CN=b"]);
+        std::fs::write(file.path(), "leese = \"20s\"\n").unwrap();
+        assert!(Settings::from_args(args).unwrap_err().contains("leese"));
+    }
+}

@@ -1,0 +1,240 @@
+//! The queue's files beside the store: blobs, logs and outputs.
+//!
+//! ```text
+//! DIR/blobs/ab/abcd…   content by its SHA-256
+//! DIR/logs/ATTEMPT.stdout, DIR/logs/ATTEMPT.stderr
+//! DIR/outputs/ATTEMPT.tar
+//! DIR/tmp/             uploads under way; emptied at the start
+//! ```
+
+use super::problem;
+use crate::problem::Refusal;
+use axum::body::Body;
+use futures_util::StreamExt;
+use openssl::sha::Sha256;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use tempfile::NamedTempFile;
+use tokio_util::io::ReaderStream;
+use uuid::Uuid;
+
+/// The last line of a log that reached its limit.
+const MARKER: &[u8] = b"\n[pilot queue: the log reached its size limit, the rest was dropped]\n";
+
+/// Which of a payload's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channel {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Channel {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// The directories, and the limit of a log in bytes.
+#[derive(Debug)]
+pub struct Files {
+    dir: PathBuf,
+    log_limit: u64,
+    /// Two chunks of one log must not be appended at once; which of these an attempt takes follows from its id.
+    appending: [Mutex<()>; 16],
+}
+
+/// An upload that is complete but not yet kept.
+#[derive(Debug)]
+pub struct Received {
+    file: NamedTempFile,
+    /// Bytes.
+    pub size: u64,
+    /// Lower-case hex.
+    pub sha256: String,
+}
+
+/// What to do with a chunk of a log.
+#[derive(Debug, PartialEq, Eq)]
+enum Append {
+    /// Write so many bytes of it, and the marker if it was cut.
+    Write(usize, bool),
+    /// The limit was reached before: pretend.
+    Drop,
+    /// It does not fit on; the log goes on here.
+    Wrong(u64),
+}
+
+fn decide(length: u64, limit: u64, offset: u64, chunk: usize) -> Append {
+    if length > limit {
+        return if offset >= limit { Append::Drop } else { Append::Wrong(limit) };
+    }
+    if offset != length {
+        return Append::Wrong(length);
+    }
+    let room = usize::try_from(limit - length).unwrap_or(usize::MAX);
+    if chunk > room { Append::Write(room, true) } else { Append::Write(chunk, false) }
+}
+
+fn failed(what: &'static str) -> impl Fn(std::io::Error) -> Refusal {
+    move |e| problem::internal(what, &e)
+}
+
+impl Files {
+    /// Makes the directories (mode 0700) and empties `tmp`.
+    pub fn open(dir: &Path, log_limit: u64) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        for name in ["blobs", "logs", "outputs", "tmp"] {
+            let path = dir.join(name);
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.with_context(|| format!("directory {}", path.display()))?;
+        }
+        for stale in std::fs::read_dir(dir.join("tmp"))? {
+            std::fs::remove_file(stale?.path())?;
+        }
+        Ok(Self { dir: dir.to_owned(), log_limit, appending: Default::default() })
+    }
+
+    /// Path of a blob; the name has been checked to be 64 hex digits.
+    pub fn blob(&self, sha256: &str) -> PathBuf {
+        self.dir.join("blobs").join(&sha256[..2]).join(sha256)
+    }
+
+    /// Path of an attempt's output.
+    pub fn output(&self, attempt: Uuid) -> PathBuf {
+        self.dir.join("outputs").join(format!("{attempt}.tar"))
+    }
+
+    fn log(&self, attempt: Uuid, channel: Channel) -> PathBuf {
+        self.dir.join("logs").join(format!("{attempt}.{}", channel.word()))
+    }
+
+    /// Writes a body of at most `limit` bytes into a temporary file, computing its hash on the way.
+    pub async fn receive(&self, body: Body, limit: u64, what: &str) -> Result<Received, Refusal> {
+        let temporary =
+            NamedTempFile::new_in(self.dir.join("tmp")).map_err(failed("making a temporary file"))?;
+        let (file, path) = temporary.into_parts();
+        let mut file = tokio::fs::File::from_std(file);
+        let (mut size, mut hash) = (0u64, Sha256::new());
+        let mut stream = body.into_data_stream();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|e| problem::invalid(format!("the {what} broke off: {e}")))?;
+            size += chunk.len() as u64;
+            if size > limit {
+                return Err(problem::too_large(what, limit));
+            }
+            hash.update(&chunk);
+            tokio::io::AsyncWriteExt::write_all(&mut file, &chunk)
+                .await
+                .map_err(failed("writing an upload"))?;
+        }
+        file.sync_all().await.map_err(failed("writing an upload"))?;
+        let file = NamedTempFile::from_parts(file.into_std().await, path);
+        Ok(Received { file, size, sha256: hex(&hash.finish()) })
+    }
+
+    /// Gives an upload its name; whatever had it before is replaced in one step.
+    pub fn keep(&self, received: Received, name: &Path) -> Result<(), Refusal> {
+        let parent = name.parent().unwrap_or(&self.dir);
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(failed("making a directory"))?;
+        received.file.persist(name).map_err(|e| problem::internal("keeping an upload", &e))?;
+        // The rename is durable only once its directory is.
+        let sync = |dir: &Path| std::fs::File::open(dir).and_then(|d| d.sync_all());
+        sync(parent).and_then(|()| sync(&self.dir.join("blobs"))).map_err(failed("keeping an upload"))
+    }
+
+    /// Appends a chunk; 409 with the right offset when it does not follow on.
+    pub fn append(&self, attempt: Uuid, channel: Channel, offset: u64, chunk: &[u8]) -> Result<(), Refusal> {
+        let stripe = usize::from(attempt.as_bytes()[15]) % self.appending.len();
+        let _one_at_a_time = self.appending[stripe].lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.log(attempt, channel);
+        let error = failed("appending to a log");
+        let open = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        let mut file = open.map_err(&error)?;
+        let length = file.metadata().map_err(&error)?.len();
+        match decide(length, self.log_limit, offset, chunk.len()) {
+            Append::Wrong(right) => Err(problem::wrong_offset(right)),
+            Append::Drop => Ok(()),
+            Append::Write(n, cut) => {
+                file.write_all(&chunk[..n]).map_err(&error)?;
+                if cut { file.write_all(MARKER).map_err(&error) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Up to `most` bytes of a log from `offset` on, and whether they reach its present end. No log yet is an empty one.
+    pub fn read_log(
+        &self,
+        attempt: Uuid,
+        channel: Channel,
+        offset: u64,
+        most: u64,
+    ) -> Result<(Vec<u8>, bool), Refusal> {
+        let error = failed("reading a log");
+        let mut file = match std::fs::File::open(self.log(attempt, channel)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), true)),
+            other => other.map_err(&error)?,
+        };
+        let length = file.metadata().map_err(&error)?.len();
+        file.seek(SeekFrom::Start(offset)).map_err(&error)?;
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes).map_err(&error)?;
+        let end = offset.saturating_add(bytes.len() as u64) >= length;
+        Ok((bytes, end))
+    }
+
+    /// A file as a body; `None` when there is none.
+    pub async fn stream(&self, path: &Path) -> Result<Option<Body>, Refusal> {
+        match tokio::fs::File::open(path).await {
+            Ok(file) => Ok(Some(Body::from_stream(ReaderStream::with_capacity(file, 64 << 10)))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(problem::internal("opening a file", &e)),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_follow_on_or_learn_where() {
+        assert_eq!(decide(0, 10, 0, 4), Append::Write(4, false));
+        assert_eq!(decide(4, 10, 4, 6), Append::Write(6, false));
+        assert_eq!(decide(4, 10, 0, 4), Append::Wrong(4));
+        assert_eq!(decide(4, 10, 9, 1), Append::Wrong(4));
+        assert_eq!(decide(10, 10, 10, 1), Append::Write(0, true));
+        assert_eq!(decide(8, 10, 8, 5), Append::Write(2, true));
+        assert_eq!(decide(70, 10, 13, 5), Append::Drop);
+        assert_eq!(decide(70, 10, 3, 5), Append::Wrong(10));
+    }
+
+    #[test]
+    fn a_full_log_ends_with_one_marker() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::open(dir.path(), 8).unwrap();
+        let id = Uuid::now_v7();
+        files.append(id, Channel::Stdout, 0, b"12345").unwrap();
+        files.append(id, Channel::Stdout, 5, b"67890").unwrap();
+        files.append(id, Channel::Stdout, 10, b"more").unwrap();
+        let (text, end) = files.read_log(id, Channel::Stdout, 0, 1000).unwrap();
+        assert_eq!(text, [b"12345678", MARKER].concat());
+        assert!(end);
+        assert_eq!(files.read_log(id, Channel::Stderr, 0, 1000).unwrap(), (vec![], true));
+    }
+}

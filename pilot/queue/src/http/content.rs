@@ -1,0 +1,227 @@
+//! Bytes: input files, logs, output.
+
+use super::{Asked, Id, PilotDn, User, bytes, until};
+use crate::files::Channel;
+use crate::problem::Refusal;
+use crate::state::{Queue, blocking, detached};
+use crate::store::{delegations, payloads};
+use crate::{problem, validate};
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use pilot_api::Problem;
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+type Shared = State<Arc<Queue>>;
+
+/// Largest chunk of a log in either direction.
+const MAX_CHUNK: usize = 4 << 20;
+
+/// `PUT /v1/blobs/{sha256}`
+pub async fn upload(
+    State(queue): Shared,
+    user: User,
+    Path(sha256): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Refusal> {
+    validate::sha256(&sha256)?;
+    user.full()?;
+    let limit = queue.settings.max_blob;
+    check_length(&headers, "blob", limit)?;
+    let received = queue.files.receive(body, limit, "blob").await?;
+    if received.sha256 != sha256 {
+        let title = format!("the content's SHA-256 is {}, not {sha256}; send it again", received.sha256);
+        return Err(problem::unsatisfiable("hash_mismatch", title));
+    }
+    detached(async move {
+        let size = received.size;
+        let (q, name) = (queue.clone(), queue.files.blob(&sha256));
+        blocking(move || q.files.keep(received, &name)).await?;
+        let mut tx = queue.store.begin().await?;
+        delegations::add_blob(&mut tx, &sha256, size, user.dn()).await?;
+        queue.publish(tx.commit().await?);
+        tracing::info!(blob = sha256, size, actor = user.dn(), "blob stored");
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+/// What is announced to be too large need not be sent.
+fn check_length(headers: &HeaderMap, what: &str, limit: u64) -> Result<(), Refusal> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|l| l > limit) {
+        return Err(problem::too_large(what, limit));
+    }
+    Ok(())
+}
+
+/// `GET /v1/blobs/{sha256}`: for who uploaded it, and for pilots with a lease that needs it.
+pub async fn download(
+    State(queue): Shared,
+    user: User,
+    Path(sha256): Path<String>,
+) -> Result<Response, Refusal> {
+    validate::sha256(&sha256)?;
+    let mut conn = queue.store.read().await?;
+    let own = delegations::blob_of(&mut conn, &sha256, user.dn()).await?.is_some();
+    let leased = queue.settings.pilots.contains(user.dn())
+        && delegations::blob_leased(&mut conn, &sha256, user.dn()).await?;
+    drop(conn);
+    if !own && !leased {
+        return Err(problem::unknown("blob"));
+    }
+    let body = queue.files.stream(&queue.files.blob(&sha256)).await?;
+    let body = body.ok_or_else(|| problem::internal("a blob", &"its file is missing"))?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
+/// Where a chunk belongs and who says so.
+#[derive(Debug, Deserialize)]
+pub struct Placed {
+    lease: Uuid,
+    offset: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct ChannelPath {
+    channel: Channel,
+}
+
+/// `PUT /v1/attempts/{a}/logs/{channel}`
+pub async fn append(
+    State(queue): Shared,
+    PilotDn(dn): PilotDn,
+    Id(attempt): Id,
+    channel: Named,
+    Asked(placed): Asked<Placed>,
+    request: Request,
+) -> Result<StatusCode, Refusal> {
+    queue.entitled(attempt, placed.lease, &dn).await?;
+    let chunk = bytes(request, &(), MAX_CHUNK).await?;
+    let q = queue.clone();
+    blocking(move || q.files.append(attempt, channel.0, placed.offset, &chunk)).await?;
+    queue.log_bells.ring(attempt);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The channel in a path.
+#[derive(Debug, Clone, Copy)]
+pub struct Named(Channel);
+
+impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Named {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self, Refusal> {
+        let path = Path::<ChannelPath>::from_request_parts(parts, state).await;
+        path.map(|Path(p)| Self(p.channel)).map_err(|_| problem::invalid("a log is stdout or stderr"))
+    }
+}
+
+/// The lease that a body belongs to.
+#[derive(Debug, Deserialize)]
+pub struct Leased {
+    lease: Uuid,
+}
+
+/// `PUT /v1/attempts/{a}/output`
+pub async fn keep_output(
+    State(queue): Shared,
+    PilotDn(dn): PilotDn,
+    Id(attempt): Id,
+    Asked(leased): Asked<Leased>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Refusal> {
+    queue.entitled(attempt, leased.lease, &dn).await?;
+    let limit = queue.settings.max_blob;
+    check_length(&headers, "output", limit)?;
+    let received = queue.files.receive(body, limit, "output").await?;
+    // The upload may have outlasted the lease.
+    let open = queue.entitled(attempt, leased.lease, &dn).await?;
+    let size = received.size;
+    blocking(move || queue.files.keep(received, &queue.files.output(attempt))).await?;
+    tracing::info!(payload = %open.payload, %attempt, pilot = %open.pilot, size, actor = dn, "output stored");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/payloads/{id}/output`: of the newest attempt that has one.
+pub async fn output(State(queue): Shared, user: User, Id(id): Id) -> Result<Response, Refusal> {
+    let payload = payloads::show(&mut *queue.store.read().await?, id, user.dn()).await?;
+    for attempt in payload.attempts.iter().rev() {
+        if let Some(body) = queue.files.stream(&queue.files.output(attempt.id)).await? {
+            return Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response());
+        }
+    }
+    Err(Refusal(Problem { title: "no attempt has delivered output".into(), ..problem::unknown("output").0 }))
+}
+
+/// Which part of which log.
+#[derive(Debug, Deserialize)]
+pub struct Part {
+    #[serde(default)]
+    offset: u64,
+    #[serde(default)]
+    wait: u64,
+    attempt: Option<u32>,
+}
+
+/// `GET /v1/payloads/{id}/logs/{channel}`
+pub async fn follow(
+    State(queue): Shared,
+    user: User,
+    Id(id): Id,
+    channel: Named,
+    Asked(part): Asked<Part>,
+) -> Result<Response, Refusal> {
+    let deadline = until(part.wait, Duration::MAX);
+    loop {
+        let state_bell = queue.payload_bells.of(id);
+        let mut state_rung = std::pin::pin!(state_bell.notified());
+        state_rung.as_mut().enable();
+        let payload = payloads::show(&mut *queue.store.read().await?, id, user.dn()).await?;
+        let attempt = match part.attempt {
+            Some(n) => payload.attempts.iter().find(|a| a.number == n),
+            None => payload.attempts.last(),
+        };
+        let log_bell = queue.log_bells.of(attempt.map_or(id, |a| a.id));
+        let mut log_rung = std::pin::pin!(log_bell.notified());
+        log_rung.as_mut().enable();
+        // Without a number the next attempt's log would follow; with one, its end is the end.
+        let over = attempt.is_some_and(|a| a.outcome.is_some()) && part.attempt.is_some();
+        let over = over || payload.state.is_final();
+        let (bytes, at_end) = match attempt {
+            None => (Vec::new(), true),
+            Some(a) => {
+                let (q, id, from) = (queue.clone(), a.id, part.offset);
+                blocking(move || q.files.read_log(id, channel.0, from, MAX_CHUNK as u64)).await?
+            }
+        };
+        let end = over && at_end;
+        let timed_out = !bytes.is_empty()
+            || end
+            || tokio::select! {
+                () = queue.over(deadline) => true,
+                () = log_rung => false,
+                () = state_rung => false,
+            };
+        if timed_out {
+            return Ok(part_of_log(bytes, end, attempt.map(|a| a.number)));
+        }
+    }
+}
+
+fn part_of_log(bytes: Vec<u8>, end: bool, attempt: Option<u32>) -> Response {
+    let mut response = ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response();
+    if end {
+        response.headers_mut().insert("x-log-end", HeaderValue::from_static("1"));
+    }
+    if let Some(number) = attempt {
+        response.headers_mut().insert("x-log-attempt", number.into());
+    }
+    response
+}

@@ -1,0 +1,220 @@
+//! The queue's HTTP interface (see [`api`](pilot_api) for what travels).
+//!
+//! | module | calls |
+//! |---|---|
+//! | [`users`] | delegations, payloads |
+//! | [`pilots`] | pilots, attempts |
+//! | [`content`] | blobs, logs, output |
+//!
+//! Who is asking comes from the `transport::Peer` that the TLS server put on the request; [`User`] and [`PilotDn`]
+//! turn it into a role or a refusal before anything of the request is looked at.
+
+pub mod content;
+pub mod pilots;
+pub mod users;
+
+use super::problem;
+use super::state::Queue;
+use super::upkeep;
+use crate::problem::Refusal;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Method, Uri};
+use axum::routing::{get, post, put};
+use identity::VerifiedIdentity;
+use pilot_api::Problem;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// Largest JSON body: long argument lists fit, floods do not.
+const MAX_JSON: usize = 4 << 20;
+/// No request is held longer than this.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// All calls.
+pub fn router(queue: Arc<Queue>) -> Router {
+    let users = Router::new()
+        .route("/delegations", post(users::delegate))
+        .route("/delegations/{id}", put(users::sign))
+        .route("/payloads", post(users::submit).get(users::list))
+        .route("/payloads/{id}", get(users::show))
+        .route("/payloads/{id}/events", get(users::events))
+        .route("/payloads/{id}/cancel", post(users::cancel))
+        .route("/payloads/{id}/hold", post(users::hold))
+        .route("/payloads/{id}/release", post(users::release))
+        .route("/payloads/{id}/logs/{channel}", get(content::follow))
+        .route("/payloads/{id}/output", get(content::output))
+        .route("/blobs/{sha256}", put(content::upload).get(content::download));
+    let pilots = Router::new()
+        .route("/pilots", post(pilots::register).get(pilots::list))
+        .route("/pilots/{id}/claim", post(pilots::claim))
+        .route("/pilots/{id}/sync", post(pilots::sync))
+        .route("/pilots/{id}/drain", post(pilots::drain))
+        .route("/pilots/{id}/bye", post(pilots::bye))
+        .route("/attempts/{id}/delegation", post(pilots::delegation))
+        .route("/attempts/{id}/result", post(pilots::result))
+        .route("/attempts/{id}/logs/{channel}", put(content::append))
+        .route("/attempts/{id}/output", put(content::keep_output));
+    Router::new()
+        .nest("/v1", users.merge(pilots))
+        .route("/healthz", get(healthz))
+        .fallback(no_such_call)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(MAX_JSON))
+        .with_state(queue)
+}
+
+async fn healthz(State(queue): State<Arc<Queue>>, _: User) -> Result<&'static str, Refusal> {
+    upkeep::health(&queue).await
+}
+
+async fn no_such_call(uri: Uri) -> Refusal {
+    let mut problem = problem::unknown("call");
+    problem.0.title = format!("there is no {}", identity::one_line(uri.path()));
+    problem
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Refusal {
+    let title = format!("{method} does not exist for {}", identity::one_line(uri.path()));
+    Refusal(Problem { status: 405, code: "no_such_method".into(), ..problem::invalid(title).0 })
+}
+
+/// Anybody whom the TLS server has verified.
+#[derive(Debug, Clone)]
+pub struct User(pub Arc<VerifiedIdentity>);
+
+impl User {
+    /// Subject of the end-entity certificate.
+    pub fn dn(&self) -> &str {
+        self.0.subject.as_str()
+    }
+
+    /// A limited proxy says that its holder may use the user's data, not act in the user's name (RFC 3820, section 3.8).
+    pub fn full(&self) -> Result<(), Refusal> {
+        if self.0.limited {
+            let title = "a limited proxy cannot do this; connect with a full one";
+            return Err(problem::forbidden("limited_proxy", title));
+        }
+        Ok(())
+    }
+}
+
+impl<S: std::marker::Sync> FromRequestParts<S> for User {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let peer = parts.extensions.get::<transport::Peer>();
+        let peer = peer.ok_or_else(|| {
+            let refused = problem::invalid("connect with a client certificate or a proxy").0;
+            Refusal(Problem { status: 401, code: "unauthenticated".into(), ..refused })
+        })?;
+        Ok(Self(peer.identity.clone()))
+    }
+}
+
+/// Somebody who may act as a pilot.
+#[derive(Debug, Clone)]
+pub struct PilotDn(pub String);
+
+impl FromRequestParts<Arc<Queue>> for PilotDn {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, queue: &Arc<Queue>) -> Result<Self, Refusal> {
+        let user = User::from_request_parts(parts, queue).await?;
+        if !queue.settings.pilots.contains(user.dn()) {
+            let title =
+                format!("{} may not act as a pilot here; the operator adds it with --pilot-dn", user.dn());
+            return Err(problem::forbidden("not_a_pilot", title));
+        }
+        Ok(Self(user.dn().to_owned()))
+    }
+}
+
+/// A JSON body; anything else is a problem that says where.
+#[derive(Debug)]
+pub struct Input<T>(pub T);
+
+impl<S: Send + std::marker::Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let bytes = bytes(request, state, MAX_JSON).await?;
+        // A call whose body may be left out has only optional fields.
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        let value = serde_json::from_slice(text);
+        value.map(Self).map_err(|e| problem::invalid(format!("the body is not as described: {e}")))
+    }
+}
+
+/// The whole body, up to a limit.
+async fn bytes<S>(request: Request, state: &S, limit: usize) -> Result<Bytes, Refusal>
+where
+    S: Send + std::marker::Sync,
+{
+    Bytes::from_request(request, state).await.map_err(|e| match e.into_response_status() {
+        413 => problem::too_large("body", limit as u64),
+        _ => problem::invalid("the body broke off"),
+    })
+}
+
+/// Status of axum's own rejections.
+trait RejectionStatus {
+    fn into_response_status(self) -> u16;
+}
+
+impl RejectionStatus for axum::extract::rejection::BytesRejection {
+    fn into_response_status(self) -> u16 {
+        self.status().as_u16()
+    }
+}
+
+/// The id in a path.
+#[derive(Debug, Clone, Copy)]
+pub struct Id(pub Uuid);
+
+impl<S: Send + std::marker::Sync> FromRequestParts<S> for Id {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        #[derive(Deserialize)]
+        struct Named {
+            id: Uuid,
+        }
+        let path = Path::<Named>::from_request_parts(parts, state).await;
+        path.map(|Path(named)| Self(named.id))
+            .map_err(|_| problem::invalid("the id in the path is not a UUID"))
+    }
+}
+
+/// The query of a URL; anything not understood is a problem.
+#[derive(Debug)]
+pub struct Asked<T>(pub T);
+
+impl<S: Send + std::marker::Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let query = Query::<T>::try_from_uri(&parts.uri);
+        query
+            .map(|Query(q)| Self(q))
+            .map_err(|e| problem::invalid(format!("the query is not understood: {e}")))
+    }
+}
+
+/// How long a request may be held.
+#[derive(Debug, Default, Deserialize)]
+pub struct Hold {
+    /// Seconds.
+    #[serde(default)]
+    pub wait: u64,
+}
+
+/// The end of a wait of `seconds`, but of `most` and a minute at most.
+fn until(seconds: u64, most: Duration) -> Instant {
+    Instant::now() + Duration::from_secs(seconds.min(3600)).min(most).min(MAX_WAIT)
+}

@@ -1,0 +1,263 @@
+//! `pilot jobs`, `show`, `pilots`, `status`: what the queue knows, for people and as JSON.
+
+use super::text::{age, clean, size, span, style_of, table, time, width, wrap};
+use super::{Common, RETRY, Result, print, print_json};
+use pilot_api::{Attempt, Event, Payload, PayloadState, Pilot, PilotState};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use uuid::Uuid;
+
+/// Where the values of `pilot show` begin.
+const MARGIN: usize = 10;
+
+/// Options of `pilot jobs`.
+#[derive(Debug, clap::Args)]
+pub struct JobsArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Only payloads in this state; may be repeated
+    #[arg(long, value_name = "STATE")]
+    state: Vec<PayloadState>,
+    /// The newest N
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    limit: u32,
+}
+
+/// Options of `pilot show`.
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Payload id
+    id: Uuid,
+}
+
+/// `pilot jobs`.
+pub async fn jobs(args: JobsArgs) -> Result<u8> {
+    let client = args.common.client()?;
+    let mut payloads = client.patiently(RETRY, || client.payloads(args.limit)).await?;
+    payloads.retain(|p| args.state.is_empty() || args.state.contains(&p.state));
+    if args.common.json {
+        return print_json(&payloads);
+    }
+    let rows: Vec<_> = payloads.iter().map(job_row).collect();
+    print(&table(&["ID", "STATE", "CODE", "AGE", "HOST", "COMMAND"], &rows, width(), &["HOST"]))
+}
+
+fn job_row(payload: &Payload) -> Vec<String> {
+    let report = payload.attempts.last().and_then(|a| a.report.as_ref());
+    let code = report.and_then(|r| r.exit_code).map_or_else(|| "-".to_owned(), |code| code.to_string());
+    let host = report.map(|r| clean(&r.host)).filter(|h| !h.is_empty()).unwrap_or_else(|| "-".to_owned());
+    let state = style_of(payload.state).apply_to(payload.state).to_string();
+    vec![payload.id.to_string(), state, code, age(payload.submitted), host, command(payload)]
+}
+
+fn command(payload: &Payload) -> String {
+    let index = payload.array_index.map(|i| format!("[{i}] ")).unwrap_or_default();
+    clean(&format!("{index}{}", payload.spec.command.join(" ")))
+}
+
+/// Why the payload is in its state: the queue's word, else the last report's.
+pub fn reason(payload: &Payload) -> Option<String> {
+    let reported = || payload.attempts.last()?.report.as_ref()?.reason.clone();
+    payload.reason.clone().or_else(reported)
+}
+
+/// `pilot show`.
+pub async fn show(args: ShowArgs) -> Result<u8> {
+    let client = args.common.client()?;
+    let payload = client.patiently(RETRY, || client.payload(args.id, 0)).await?;
+    let events = client.patiently(RETRY, || client.events(args.id)).await?;
+    if args.common.json {
+        return print_json(&serde_json::json!({ "payload": payload, "events": events }));
+    }
+    print(&describe(&payload, &events, width()))
+}
+
+fn describe(payload: &Payload, events: &[Event], width: usize) -> String {
+    let spec = &payload.spec;
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string cannot fail.
+        writeln!(text, "{name:<MARGIN$}{}", wrap(&clean(&value), MARGIN, width)).ok();
+    };
+    line("id", payload.id.to_string());
+    line(
+        "state",
+        format!("{}{}", payload.state, reason(payload).map(|r| format!(": {r}")).unwrap_or_default()),
+    );
+    line("owner", payload.owner.clone());
+    line("submitted", time(payload.submitted));
+    line("command", command(payload));
+    line("wants", wants(payload));
+    for input in &spec.inputs {
+        line("input", format!("{} ({})", input.path, size(input.size)));
+    }
+    spec.outputs.iter().for_each(|pattern| line("output", pattern.clone()));
+    payload.attempts.iter().for_each(|attempt| attempt_lines(attempt, &mut line));
+    for event in events {
+        let actor = if event.actor == payload.owner { "the owner" } else { &event.actor };
+        line("event", format!("{} {}: {}, by {actor}", time(event.at), event.state, event.cause));
+    }
+    text
+}
+
+fn wants(payload: &Payload) -> String {
+    let spec = &payload.spec;
+    let mut wants = vec![format!("{} core{}", spec.cores, if spec.cores == 1 { "" } else { "s" })];
+    wants.extend(spec.memory.map(|m| format!("{} memory", size(m))));
+    wants.extend(spec.walltime.map(|w| format!("{} walltime", span(w))));
+    wants.extend((spec.ports > 0).then(|| format!("{} ports", spec.ports)));
+    wants.join(", ")
+}
+
+fn attempt_lines(attempt: &Attempt, line: &mut impl FnMut(&str, String)) {
+    let outcome = attempt.outcome.map_or("running", |o| o.as_str());
+    line("attempt", format!("{} {outcome}, leased {}", attempt.number, time(attempt.leased)));
+    line("", format!("pilot {}", attempt.pilot));
+    let Some(report) = &attempt.report else { return };
+    let mut facts = vec![format!("host {}", report.host)];
+    facts.extend(report.exit_code.map(|c| format!("exit code {c}")));
+    facts.extend(report.account.as_ref().map(|a| format!("account {a}")));
+    facts.extend(report.ports.as_ref().map(|p| format!("ports {p}")));
+    let seconds = |ms: u64| format!("{}.{:03} s", ms / 1000, ms % 1000);
+    facts.extend(report.wall_ms.map(|ms| format!("wall {}", seconds(ms))));
+    facts.extend(report.cpu_ms.map(|ms| format!("cpu {}", seconds(ms))));
+    line("", facts.join(", "));
+    report.session.iter().for_each(|session| line("", format!("session {session}")));
+    report.reason.iter().for_each(|reason| line("", reason.clone()));
+}
+
+/// `pilot pilots`.
+pub async fn pilots(common: Common) -> Result<u8> {
+    let client = common.client()?;
+    let pilots = client.patiently(RETRY, || client.pilots()).await?;
+    if common.json {
+        return print_json(&pilots);
+    }
+    let rows: Vec<_> = pilots.iter().map(pilot_row).collect();
+    let head = ["ID", "STATE", "RUNNING", "CORES", "SWITCH", "SEEN", "HOST", "DN"];
+    print(&table(&head, &rows, width(), &["DN", "SWITCH", "CORES", "SEEN"]))
+}
+
+fn pilot_row(pilot: &Pilot) -> Vec<String> {
+    let node = &pilot.registration;
+    vec![
+        pilot.id.to_string(),
+        pilot.state.to_string(),
+        format!("{}/{}", pilot.running, node.slots),
+        node.cores.to_string(),
+        if node.switches_identity { "yes" } else { "no" }.to_owned(),
+        format!("{} ago", age(pilot.seen)),
+        clean(&node.host),
+        clean(&pilot.dn),
+    ]
+}
+
+/// `pilot drain`: that pilot takes no more work and ends when idle.
+pub async fn drain(args: ShowArgs) -> Result<u8> {
+    let client = args.common.client()?;
+    client.patiently(RETRY, || client.drain(args.id)).await?;
+    Ok(0)
+}
+
+/// `pilot status`.
+pub async fn status(common: Common) -> Result<u8> {
+    let client = common.client()?;
+    let payloads = client.patiently(RETRY, || client.payloads(100_000)).await?;
+    let pilots = client.patiently(RETRY, || client.pilots()).await?;
+    let by_state = count(payloads.iter().map(|p| p.state.as_str()));
+    let pilot_states = count(pilots.iter().map(|p| p.state.as_str()));
+    let alive = |p: &&Pilot| !matches!(p.state, PilotState::Done | PilotState::Failed | PilotState::Lost);
+    let slots: u32 = pilots.iter().filter(alive).map(|p| p.registration.slots).sum();
+    let running: u32 = pilots.iter().filter(alive).map(|p| p.running).sum();
+    if common.json {
+        let queue = common.connection.queue;
+        return print_json(&serde_json::json!({
+            "queue": queue, "payloads": by_state, "pilots": pilot_states, "slots": slots, "slots_used": running,
+        }));
+    }
+    let list = |counts: &BTreeMap<&str, u64>| {
+        let words: Vec<_> = counts.iter().map(|(state, n)| format!("{n} {state}")).collect();
+        if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+    };
+    let queue = common.connection.queue.unwrap_or_default();
+    print(&format!(
+        "queue     {queue}\npayloads  {}\npilots    {}\nslots     {running} of {slots} in use\n",
+        list(&by_state),
+        list(&pilot_states)
+    ))
+}
+
+fn count<'a>(words: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, u64> {
+    words.fold(BTreeMap::new(), |mut counts, word| {
+        *counts.entry(word).or_default() += 1;
+        counts
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use pilot_api::{Outcome, Report};
+
+    /// A payload with one attempt.
+    pub fn payload(state: PayloadState, exit_code: Option<i32>) -> Payload {
+        let report = Report { exit_code, host: "wn1".into(), wall_ms: Some(1500), ..Report::default() };
+        let outcome = Some(Outcome::User);
+        let attempt = Attempt {
+            id: Uuid::nil(),
+            number: 1,
+            pilot: Uuid::nil(),
+            leased: 5,
+            outcome,
+            ended: Some(6),
+            report: Some(report),
+        };
+        Payload {
+            id: Uuid::nil(),
+            owner: "/CN=u".into(),
+            state,
+            reason: None,
+            spec: serde_json::from_str(r#"{"command":["/bin/sh","-c","echo \u001b[31m"],"walltime":90}"#)
+                .unwrap(),
+            array_index: Some(3),
+            submitted: 4,
+            attempts: vec![attempt],
+        }
+    }
+
+    #[test]
+    fn a_description_has_the_facts_and_no_escapes() {
+        let event = Event {
+            seq: 1,
+            at: 4,
+            actor: "/CN=u".into(),
+            state: PayloadState::Received,
+            cause: "submitted".into(),
+        };
+        let by_queue = Event { actor: "queue".into(), ..event.clone() };
+        let text = describe(&payload(PayloadState::Failed, Some(7)), &[event, by_queue], usize::MAX);
+        for fact in [
+            "exit code 7",
+            "host wn1",
+            "wall 1.500 s",
+            "1m30s walltime",
+            "[3] /bin/sh",
+            "received: submitted, by the owner\n",
+            "received: submitted, by queue\n",
+        ] {
+            assert!(text.contains(fact), "{fact} is missing in {text}");
+        }
+        assert!(!text.contains('\x1b'));
+        let narrow = describe(&payload(PayloadState::Failed, Some(7)), &[], 40);
+        assert!(narrow.lines().all(|l| l.len() <= 40 || !l[MARGIN..].contains(' ')), "{narrow}");
+        assert!(narrow.lines().all(|l| l.as_bytes()[MARGIN] != b' '), "{narrow}");
+    }
+
+    #[test]
+    fn a_row_has_a_cell_for_each_column() {
+        assert_eq!(job_row(&payload(PayloadState::Done, None)).len(), 6);
+        assert_eq!(count(["a", "b", "a"].into_iter()), BTreeMap::from([("a", 2), ("b", 1)]));
+    }
+}
