@@ -12,9 +12,10 @@ use openssl::ssl::{Ssl, SslVerifyMode};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,10 +39,90 @@ pub struct Peer {
 }
 
 /// The server's certificate and what it believes of clients.
+///
+/// Certificate and key are read again when one of the files has changed, so a renewed host certificate needs no restart.
+/// CA directory and VOMS directory are read for each client anyway.
 #[derive(Clone)]
 pub struct ServerTls {
-    acceptor: SslAcceptor,
+    own: Arc<Own>,
     trust: Arc<Trust>,
+}
+
+/// The server's own certificate: where it stands, and what was read last.
+struct Own {
+    cert: PathBuf,
+    key: PathBuf,
+    loaded: RwLock<Loaded>,
+}
+
+#[derive(Clone)]
+struct Loaded {
+    acceptor: SslAcceptor,
+    stamps: [Option<Stamp>; 2],
+}
+
+/// What changes when somebody writes or replaces a file: device, inode, size, and time in seconds and nanoseconds.
+type Stamp = (u64, u64, u64, i64, i64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()))
+}
+
+impl Own {
+    fn stamps(&self) -> [Option<Stamp>; 2] {
+        [stamp(&self.cert), stamp(&self.key)]
+    }
+
+    fn loaded(&self) -> Loaded {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes what the files hold now. Files that cannot be used change nothing but the stamps: whoever replaces certificate and
+    /// key does it one after the other, and between the two the old pair stays in force.
+    fn read_again(&self) -> Result<(), Error> {
+        let stamps = self.stamps();
+        let read = acceptor(&self.cert, &self.key);
+        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        loaded.stamps = stamps;
+        loaded.acceptor = read?;
+        Ok(())
+    }
+
+    fn current(&self) -> SslAcceptor {
+        if self.stamps() != self.loaded().stamps {
+            match self.read_again() {
+                Ok(()) => tracing::info!(cert = ?self.cert, "host certificate read again"),
+                Err(reason) => {
+                    tracing::warn!(%reason, "the host certificate has changed, but cannot be used; the old one stays")
+                }
+            }
+        }
+        self.loaded().acceptor
+    }
+}
+
+fn acceptor(cert: &Path, key: &Path) -> Result<SslAcceptor, Error> {
+    read(cert)?;
+    read(key)?;
+    let named = |path: &Path| {
+        let path = path.display().to_string();
+        move |e: openssl::error::ErrorStack| Error::Credential(format!("{path}: {e}; check the PEM"))
+    };
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    builder.set_certificate_chain_file(cert).map_err(named(cert))?;
+    builder.set_private_key_file(key, SslFiletype::PEM).map_err(named(key))?;
+    builder.check_private_key().map_err(named(key))?;
+    // OpenSSL must only ask for the certificate: its own verdict knows neither GT2 proxies nor signing policies
+    builder.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+    // a resumed session would bring no chain along
+    builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+    builder.set_options(SslOptions::NO_TICKET);
+    builder.set_num_tickets(0)?;
+    builder.set_alpn_select_callback(|_, offered| {
+        openssl::ssl::select_next_proto(b"\x08http/1.1", offered).ok_or(AlpnError::NOACK)
+    });
+    Ok(builder.build())
 }
 
 impl ServerTls {
@@ -50,30 +131,25 @@ impl ServerTls {
     /// # Errors
     /// When a file cannot be read or the key does not belong to the certificate.
     pub fn new(cert: &Path, key: &Path, trust: Trust) -> Result<Self, Error> {
-        read(cert)?;
-        read(key)?;
-        let named = |path: &Path| {
-            let path = path.display().to_string();
-            move |e: openssl::error::ErrorStack| Error::Credential(format!("{path}: {e}; check the PEM"))
-        };
-        let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
-        builder.set_certificate_chain_file(cert).map_err(named(cert))?;
-        builder.set_private_key_file(key, SslFiletype::PEM).map_err(named(key))?;
-        builder.check_private_key().map_err(named(key))?;
-        // OpenSSL must only ask for the certificate: its own verdict knows neither GT2 proxies nor signing policies
-        builder.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
-        // a resumed session would bring no chain along
-        builder.set_session_cache_mode(SslSessionCacheMode::OFF);
-        builder.set_options(SslOptions::NO_TICKET);
-        builder.set_num_tickets(0)?;
-        builder.set_alpn_select_callback(|_, offered| {
-            openssl::ssl::select_next_proto(b"\x08http/1.1", offered).ok_or(AlpnError::NOACK)
-        });
-        Ok(Self { acceptor: builder.build(), trust: Arc::new(trust) })
+        let stamps = [stamp(cert), stamp(key)];
+        let loaded = RwLock::new(Loaded { acceptor: acceptor(cert, key)?, stamps });
+        let own = Own { cert: cert.to_owned(), key: key.to_owned(), loaded };
+        Ok(Self { own: Arc::new(own), trust: Arc::new(trust) })
+    }
+
+    /// Reads certificate and key again, whether or not they have changed. The old ones stay when the new ones cannot be used.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn reload(&self) -> Result<(), Error> {
+        self.own.read_again()
     }
 
     async fn accept(&self, tcp: TcpStream) -> Result<SslStream<TcpStream>, String> {
-        let ssl = Ssl::new(self.acceptor.context()).map_err(|e| e.to_string())?;
+        let own = Arc::clone(&self.own);
+        // The files may lie on a slow disk.
+        let acceptor = tokio::task::spawn_blocking(move || own.current()).await.map_err(|e| e.to_string())?;
+        let ssl = Ssl::new(acceptor.context()).map_err(|e| e.to_string())?;
         let mut stream = SslStream::new(ssl, tcp).map_err(|e| e.to_string())?;
         match tokio::time::timeout(PATIENCE, Pin::new(&mut stream).accept()).await {
             Ok(Ok(())) => Ok(stream),

@@ -183,3 +183,30 @@ async fn a_running_request_survives_the_shutdown() {
     assert_eq!(request.await.unwrap(), "done");
     tokio::time::timeout(PATIENCE, site.server).await.unwrap().unwrap().unwrap();
 }
+
+/// Serial number of the certificate that the server shows.
+fn serial_of(address: SocketAddr) -> String {
+    let mut builder = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls_client()).unwrap();
+    builder.set_verify(openssl::ssl::SslVerifyMode::NONE);
+    let tcp = std::net::TcpStream::connect(address).unwrap();
+    let tls = builder.build().connect("localhost", tcp).unwrap();
+    let serial = tls.ssl().peer_certificate().unwrap().serial_number().to_bn().unwrap();
+    serial.to_hex_str().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_host_certificate_is_shown_to_the_next_client() {
+    let site = Site::start().await;
+    let address = site.address;
+    let serial = || async move { tokio::task::spawn_blocking(move || serial_of(address)).await.unwrap() };
+    let before = serial().await;
+    let renewed = site.pki.user("renewed", "renewed.example.org").unwrap();
+    // the certificate first: until the key follows, the pair does not fit, and the old one stays
+    std::fs::copy(&renewed.cert, &site.pki.host_cert).unwrap();
+    assert_eq!(serial().await, before);
+    std::fs::copy(&renewed.key, &site.pki.host_key).unwrap();
+    assert_ne!(serial().await, before);
+    std::fs::write(&site.pki.host_key, "no key").unwrap();
+    assert_ne!(serial().await, before, "a broken file does not bring the first one back");
+    site.end().await;
+}

@@ -4,31 +4,32 @@
 //! |---|---|
 //! | the configuration file | [`config`] |
 //! | who gets which account | [`decide`] |
-//! | HTTP, logs, reloading | [`service`] |
+//! | HTTP, reloading | [`http`] |
 #![forbid(unsafe_code)]
 
 mod config;
 mod decide;
-mod service;
+mod http;
 
 use clap::Parser;
+use service::check::{self, Finding};
+use service::{Address, Hooks, Server, Signals};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Answer which local account an identity gets, for hosts that ask as they would ask GUMS.
 ///
-/// Prints one line, `listening on https://ADDR`, when it is ready. SIGHUP reads the configuration again, SIGTERM ends.
-/// Exit code: 0 ended by a signal, 2 usage or configuration, 3 cannot listen or certificate unusable.
+/// Prints one line, `listening on https://ADDR`, when it is ready. SIGHUP reads the configuration and the certificate
+/// again, SIGTERM ends. Exit code: 0 ended by a signal, 1 --check found an error, 2 usage or configuration, 3 cannot listen
+/// or certificate unusable.
 #[derive(Parser)]
 #[command(name = "mapping-server", version, max_term_width = 100)]
 struct Args {
-    /// Address and port to listen on; port 0 picks a free one
+    /// Address or host name, and port, to listen on; port 0 picks a free one
     #[arg(long, default_value = "[::]:8443", value_name = "ADDR")]
-    listen: String,
+    listen: Address,
     /// Who may ask, and who gets which account
     #[arg(long, default_value = "/etc/pilotage/mapping-server.toml")]
     config: PathBuf,
@@ -44,6 +45,12 @@ struct Args {
     /// Directory of VOMS servers, for callers with attribute certificates; default: vomsdir beside the CA directory
     #[arg(long, env = "X509_VOMS_DIR")]
     voms_dir: Option<PathBuf>,
+    /// Write the log to this file instead of standard error
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Look at configuration, certificate and address, say what is wrong, and end
+    #[arg(long)]
+    check: bool,
 }
 
 /// Exit code and reason.
@@ -52,48 +59,51 @@ type Failure = (u8, String);
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
-    match serve(args).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match args.check {
+        true => Ok(look(args)),
+        false => serve(args).await.map(|()| 0),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
         Err((code, reason)) => {
-            eprintln!("mapping-server: {reason}");
+            let _ = writeln!(std::io::stderr(), "mapping-server: {reason}");
             ExitCode::from(code)
         }
     }
 }
 
+/// `--check`.
+fn look(args: Args) -> u8 {
+    let mut findings = vec![match config::Config::load(&args.config) {
+        Err(e) => Finding::Bad(e.to_string()),
+        Ok(config) if config.callers.allow.is_empty() => {
+            let file = args.config.display();
+            Finding::Doubtful(format!("{file}: nobody may ask; name the hosts in [callers] allow"))
+        }
+        Ok(config) => {
+            let (users, fqans) = (config.users.len(), config.fqans.len());
+            Finding::Good(format!("{}: {users} users, {fqans} groups and roles", args.config.display()))
+        }
+    }];
+    let mut trust = credential::Trust::in_dir(args.ca_dir);
+    trust.voms_dir = args.voms_dir.unwrap_or(trust.voms_dir);
+    findings.extend(check::certificate(&args.cert, &args.key, &trust));
+    findings.push(check::listen(&args.listen));
+    u8::from(!check::report(&findings))
+}
+
 async fn serve(args: Args) -> Result<(), Failure> {
-    let rules = Arc::new(service::Rules::load(args.config).map_err(|e| (2, e.to_string()))?);
+    let broken = |e: service::Error| (3, e.to_string());
+    service::logs::start(args.log_file.as_deref()).map_err(broken)?;
+    let signals = Signals::catch().map_err(broken)?;
+    let rules = Arc::new(http::Rules::load(args.config).map_err(|e| (2, e.to_string()))?);
     let mut trust = credential::Trust::in_dir(args.ca_dir);
     trust.voms_dir = args.voms_dir.unwrap_or(trust.voms_dir);
     let tls = transport::ServerTls::new(&args.cert, &args.key, trust).map_err(|e| (3, e.to_string()))?;
-    let no_port = |e| (3, format!("cannot listen on {}: {e}", args.listen));
-    let listener = TcpListener::bind(&args.listen).await.map_err(no_port)?;
-    let address = listener.local_addr().map_err(no_port)?;
-    let no_signal = |e| (3, format!("cannot wait for signals: {e}"));
-    let hangup = signal(SignalKind::hangup()).map_err(no_signal)?;
-    let end = (
-        signal(SignalKind::terminate()).map_err(no_signal)?,
-        signal(SignalKind::interrupt()).map_err(no_signal)?,
-    );
-    tokio::spawn(reload_on(hangup, rules.clone()));
-    let router = service::router(rules, format!("https://{address}/"));
-    // Whoever started the service may have closed its output: that is no reason to stop.
-    let _ = writeln!(std::io::stdout(), "listening on https://{address}");
-    transport::serve(listener, tls, router, ended(end)).await.map_err(no_port)?;
+    let server = Server::bind(&args.listen, signals).await.map_err(broken)?;
+    let router = http::router(rules.clone(), format!("{}/", server.url()));
+    let hooks = Hooks { reload: move || rules.reload(), end: || () };
+    server.run(tls, router, hooks).await.map_err(|e| (3, e.to_string()))?;
     tracing::info!("ended");
     Ok(())
-}
-
-async fn reload_on(mut hangup: Signal, rules: Arc<service::Rules>) {
-    while hangup.recv().await.is_some() {
-        rules.reload();
-    }
-}
-
-async fn ended((mut terminate, mut interrupt): (Signal, Signal)) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }

@@ -11,12 +11,14 @@
 //! | why a credential was refused | [`Refusal`] |
 //! | durations as people write them | [`duration`] |
 //! | any text as one line of a log | [`one_line`] |
+//! | what others wrote, for terminals, log lines and JSON | [`shown`] |
 #![forbid(unsafe_code)]
 
 pub mod duration;
 mod line;
 mod mapping;
 mod refusal;
+pub mod shown;
 
 pub use line::one_line;
 pub use mapping::{Mapping, Service};

@@ -1,0 +1,306 @@
+//! What `pilot queue` and `mapping-server` have in common: addresses, signals, readiness, certificates, logs, `--check`.
+//! All on the loopback, without root.
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
+
+use harness::pki::Pki;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Every server of ours.
+const SERVERS: [&str; 1] = ["mapping-server"];
+
+fn program(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let beside = exe.ancestors().nth(2).expect("tests run from target/PROFILE/deps").to_path_buf();
+    let path = std::env::var_os("PILOTAGE_BIN_DIR").map_or(beside, PathBuf::from).join(name);
+    assert!(path.exists(), "{} is missing; run `cargo build --workspace --bins`", path.display());
+    path
+}
+
+/// A host with a certificate.
+struct Site {
+    pki: Pki,
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::new(&dir.path().join("grid")).unwrap();
+        std::fs::write(dir.path().join("mapping.toml"), "[callers]\nallow = [\"/C=XX/*\"]\n").unwrap();
+        Self { pki, dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The command line of a server that is set up well, but for its address.
+    fn command(&self, server: &str) -> Command {
+        let mut command = Command::new(program(server));
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("X509_CERT_DIR", &self.pki.ca_dir);
+        command.env("X509_VOMS_DIR", &self.pki.voms_dir);
+        match server {
+            "mapping-server" => command.arg("--config").arg(self.path("mapping.toml")),
+            other => panic!("{other}"),
+        };
+        command.arg("--cert").arg(&self.pki.host_cert).arg("--key").arg(&self.pki.host_key);
+        command
+    }
+
+    fn start(&self, server: &str, listen: &str) -> Running {
+        self.start_with(server, listen, |_| ())
+    }
+
+    fn start_with(&self, server: &str, listen: &str, change: impl FnOnce(&mut Command)) -> Running {
+        let mut command = self.command(server);
+        command.args(["--listen", listen]).stdout(Stdio::piped());
+        command.stderr(File::create(self.path("stderr")).unwrap());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said = self.said();
+        let address =
+            line.trim().strip_prefix("listening on https://").unwrap_or_else(|| panic!("{line} {said}"));
+        Running { child, address: address.to_owned() }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.path("stderr")).unwrap_or_default()
+    }
+
+    fn await_said(&self, file: &str, words: &str) {
+        let end = Instant::now() + LIMIT;
+        let said = || std::fs::read_to_string(self.path(file)).unwrap_or_default();
+        while !said().contains(words) {
+            assert!(Instant::now() < end, "{words:?} is not said in {file}: {}", said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A server that is killed with its test.
+struct Running {
+    child: Child,
+    address: String,
+}
+
+impl Running {
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(done.unwrap().success());
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the server does not end");
+    }
+
+    /// Serial number of the certificate that it shows.
+    fn serial(&self) -> String {
+        use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+        builder.set_verify(SslVerifyMode::NONE);
+        let tcp = TcpStream::connect(&self.address).unwrap();
+        let tls = builder.build().connect("localhost", tcp).unwrap();
+        let serial = tls.ssl().peer_certificate().unwrap().serial_number().to_bn().unwrap();
+        serial.to_hex_str().unwrap().to_string()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn text(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+#[test]
+fn a_name_is_an_address_and_sighup_never_ends_a_server() {
+    let site = Site::new();
+    for server in SERVERS {
+        let mut running = site.start(server, "localhost:0");
+        let before = running.serial();
+        for _ in 0..3 {
+            running.signal("HUP");
+        }
+        let renewed = site.pki.user("renewed", "renewed.example.org").unwrap();
+        std::fs::copy(&renewed.cert, &site.pki.host_cert).unwrap();
+        std::fs::copy(&renewed.key, &site.pki.host_key).unwrap();
+        running.signal("HUP");
+        site.await_said("stderr", "host certificate read again");
+        assert_ne!(running.serial(), before, "{server}");
+        running.signal("TERM");
+        assert_eq!(running.code(), Some(0), "{server}: {}", site.said());
+    }
+}
+
+#[test]
+fn a_certificate_that_is_replaced_needs_no_signal() {
+    let site = Site::new();
+    for server in SERVERS {
+        let mut running = site.start(server, "127.0.0.1:0");
+        let before = running.serial();
+        let renewed = site.pki.user(server, "renewed.example.org").unwrap();
+        std::fs::copy(&renewed.cert, &site.pki.host_cert).unwrap();
+        assert_eq!(running.serial(), before, "{server}: the key has not come yet");
+        std::fs::copy(&renewed.key, &site.pki.host_key).unwrap();
+        assert_ne!(running.serial(), before, "{server}");
+        running.signal("INT");
+        assert_eq!(running.code(), Some(0), "{server}");
+    }
+}
+
+#[test]
+fn bad_addresses_are_told_with_the_mend() {
+    let site = Site::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for server in SERVERS {
+        let cases = [
+            ("8443", 2, "localhost:8443"),
+            ("no.such.host.invalid:8443", 3, "check the host name"),
+            (taken.as_str(), 3, "another program has the port"),
+        ];
+        for (listen, code, words) in cases {
+            let out = site.command(server).args(["--listen", listen]).output().unwrap();
+            assert_eq!(out.status.code(), Some(code), "{server} {listen}: {}", text(&out));
+            assert!(text(&out).contains(words), "{server} {listen}: {}", text(&out));
+        }
+    }
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let site = Site::new();
+    for server in SERVERS {
+        let socket = site.path(&format!("{server}.notify"));
+        let manager = UnixDatagram::bind(&socket).unwrap();
+        manager.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut running = site.start_with(server, "localhost:0", |c| {
+            c.env("NOTIFY_SOCKET", &socket);
+        });
+        let heard = || {
+            let mut buffer = [0; 4096];
+            let length = manager.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
+        let ready = heard();
+        assert!(ready.contains("READY=1") && ready.contains(&running.address), "{server}: {ready}");
+        running.signal("TERM");
+        assert!(heard().contains("STOPPING=1"), "{server}");
+        assert_eq!(running.code(), Some(0), "{server}");
+    }
+}
+
+#[test]
+fn the_log_can_be_a_file_that_is_rotated() {
+    let site = Site::new();
+    for server in SERVERS {
+        let log = site.path("server.log");
+        let mut running = site.start_with(server, "localhost:0", |c| {
+            c.arg("--log-file").arg(&log);
+        });
+        site.await_said("server.log", "listening");
+        std::fs::rename(&log, site.path("server.log.1")).unwrap();
+        running.signal("HUP");
+        site.await_said("server.log", "SIGHUP");
+        running.signal("TERM");
+        assert_eq!(running.code(), Some(0), "{server}");
+        site.await_said("server.log", "ended");
+        assert!(!std::fs::read_to_string(site.path("server.log.1")).unwrap().contains("ended"), "{server}");
+        let out =
+            site.command(server).args(["--listen", "localhost:0", "--log-file", "/nowhere/x.log"]).output();
+        let out = out.unwrap();
+        assert_eq!(out.status.code(), Some(3), "{}", text(&out));
+        assert!(text(&out).contains("/nowhere/x.log"), "{}", text(&out));
+        std::fs::remove_file(&log).unwrap();
+    }
+}
+
+#[test]
+fn a_full_or_closed_output_ends_no_server() {
+    let site = Site::new();
+    for server in SERVERS {
+        for output in ["full", "closed"] {
+            let mut command = site.command(server);
+            // The address cannot be read from the output: another program looks for a free port first.
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            command.args(["--listen", &free.to_string()]);
+            if output == "full" {
+                let full = || File::options().write(true).open("/dev/full").unwrap();
+                command.stdout(full()).stderr(full());
+            } else {
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            }
+            let mut child = command.spawn().unwrap();
+            // Nobody reads what was piped.
+            drop((child.stdout.take(), child.stderr.take()));
+            let mut running = Running { child, address: free.to_string() };
+            let end = Instant::now() + LIMIT;
+            while TcpStream::connect(free).is_err() {
+                assert!(
+                    Instant::now() < end && running.child.try_wait().unwrap().is_none(),
+                    "{server} {output}"
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            running.signal("TERM");
+            assert_eq!(running.code(), Some(0), "{server} {output}");
+        }
+    }
+}
+
+#[test]
+fn check_says_what_is_wrong_before_a_server_starts() {
+    let site = Site::new();
+    let check = |server: &str, change: &dyn Fn(&mut Command)| {
+        let mut command = site.command(server);
+        command.args(["--listen", "localhost:0", "--check"]);
+        change(&mut command);
+        let out = command.output().unwrap();
+        (out.status.code(), text(&out))
+    };
+    for server in SERVERS {
+        let (code, said) = check(server, &|_| ());
+        assert_eq!(code, Some(0), "{said}");
+        for words in ["ok: host certificate", "ok: CA directory", "ok: address localhost:0: free"] {
+            assert!(said.contains(words), "{server}: {words} is missing in {said}");
+        }
+        let empty = site.path("empty");
+        std::fs::create_dir_all(&empty).unwrap();
+        let (code, said) = check(server, &|c| {
+            c.env("X509_CERT_DIR", &empty);
+        });
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("error: CA directory"), "{said}");
+        let (code, said) = check(server, &|c| {
+            c.env("X509_CERT_DIR", Path::new("/nowhere"));
+        });
+        assert!(code == Some(1) && said.contains("/nowhere"), "{said}");
+        let other = site.pki.user(server, "other.example.org").unwrap();
+        let keep = std::fs::read(&site.pki.host_key).unwrap();
+        std::fs::copy(&other.key, &site.pki.host_key).unwrap();
+        let (code, said) = check(server, &|_| ());
+        assert!(code == Some(1) && said.contains("error: host certificate"), "{said}");
+        std::fs::write(&site.pki.host_key, keep).unwrap();
+    }
+}
