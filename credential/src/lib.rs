@@ -15,7 +15,6 @@
 //! callers and [`file`] read files. The order of the checks is described in `docs/credentials.md`.
 #![forbid(unsafe_code)]
 
-mod attribute_type;
 pub mod cadir;
 pub mod cert;
 pub mod chain;

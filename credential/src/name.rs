@@ -1,6 +1,5 @@
 //! Distinguished names: compared as bytes, shown in OpenSSL's one-line form.
 
-use crate::attribute_type;
 use crate::der::{self, DerError};
 use identity::Dn;
 use md5::{Digest, Md5};
@@ -165,14 +164,14 @@ impl Name {
 }
 
 /// The form that `X509_NAME_oneline(3)` of OpenSSL 3 gives: short names, numeric OIDs for unknown types, `\xHH` for other
-/// bytes, `+` within a component of several attributes. A `/` or `+` in a value has a backslash: else `CN=a/CN=b` could
-/// be one name or another.
+/// bytes, `+` within a component of several attributes. A `/` or `+` in a value has a backslash and a backslash is `\x5C`: else
+/// `CN=a/CN=b` could be one name or another.
 fn one_line(rdns: &[Vec<Attribute>]) -> String {
     let mut line = String::new();
     for rdn in rdns {
         for (n, attribute) in rdn.iter().enumerate() {
             line.push(if n == 0 { '/' } else { '+' });
-            match attribute_type::short_name(&attribute.oid) {
+            match identity::attribute_type::short_name(&attribute.oid) {
                 Some(short) => line.push_str(short),
                 None => line.push_str(&asn1_rs::Oid::new(attribute.oid.as_slice().into()).to_id_string()),
             }
@@ -180,6 +179,8 @@ fn one_line(rdns: &[Vec<Attribute>]) -> String {
             for byte in attribute.shown() {
                 match byte {
                     b'/' | b'+' => line.extend(['\\', char::from(*byte)]),
+                    // Else a name could write escapes of its own, and pose as another.
+                    b'\\' => line.push_str("\\x5C"),
                     b' '..=b'~' => line.push(char::from(*byte)),
                     other => line.push_str(&format!("\\x{other:02X}")),
                 }
@@ -250,11 +251,35 @@ mod tests {
     }
 
     #[test]
+    fn attribute_types_are_those_of_openssl() {
+        use openssl::asn1::Asn1Object;
+        for (arc, dotted) in [
+            (&asn1_rs::oid!(raw 2.5.4)[..], "2.5.4"),
+            (&asn1_rs::oid!(raw 0.9.2342.19200300.100.1), "0.9.2342.19200300.100.1"),
+            (&asn1_rs::oid!(raw 1.2.840.113549.1.9), "1.2.840.113549.1.9"),
+            (&asn1_rs::oid!(raw 1.3.6.1.4.1.311.60.2.1), "1.3.6.1.4.1.311.60.2.1"),
+            (&asn1_rs::oid!(raw 1.2.643.100), "1.2.643.100"),
+        ] {
+            for last in 0..128u8 {
+                let nid = Asn1Object::from_str(&format!("{dotted}.{last}")).unwrap().nid();
+                let theirs =
+                    Some(nid).filter(|n| *n != openssl::nid::Nid::UNDEF).map(|n| n.short_name().unwrap());
+                let ours = identity::attribute_type::short_name(&[arc, &[last]].concat());
+                assert_eq!(ours, theirs, "{dotted}.{last}");
+            }
+        }
+        assert_eq!(identity::attribute_type::short_name(&asn1_rs::oid!(raw 1.3.6.1.4.1.8005.100)), None);
+    }
+
+    #[test]
     fn a_value_cannot_pose_as_another_component() {
         let one = name(&[("CN", "Alice/CN=Bob")]);
         let two = name(&[("CN", "Alice"), ("CN", "Bob")]);
         assert_eq!((one.as_str(), two.as_str()), (r"/CN=Alice\/CN=Bob", "/CN=Alice/CN=Bob"));
         assert_eq!(name(&[("CN", "a+b")]).as_str(), r"/CN=a\+b");
+        let (one, two) = (name(&[("CN", r"a\"), ("CN", "b")]), name(&[("CN", "a/CN=b")]));
+        assert_ne!(one.as_str(), two.as_str());
+        assert_ne!(name(&[("CN", r"\xC3")]).as_str(), name(&[("CN", "\u{c3}")]).as_str());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | looking for | see |
 //! |---|---|
 //! | DN, FQAN, account, identity | here |
+//! | whether two spellings mean one name | [`same_name`], [`Meaning`] |
 //! | what a mapping service is and says | [`Service`], [`Mapping`] |
 //! | why a credential was refused | [`Refusal`] |
 //! | durations as people write them | [`duration`] |
@@ -14,14 +15,17 @@
 //! | what others wrote, for terminals, log lines and JSON | [`shown`] |
 #![forbid(unsafe_code)]
 
+pub mod attribute_type;
 pub mod duration;
 mod line;
 mod mapping;
+mod name;
 mod refusal;
 pub mod shown;
 
 pub use line::one_line;
 pub use mapping::{Mapping, Service};
+pub use name::{Meaning, loose_forms, same_name};
 pub use refusal::{Refusal, RefusalKind};
 
 use std::fmt;
@@ -80,7 +84,8 @@ macro_rules! checked_text {
 
 /// A distinguished name in OpenSSL's one-line form, such as `/DC=org/DC=example/CN=Alice`.
 ///
-/// Bytes outside printable ASCII stand as `\xHH`, as in `X509_NAME_oneline(3)`; names compare byte by byte.
+/// Bytes outside printable ASCII stand as `\xHH`, as in `X509_NAME_oneline(3)`. Two values are equal byte by byte; whether
+/// they mean one name is for [`same_name`] to say.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Dn(String);

@@ -1,21 +1,91 @@
-//! Short names of attribute types, as OpenSSL 3 writes them: map files, bans and logs name users by them.
+//! Types of the attributes that names are made of: their short names as OpenSSL 3 writes them, since map files, bans and
+//! logs name users by them, and the other words that people and programs write for the same type.
 
-/// The name of a type by the contents octets of its OID; `None` for types that OpenSSL shows as numbers.
-pub(crate) fn short_name(oid: &[u8]) -> Option<&'static str> {
-    FAMILIES.iter().find_map(|(arc, members)| {
-        let [last] = oid.strip_prefix(*arc)? else { return None };
-        members.iter().find(|(number, _)| number == last).map(|(_, name)| *name)
+/// One arc of OIDs: dotted, the contents octets of its encoding, and what lies directly below.
+struct Family {
+    dotted: &'static str,
+    arc: &'static [u8],
+    members: &'static [(u8, &'static str)],
+}
+
+/// The short name of a type by the contents octets of its OID; `None` for types that OpenSSL shows as numbers.
+pub fn short_name(oid: &[u8]) -> Option<&'static str> {
+    FAMILIES.iter().find_map(|family| {
+        let [last] = oid.strip_prefix(family.arc)? else { return None };
+        member(family, *last)
     })
 }
 
-type Family = (&'static [u8], &'static [(u8, &'static str)]);
+fn member(family: &Family, last: u8) -> Option<&'static str> {
+    family.members.iter().find(|(number, _)| *number == last).map(|(_, name)| *name)
+}
+
+/// What a type is called here, from any word for it: short or long name in any case, or the dotted OID with or without
+/// `OID.` before it. `None` for a word that is no known type.
+///
+/// `uid` is taken for the user id, as people mean it; OpenSSL writes the same four letters for `uniqueIdentifier`, which
+/// no grid CA has in a name.
+pub(crate) fn known(word: &str) -> Option<std::borrow::Cow<'static, str>> {
+    let dotted = word.get(..4).filter(|p| p.eq_ignore_ascii_case("oid.")).map_or(word, |p| &word[p.len()..]);
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
+    if dotted.contains('.') && dotted.split('.').all(is_number) {
+        let short = dotted.rsplit_once('.').and_then(|(arc, last)| {
+            member(FAMILIES.iter().find(|family| family.dotted == arc)?, last.parse().ok()?)
+        });
+        return Some(short.map_or_else(|| dotted.to_owned().into(), |name| canonical_case(name).into()));
+    }
+    if let Some((_, name)) = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(word)) {
+        return Some((*name).into());
+    }
+    let names = FAMILIES.iter().flat_map(|family| family.members);
+    names
+        .map(|(_, name)| *name)
+        .find(|name| name.eq_ignore_ascii_case(word))
+        .map(|n| canonical_case(n).into())
+}
+
+/// `uid` and `UID` are one word; every other pair of names differs in more than case.
+fn canonical_case(name: &'static str) -> &'static str {
+    if name == "uid" { "UID" } else { name }
+}
+
+const ALIASES: [(&str, &str); 16] = [
+    ("E", "emailAddress"),
+    ("Email", "emailAddress"),
+    ("USERID", "UID"),
+    ("commonName", "CN"),
+    ("countryName", "C"),
+    ("localityName", "L"),
+    ("stateOrProvinceName", "ST"),
+    ("S", "ST"),
+    ("SP", "ST"),
+    ("organizationName", "O"),
+    ("organizationalUnitName", "OU"),
+    ("domainComponent", "DC"),
+    ("surname", "SN"),
+    ("givenName", "GN"),
+    ("G", "GN"),
+    ("streetAddress", "street"),
+];
 
 const FAMILIES: [Family; 5] = [
-    (&asn1_rs::oid!(raw 2.5.4), &X520),
-    (&asn1_rs::oid!(raw 0.9.2342.19200300.100.1), &PILOT),
-    (&asn1_rs::oid!(raw 1.2.840.113549.1.9), &PKCS9),
-    (&asn1_rs::oid!(raw 1.3.6.1.4.1.311.60.2.1), &JURISDICTION),
-    (&asn1_rs::oid!(raw 1.2.643.100), &RUSSIA),
+    Family { dotted: "2.5.4", arc: &[0x55, 0x04], members: &X520 },
+    Family {
+        dotted: "0.9.2342.19200300.100.1",
+        arc: &[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01],
+        members: &PILOT,
+    },
+    Family {
+        dotted: "1.2.840.113549.1.9",
+        arc: &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09],
+        members: &PKCS9,
+    },
+    Family {
+        dotted: "1.3.6.1.4.1.311.60.2.1",
+        arc: &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x3c, 0x02, 0x01],
+        members: &JURISDICTION,
+    },
+    Family { dotted: "1.2.643.100", arc: &[0x2a, 0x85, 0x03, 0x64], members: &RUSSIA },
 ];
 
 /// ITU-T X.520.
@@ -161,28 +231,3 @@ const RUSSIA: [(u8, &str); 6] = [
     (112, "issuerSignTool"),
     (113, "classSignTool"),
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use openssl::asn1::Asn1Object;
-
-    #[test]
-    fn names_are_those_of_openssl() {
-        for (arc, dotted) in [
-            (FAMILIES[0].0, "2.5.4"),
-            (FAMILIES[1].0, "0.9.2342.19200300.100.1"),
-            (FAMILIES[2].0, "1.2.840.113549.1.9"),
-            (FAMILIES[3].0, "1.3.6.1.4.1.311.60.2.1"),
-            (FAMILIES[4].0, "1.2.643.100"),
-        ] {
-            for last in 0..128u8 {
-                let nid = Asn1Object::from_str(&format!("{dotted}.{last}")).unwrap().nid();
-                let theirs =
-                    Some(nid).filter(|n| *n != openssl::nid::Nid::UNDEF).map(|n| n.short_name().unwrap());
-                assert_eq!(short_name(&[arc, &[last]].concat()), theirs, "{dotted}.{last}");
-            }
-        }
-        assert_eq!(short_name(&asn1_rs::oid!(raw 1.3.6.1.4.1.8005.100)), None);
-    }
-}
