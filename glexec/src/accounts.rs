@@ -19,7 +19,11 @@ pub(crate) fn resolve(mapping: &Mapping) -> Result<Account, Failure> {
     }
     let by_name = mapping.group.as_deref().map(group_id).transpose()?;
     let gid = mapping.gid.or(by_name).unwrap_or(user.gid.as_raw());
-    let mut groups = if mapping.groups.is_empty() { member_of(&user)? } else { mapping.groups.clone() };
+    let named = mapping.group_names.iter().map(|g| group_id(g)).collect::<Result<Vec<_>, _>>()?;
+    let mut groups = [mapping.groups.clone(), named].concat();
+    if groups.is_empty() {
+        groups = member_of(&user)?;
+    }
     groups.retain(|g| *g != gid);
     Ok(Account { name, uid: user.uid.as_raw(), gid, groups, home: user.dir })
 }

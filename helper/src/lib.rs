@@ -177,6 +177,7 @@ impl MapReply {
                 m.gid.iter().for_each(|n| w.number(3, u64::from(*n)));
                 m.groups.iter().for_each(|n| w.number(4, u64::from(*n)));
                 m.group.iter().for_each(|g| w.text(5, g));
+                m.group_names.iter().for_each(|g| w.text(8, g));
             }
             MapReply::Denied(reason) => w.text(6, &one_line(reason)),
             MapReply::Unavailable(reason) => w.text(7, &one_line(reason)),
@@ -198,6 +199,7 @@ impl MapReply {
                 gid: r.optional(3)?.map(to_id).transpose()?,
                 groups: r.all(4).into_iter().map(to_id).collect::<Result<_, _>>()?,
                 group: r.optional(5)?.map(to_text).transpose()?,
+                group_names: r.texts(8)?,
             };
             if mapping.account.is_none() && mapping.uid.is_none() {
                 return Err(FrameError::new("mapping has neither account nor uid"));

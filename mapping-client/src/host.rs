@@ -63,6 +63,31 @@ impl HostCredential {
     }
 }
 
+/// Subject of the end-entity certificate of a PEM chain, in the order of RFC 2253; `None` when there is none.
+pub(crate) fn end_entity_rfc2253(pem: &[u8]) -> Option<String> {
+    let certs = X509::stack_from_pem(pem).ok().filter(|certs| !certs.is_empty())?;
+    Some(rfc2253(end_entity(&certs).subject_name()))
+}
+
+/// A name in slash form, turned into the order of RFC 2253. A slash starts a component only before `KEY=`: values
+/// such as `host/wn1` hold slashes, too.
+pub(crate) fn reverse_slash_form(name: &str) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for piece in name.split('/').skip(1) {
+        let key = piece.split_once('=').map_or("", |(key, _)| key);
+        let starts = !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'.');
+        match parts.last_mut() {
+            Some(last) if !starts => {
+                last.push('/');
+                last.push_str(piece);
+            }
+            _ => parts.push(piece.to_owned()),
+        }
+    }
+    parts.reverse();
+    parts.join(",")
+}
+
 /// The first certificate that is no proxy of the next one: a proxy's subject is its issuer's and one more CN.
 fn end_entity(certs: &[X509]) -> &X509 {
     let is_proxy = |cert: &X509, signer: &X509| {

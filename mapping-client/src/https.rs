@@ -1,6 +1,7 @@
 //! HTTPS with this host's certificate, trusting the CAs of one directory and nothing else.
 
 use crate::host::HostCredential;
+use crate::protocol::Question;
 use openssl::x509::X509;
 use std::collections::HashSet;
 use std::io;
@@ -77,22 +78,33 @@ impl Client {
         Ok(Self(config.new_agent()))
     }
 
-    /// Posts a SOAP message and reads what comes back until the deadline.
-    pub fn post(&self, endpoint: &str, action: &str, xml: &str, deadline: Instant) -> Result<Reply, NoReply> {
+    /// Asks a question and reads what comes back until the deadline.
+    pub fn send(&self, question: &Question, deadline: Instant) -> Result<Reply, NoReply> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left < Duration::from_millis(1) {
             return Err(NoReply { reason: "no time left".into(), failover: true });
         }
-        let request = self
-            .0
-            .post(endpoint)
-            .header("Content-Type", "text/xml; charset=utf-8")
-            .header("SOAPAction", action)
-            .header("Connection", "close")
-            .config()
-            .timeout_global(Some(left))
-            .build();
-        let mut response = request.send(xml.as_bytes()).map_err(no_reply)?;
+        let mut request = ureq::http::Request::builder()
+            .method(if question.body.is_some() { "POST" } else { "GET" })
+            .uri(&question.url)
+            .header("Connection", "close");
+        for (name, value) in &question.headers {
+            request = request.header(*name, value);
+        }
+        let unsendable = |e: ureq::http::Error| NoReply { reason: e.to_string(), failover: true };
+        let mut response = match &question.body {
+            Some(body) => {
+                let request = request.body(body.as_bytes()).map_err(unsendable)?;
+                let request = self.0.configure_request(request).timeout_global(Some(left)).build();
+                self.0.run(request)
+            }
+            None => {
+                let request = request.body(()).map_err(unsendable)?;
+                let request = self.0.configure_request(request).timeout_global(Some(left)).build();
+                self.0.run(request)
+            }
+        }
+        .map_err(no_reply)?;
         let status = response.status().as_u16();
         let limit = MAX_MESSAGE as u64;
         let body = response.body_mut().with_config().limit(limit).read_to_vec().map_err(no_reply)?;

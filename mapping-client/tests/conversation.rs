@@ -235,10 +235,147 @@ fn what_is_missing_here_is_said_before_anybody_is_asked() {
         (MapRequest { host_credential: Vec::new(), ..good.clone() }, "no certificate"),
         (MapRequest { ca_dir: "/nonexistent".into(), ..good.clone() }, "/nonexistent"),
         (MapRequest { endpoints: Vec::new(), ..good.clone() }, "no endpoint"),
-        (MapRequest { service: Service::Argus, ..good }, "not supported by this version"),
+        (MapRequest { service: Service::Argus, ..good.clone() }, "certificate chain"),
+        (MapRequest { service: Service::Scas, ..good }, "certificate chain"),
     ] {
         let reason = unavailable(map(&request));
         assert!(reason.contains(why), "{reason}");
     }
     assert!(service.requests().is_empty());
+}
+
+/// A request whose identity has a chain: what SCAS and Argus judge.
+fn with_chain(site: &Site, service: Service, endpoint: String) -> MapRequest {
+    let mut request = MapRequest { service, ..site.request(&[endpoint]) };
+    request.identity.chain_pem = site.client.cert.to_pem().unwrap();
+    request
+}
+
+#[test]
+fn scas_gets_the_chain_and_answers_with_numbers() {
+    let site = Site::new();
+    let service = site.answering(200, include_str!("data/scas-mapped.xml"));
+    let reply = map(&with_chain(&site, Service::Scas, service.endpoint()));
+    assert!(matches!(reply, MapReply::Mapped(Mapping { uid: Some(_), gid: Some(_), .. })), "{reply:?}");
+    let request = &service.requests()[0];
+    let chain = between(request, "subject/cert-chain", "</ctx:Attribute>");
+    assert!(chain.contains("base64Binary") && chain.contains("-----BEGIN CERTIFICATE-----"), "{request}");
+    assert!(!request.contains("PRIVATE KEY") && !request.contains("obligation/account"), "{request}");
+}
+
+#[test]
+fn the_account_obligation_is_refused_from_scas_which_was_not_offered_it() {
+    let site = Site::new();
+    let service = site.answering(200, include_str!("data/gums-account.xml"));
+    let reply = map(&with_chain(&site, Service::Scas, service.endpoint()));
+    assert!(matches!(&reply, MapReply::Denied(why) if why.contains("obligation/account")), "{reply:?}");
+}
+
+#[test]
+fn gums_answers_in_json_to_a_get() {
+    let site = Site::new();
+    let service =
+        site.serve(Play::Answer(200, r#"{"result":"OK","username":"tstplt017","gid":4000}"#.into()));
+    assert_eq!(map(&MapRequest { service: Service::Json, ..site.request(&[service.endpoint()]) }), mapped());
+    let request = &service.requests()[0];
+    assert!(
+        request.starts_with("GET /gums/services/GUMSXACMLAuthorizationServicePort?subject-x509-id="),
+        "{request}"
+    );
+    assert!(
+        request.contains("&voms-signing-subject=") && request.contains("&resource-x509-id="),
+        "{request}"
+    );
+
+    let down = site.serve(Play::Answer(503, "busy".into()));
+    let failed = site.serve(Play::Answer(200, r#"{"result":"FAILED"}"#.into()));
+    let endpoints = [down.endpoint(), failed.endpoint(), service.endpoint()];
+    let reply = map(&MapRequest { service: Service::Json, ..site.request(&endpoints) });
+    assert!(matches!(reply, MapReply::Denied(_)), "{reply:?}");
+    assert_eq!(service.requests().len(), 1, "nobody is asked after a no");
+}
+
+/// The answer of a PEP daemon, byte by byte after the shared reference page; not recorded.
+fn pep_answer(decision: u8, user: &str) -> String {
+    let text = |s: &str| [&b"S"[..], &u16::try_from(s.len()).unwrap().to_be_bytes(), s.as_bytes()].concat();
+    let object = |class: &str| {
+        let class = format!("org.glite.authz.common.model.{class}");
+        [&b"Mt"[..], &u16::try_from(class.len()).unwrap().to_be_bytes(), class.as_bytes()].concat()
+    };
+    let number = |n: u8| vec![b'I', 0, 0, 0, n];
+    let assignment = |id: &str, value: &str| {
+        [
+            object("AttributeAssignment"),
+            text("attributeId"),
+            text(id),
+            text("value"),
+            text(value),
+            b"z".to_vec(),
+        ]
+        .concat()
+    };
+    let obligation = [
+        object("Obligation"),
+        text("id"),
+        text("http://glite.org/xacml/obligation/local-environment-map/posix"),
+        text("fulfillOn"),
+        number(1),
+        text("attributeAssignments"),
+        // A typed list without a length, as Java serialisers write it.
+        b"Vt\0\x13java.util.ArrayList".to_vec(),
+        assignment("http://glite.org/xacml/attribute/user-id", user),
+        assignment("http://glite.org/xacml/attribute/group-id/primary", "dteam"),
+        assignment("http://glite.org/xacml/attribute/group-id", "dteam"),
+        assignment("http://glite.org/xacml/attribute/group-id", "users"),
+        b"zz".to_vec(),
+    ];
+    let result = [object("Result"), text("decision"), number(decision), text("obligations"), b"V".to_vec()];
+    let bytes = [
+        object("Response"),
+        text("request"),
+        b"N".to_vec(),
+        text("results"),
+        b"Vl\0\0\0\x01".to_vec(),
+        result.concat(),
+        obligation.concat(),
+        b"zzzz".to_vec(),
+    ];
+    openssl::base64::encode_block(&bytes.concat())
+}
+
+#[test]
+fn argus_gets_the_chain_and_answers_with_names() {
+    let site = Site::new();
+    let service = site.serve(Play::Answer(200, pep_answer(1, "dteam003")));
+    let reply = map(&with_chain(&site, Service::Argus, service.endpoint()));
+    let expected = Mapping {
+        account: Some("dteam003".into()),
+        group: Some("dteam".into()),
+        group_names: vec!["users".into()],
+        ..Mapping::default()
+    };
+    assert_eq!(reply, MapReply::Mapped(expected));
+    let body = service.requests()[0].split_once("\r\n\r\n").unwrap().1.to_owned();
+    let request = openssl::base64::decode_block(&body).unwrap();
+    assert!(request.starts_with(b"Mt\x00\x24org.glite.authz.common.model.RequestS\x00\x08subjects"));
+    assert!(!String::from_utf8_lossy(&request).contains("PRIVATE KEY"));
+}
+
+#[test]
+fn what_argus_does_not_permit_maps_nobody() {
+    let site = Site::new();
+    let ask = |plays: &[Play]| {
+        let services: Vec<_> = plays.iter().map(|play| site.serve(play.clone())).collect();
+        let mut request = with_chain(&site, Service::Argus, String::new());
+        request.endpoints = services.iter().map(FakeService::endpoint).collect();
+        map(&request)
+    };
+    let answer = |decision, user| Play::Answer(200, pep_answer(decision, user));
+    assert!(matches!(ask(&[answer(0, "alice"), answer(1, "alice")]), MapReply::Denied(_)));
+    assert!(matches!(ask(&[answer(2, "alice"), answer(1, "alice")]), MapReply::Mapped(_)));
+    assert!(matches!(ask(&[answer(1, "root")]), MapReply::Denied(_)));
+    for body in ["", "<html>", "!!!!", "TQ=="] {
+        let reply = ask(&[Play::Answer(200, body.into()), answer(1, "alice")]);
+        assert!(matches!(reply, MapReply::Unavailable(_)), "{body}: {reply:?}");
+    }
 }

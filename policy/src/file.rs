@@ -311,11 +311,6 @@ impl SitePolicy {
         if mapping.group_mapfile.explicit {
             found.push("[mapping] group_mapfile: not read yet; groups come from passwd and group");
         }
-        let spoken = |source: &MapSource| !matches!(source, MapSource::Service(s) if *s != Service::Gums);
-        if !mapping.order.iter().all(spoken) {
-            found
-                .push("[mapping] order: of the services only gums is spoken yet; asking another ends in 203");
-        }
         if self.ports.range.is_some() && self.ports.enforce {
             found.push("[ports] enforce: blocks are leased exclusively, but binding other ports is not prevented yet");
         }

@@ -199,7 +199,7 @@ fn what_is_unreachable_or_misnamed_is_not_believed() {
     expect(&at(&format!("https://127.0.0.2:{via}/")), 3, "TLS");
     expect(&at(&format!("https://{}/other", site.address)), 3, "HTTP 404");
     expect(&site.query(&["--dn", "CN=Alice"]), 2, "DN");
-    expect(&site.query(&["--dn", ALICE, "--service", "argus"]), 3, "not supported by this version");
+    expect(&site.query(&["--dn", ALICE, "--service", "argus"]), 3, "name a proxy with --proxy");
 }
 
 /// Passes the bytes of one connection on to the port.
@@ -313,7 +313,7 @@ fn the_child_of_glexec_answers_with_one_frame() {
         uid: Some(20017),
         gid: Some(20000),
         groups: vec![20001],
-        group: None,
+        ..Mapping::default()
     };
     assert_eq!(MapReply::decode(&mapped.stdout), Ok(MapReply::Mapped(expected)));
 

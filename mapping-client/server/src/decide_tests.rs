@@ -1,8 +1,9 @@
 use super::*;
 use identity::{Fqan, Mapping};
+use mapping_client::protocol::{Host, Outcome, Person};
 use mapping_client::xacml::answer::Message;
-use mapping_client::xacml::decide::{Outcome, outcome};
-use mapping_client::xacml::query::{Host, Person};
+use mapping_client::xacml::decide::outcome;
+use mapping_client::xacml::soap::GUMS;
 
 const CONFIG: &str = r#"
 [callers]
@@ -43,9 +44,10 @@ fn query(subject: &str, fqans: &[&str], verified: bool) -> Query {
         fqans: fqans.iter().map(|f| Fqan::parse(f).unwrap()).collect(),
         signer: verified.then(|| dn("/CN=voms")),
         signer_issuer: None,
+        chain_pem: String::new(),
     };
     let host = Host { name: "wn1.example.org".into(), issuer: "CN=wn1".into(), certificate: None };
-    Query::mapping("_q".into(), &person, &host)
+    Query::mapping("_q".into(), &person, &host, GUMS.obligations())
 }
 
 fn map(subject: &str, fqans: &[&str]) -> Verdict {
@@ -109,7 +111,7 @@ fn our_client_understands_every_answer() {
     let ask = |subject: &str, fqans: &[&str]| {
         let query = query(subject, fqans, true);
         let verdict = verdict(&config(), &question(&query).unwrap());
-        outcome(&Message::Answer(answer(&config(), &query, &verdict)), "_q")
+        outcome(&Message::Answer(answer(&config(), &query, &verdict)), "_q", GUMS.obligations())
     };
     assert_eq!(
         ask("/DC=org/CN=Alice", &[]),
@@ -126,7 +128,7 @@ fn our_client_understands_every_answer() {
             uid: Some(20017),
             gid: Some(20000),
             groups: vec![20001, 20002],
-            group: None,
+            ..Mapping::default()
         })
     );
     assert_eq!(ask("/CN=Eve", &[]), Outcome::Denied("unknown: /CN=Eve".into()));

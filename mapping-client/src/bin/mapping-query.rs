@@ -2,10 +2,10 @@
 
 use clap::{Parser, ValueEnum};
 use helper::{MapReply, MapRequest};
-use identity::{Dn, Fqan, Mapping, Service, VerifiedIdentity, one_line};
-use mapping_client::gums;
+use identity::{Dn, Fqan, VerifiedIdentity};
+use identity::{Mapping, Service, one_line};
 use mapping_client::host::HostCredential;
-use mapping_client::xacml::query::Person;
+use mapping_client::protocol::Person;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,6 +33,9 @@ struct Args {
     /// Send the FQANs without the claim that they were verified: the service then looks up the membership
     #[arg(long)]
     unverified: bool,
+    /// Proxy of the person: scas and argus judge the chain themselves. Only its certificates are sent
+    #[arg(long, value_name = "F")]
+    proxy: Option<PathBuf>,
     /// Certificate to authenticate with (PEM, with its chain); a proxy holds its key too
     #[arg(long, env = "X509_USER_PROXY", default_value = "/etc/grid-security/hostcert.pem")]
     cert: PathBuf,
@@ -115,6 +118,10 @@ fn ask(args: &Args, pem: Vec<u8>) -> MapReply {
         Ok(credential) => credential.subject,
         Err(e) => return MapReply::Unavailable(e.to_string()),
     };
+    let chain_pem = match args.proxy.as_deref().map(certificates).transpose() {
+        Ok(chain) => chain.unwrap_or_default(),
+        Err(reason) => return MapReply::Unavailable(reason),
+    };
     let vouched = !args.unverified && !args.fqan.is_empty();
     let person = Person {
         subject: args.dn.clone(),
@@ -124,6 +131,7 @@ fn ask(args: &Args, pem: Vec<u8>) -> MapReply {
         // Nobody but the asker vouches for what stands on a command line.
         signer: vouched.then_some(asker),
         signer_issuer: None,
+        chain_pem,
     };
     let request = MapRequest {
         service: args.service.into(),
@@ -134,10 +142,19 @@ fn ask(args: &Args, pem: Vec<u8>) -> MapReply {
         host: args.host.clone().unwrap_or_else(this_host),
         identity: placeholder(&args.dn),
     };
-    match request.service {
-        Service::Gums => gums::ask(&request, &person),
-        _ => mapping_client::map(&request),
+    mapping_client::ask(&request, &person)
+}
+
+/// The certificates of a proxy file, without its key.
+fn certificates(proxy: &Path) -> Result<String, String> {
+    let wrong = |reason: String| format!("{}: {reason}; name a proxy with --proxy", proxy.display());
+    let bytes = std::fs::read(proxy).map_err(|e| wrong(e.to_string()))?;
+    let chain = openssl::x509::X509::stack_from_pem(&bytes).map_err(|e| wrong(e.to_string()))?;
+    if chain.is_empty() {
+        return Err(wrong("it holds no certificate".into()));
     }
+    let pem: Result<Vec<_>, _> = chain.iter().map(|c| c.to_pem()).collect();
+    Ok(String::from_utf8_lossy(&pem.map_err(|e| wrong(e.to_string()))?.concat()).into_owned())
 }
 
 fn this_host() -> String {
@@ -172,6 +189,7 @@ fn in_words(m: &Mapping) -> String {
     words.extend(m.uid.map(|n| format!("uid={n}")));
     words.extend(m.gid.map(|n| format!("gid={n}")));
     words.extend(m.group.iter().map(|g| format!("group={g}")));
+    words.extend((!m.group_names.is_empty()).then(|| format!("groups={}", m.group_names.join(","))));
     if !m.groups.is_empty() {
         let groups: Vec<_> = m.groups.iter().map(u32::to_string).collect();
         words.push(format!("groups={}", groups.join(",")));
@@ -183,6 +201,7 @@ fn in_json(reply: &MapReply) -> String {
     let value = match reply {
         MapReply::Mapped(m) => serde_json::json!({
             "result": "mapped", "account": m.account, "uid": m.uid, "gid": m.gid, "groups": m.groups, "group": m.group,
+            "group_names": m.group_names,
         }),
         MapReply::Denied(reason) => serde_json::json!({ "result": "denied", "reason": reason }),
         MapReply::Unavailable(reason) => serde_json::json!({ "result": "unavailable", "reason": reason }),

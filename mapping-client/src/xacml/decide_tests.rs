@@ -2,7 +2,7 @@ use super::*;
 use crate::xacml::answer;
 
 fn judge(xml: &str) -> Outcome {
-    outcome(&answer::parse(xml.as_bytes()).unwrap(), "_q1")
+    outcome(&answer::parse(xml.as_bytes()).unwrap(), "_q1", crate::xacml::soap::GUMS.obligations())
 }
 
 fn permit(obligations: &[(&str, &[(&str, &str)])]) -> Outcome {
@@ -12,7 +12,7 @@ fn permit(obligations: &[(&str, &[(&str, &str)])]) -> Outcome {
         .map(|(id, assignments)| Obligation::on_permit(id, assignments.iter().map(own).collect()))
         .collect();
     let answer = Answer { in_response_to: None, decision: Decision::Permit, message: None, obligations };
-    outcome(&Message::Answer(answer), "_q1")
+    outcome(&Message::Answer(answer), "_q1", crate::xacml::soap::GUMS.obligations())
 }
 
 macro_rules! fixture {

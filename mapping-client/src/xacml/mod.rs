@@ -8,6 +8,7 @@
 //! | the question: build, write, parse | [`query`] |
 //! | the answer and the SOAP fault: write, parse | [`answer`] |
 //! | what an answer means to a client | [`decide`] |
+//! | GUMS and SCAS as protocols | [`soap`] |
 //! | bounded, namespace-aware XML | [`tree`] |
 //! | URIs | [`names`] |
 
@@ -15,6 +16,7 @@ pub mod answer;
 pub mod decide;
 pub mod names;
 pub mod query;
+pub mod soap;
 pub mod tree;
 
 /// Why a message was not understood: one line, without the peer's control characters.

@@ -21,6 +21,9 @@ pub const XS_STRING: &str = "http://www.w3.org/2001/XMLSchema#string";
 /// Type of numbers.
 pub const XS_INTEGER: &str = "http://www.w3.org/2001/XMLSchema#integer";
 
+/// Type of base64 texts.
+pub const XS_BASE64: &str = "http://www.w3.org/2001/XMLSchema#base64Binary";
+
 /// The subject category that the profile uses, and the default of the schema.
 pub const ACCESS_SUBJECT: &str = "urn:oasis:names:tc:xacml:1.0:subject-category:access-subject";
 /// SAML status of an answer that carries a decision.
@@ -48,6 +51,8 @@ pub mod subject {
     pub const PRIMARY_FQAN: &str = "http://authz-interop.org/xacml/subject/voms-primary-fqan";
     /// Serial number of the end-entity certificate, decimal.
     pub const SERIAL: &str = "http://authz-interop.org/xacml/subject/certificate-serial-number";
+    /// The certificate chain, PEM.
+    pub const CHAIN: &str = "http://authz-interop.org/xacml/subject/cert-chain";
     /// Value of the XML attribute `Issuer` that says "nobody verified this".
     pub const ISSUER_NONE: &str = "http://authz-interop.org/xacml/issuer/none";
 }

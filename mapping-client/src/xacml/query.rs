@@ -1,9 +1,10 @@
 //! The question: may this subject run here, and as whom?
 
-use super::names::{self, action, environment, obligation, resource, subject};
+use super::names::{self, action, environment, resource, subject};
 use super::tree::{self, Element};
 use super::{Malformed, esc};
-use identity::{Dn, Fqan, VerifiedIdentity};
+use crate::protocol::{Host, Person};
+use identity::Dn;
 use std::fmt::Write;
 
 /// An attribute of the subject, the resource, the action or the environment.
@@ -47,63 +48,23 @@ pub struct Query {
     pub environment: Vec<Attribute>,
 }
 
-/// Who is to be mapped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Person {
-    /// Subject of the end-entity certificate.
-    pub subject: Dn,
-    /// Its issuer, when known.
-    pub issuer: Option<Dn>,
-    /// Its serial number in hex, when known.
-    pub serial: Option<String>,
-    /// FQANs in the order of the attribute certificate.
-    pub fqans: Vec<Fqan>,
-    /// Who signed the FQANs. `None` when nobody verified them: then the service looks up the membership itself.
-    pub signer: Option<Dn>,
-    /// Issuer of the signer.
-    pub signer_issuer: Option<Dn>,
-}
-
-impl From<&VerifiedIdentity> for Person {
-    fn from(identity: &VerifiedIdentity) -> Self {
-        Self {
-            subject: identity.subject.clone(),
-            issuer: Some(identity.issuer.clone()),
-            serial: Some(identity.serial.clone()),
-            fqans: identity.fqans().to_vec(),
-            signer: identity.voms.as_ref().map(|v| v.signer.clone()),
-            signer_issuer: identity.voms.as_ref().map(|v| v.signer_issuer.clone()),
-        }
-    }
-}
-
-/// The host that asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
-    /// Fully qualified name.
-    pub name: String,
-    /// SAML issuer: subject of the certificate in the order of RFC 2253. Never empty.
-    pub issuer: String,
-    /// Subject and issuer of the host's certificate, when the credential is the host's own. A pilot's proxy must not
-    /// stand here: GUMS prefers this name to the host name when it looks for the host.
-    pub certificate: Option<(Dn, Dn)>,
-}
-
-/// The obligations that this client can carry out; anything else on a Permit is a refusal.
-pub const SUPPORTED: [&str; 4] =
-    [obligation::UIDGID, obligation::SECONDARY_GIDS, obligation::USERNAME, obligation::ACCOUNT];
-
 impl Query {
     /// The question "as whom does this person run on this host?".
-    pub fn mapping(id: String, person: &Person, host: &Host) -> Self {
+    pub fn mapping(id: String, person: &Person, host: &Host, obligations: &[&str]) -> Self {
         Self {
             id: Some(id),
             issuer: Some(host.issuer.clone()),
             subject: subject_attributes(person),
             resource: resource_attributes(host),
             action: vec![Attribute::string(action::ID, action::EXECUTE_NOW)],
-            environment: SUPPORTED.map(|o| Attribute::string(environment::SUPPORTED, o)).to_vec(),
+            environment: obligations.iter().map(|o| Attribute::string(environment::SUPPORTED, o)).collect(),
         }
+    }
+
+    /// Adds the subject's chain. The profile types it as base64; on the wire it is PEM text, which SCAS reads.
+    pub fn add_chain(&mut self, pem: &str) {
+        let base64 = names::XS_BASE64.to_owned();
+        self.subject.push(Attribute { data_type: base64, ..Attribute::string(subject::CHAIN, pem.trim()) });
     }
 
     /// The SOAP message.

@@ -1,4 +1,7 @@
 use super::*;
+use crate::xacml::names::obligation;
+use crate::xacml::soap::GUMS;
+use identity::Fqan;
 
 fn dn(text: &str) -> Dn {
     Dn::parse(text).unwrap()
@@ -14,6 +17,7 @@ fn alice() -> Person {
             .to_vec(),
         signer: Some(dn("/DC=org/DC=example/CN=voms.example.org")),
         signer_issuer: Some(dn("/DC=org/DC=example/CN=Example CA")),
+        chain_pem: String::new(),
     }
 }
 
@@ -30,14 +34,15 @@ fn node() -> Host {
 
 #[test]
 fn a_query_comes_back_as_it_went_out() {
-    let query = Query::mapping("_abc".into(), &alice(), &node());
+    let query = Query::mapping("_abc".into(), &alice(), &node(), GUMS.obligations());
     let xml = query.encode("2025-03-04T10:11:12Z");
     assert_eq!(Query::parse(xml.as_bytes()).unwrap(), query);
 }
 
 #[test]
 fn everything_that_some_server_insists_on_is_there() {
-    let xml = Query::mapping("_abc".into(), &alice(), &node()).encode("2025-03-04T10:11:12Z");
+    let xml =
+        Query::mapping("_abc".into(), &alice(), &node(), GUMS.obligations()).encode("2025-03-04T10:11:12Z");
     let root = tree::parse(xml.as_bytes()).unwrap();
     let query = crate::xacml::body(&root).unwrap();
     assert_eq!(query.attribute("Version"), Some("2.0"));
@@ -54,7 +59,7 @@ fn everything_that_some_server_insists_on_is_there() {
 #[test]
 fn the_primary_fqan_is_vouched_for_only_after_verification() {
     let of = |p: &Person| {
-        let query = Query::mapping("_a".into(), p, &node());
+        let query = Query::mapping("_a".into(), p, &node(), GUMS.obligations());
         query.subject.into_iter().find(|a| a.id == subject::PRIMARY_FQAN).unwrap()
     };
     let verified = of(&alice());
@@ -65,9 +70,10 @@ fn the_primary_fqan_is_vouched_for_only_after_verification() {
 
 #[test]
 fn fqans_keep_their_order_and_count_once() {
-    let query = Query::mapping("_a".into(), &alice(), &node());
+    let query = Query::mapping("_a".into(), &alice(), &node(), GUMS.obligations());
     assert_eq!(query.fqans(), [("/testvo/Role=pilot", true), ("/testvo/Role=NULL/Capability=NULL", true)]);
-    let unverified = Query::mapping("_a".into(), &Person { signer: None, ..alice() }, &node());
+    let unverified =
+        Query::mapping("_a".into(), &Person { signer: None, ..alice() }, &node(), GUMS.obligations());
     assert!(unverified.fqans().iter().all(|(_, verified)| !verified));
     let mut none = query.clone();
     none.subject.iter_mut().for_each(|a| a.issuer = Some(subject::ISSUER_NONE.into()));
@@ -92,7 +98,7 @@ fn short_fqans_lose_what_is_absent() {
 #[test]
 fn a_proxy_of_a_pilot_does_not_pose_as_the_host() {
     let host = Host { certificate: None, ..node() };
-    let query = Query::mapping("_a".into(), &alice(), &host);
+    let query = Query::mapping("_a".into(), &alice(), &host, GUMS.obligations());
     assert_eq!(query.resource_value(resource::DN), None);
     assert_eq!(query.resource_value(resource::HOST), Some("wn042.example.org"));
 }
@@ -108,7 +114,8 @@ fn the_query_of_a_careless_client_is_understood() {
 
 #[test]
 fn queries_that_ask_nothing_are_refused() {
-    let good = Query::mapping("_a".into(), &alice(), &node()).encode("2025-03-04T10:11:12Z");
+    let good =
+        Query::mapping("_a".into(), &alice(), &node(), GUMS.obligations()).encode("2025-03-04T10:11:12Z");
     for (from, to) in [
         ("XACMLAuthzDecisionQuery", "Other"),
         (names::XACML_SAMLP, "urn:oasis:xacml:2.0:saml:protocol:schema:os"),

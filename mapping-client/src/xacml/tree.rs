@@ -3,6 +3,10 @@
 //! Limits come first: 1 MiB, 32 levels, 5000 elements, 64 attributes to an element. A document type, an entity
 //! of its own, a processing instruction or a control character ends the parsing. Names are resolved to namespace
 //! URIs, so that prefixes do not matter.
+//!
+//! The events come from `quick-xml`. A ready-made tree would be less code, but none bounds what it builds: `roxmltree`
+//! 0.21 compares each attribute with all before it, and a tag of a megabyte keeps it busy for minutes (measured by the
+//! test below).
 
 use super::Malformed;
 use quick_xml::NsReader;

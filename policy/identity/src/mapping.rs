@@ -41,4 +41,6 @@ pub struct Mapping {
     pub groups: Vec<u32>,
     /// Primary group by name (the `account` obligation of GUMS 1.5).
     pub group: Option<String>,
+    /// Secondary groups by name (Argus, and the `account` obligation of GUMS 1.5).
+    pub group_names: Vec<String>,
 }

@@ -1,11 +1,14 @@
 use super::*;
-use identity::Mapping;
+use crate::protocol::{self, Question};
+use identity::{Mapping, Service};
 
 const MAPPED: &[u8] = include_bytes!("../tests/data/gums-mapped.xml");
 const FAULT: &[u8] = include_bytes!("../tests/data/gums-fault.xml");
 
 fn step(status: u16, body: &[u8]) -> Step {
-    judge(Ok(Reply { status, body: body.to_vec() }), "https://gums", "_q1")
+    let question = Question { id: "_q1".into(), url: String::new(), headers: Vec::new(), body: None };
+    let reply = Reply { status, body: body.to_vec() };
+    judge("https://gums", Ok(reply), |reply| protocol::of(Service::Gums).meaning(&question, reply))
 }
 
 fn is_final_failure(step: &Step) -> bool {
@@ -54,7 +57,7 @@ fn nonsense_is_final_so_that_services_cannot_vote() {
         assert!(is_final_failure(&step(status, body)), "{status} {}", String::from_utf8_lossy(body));
     }
     let spoiled = NoReply { reason: "bad chunk".into(), failover: false };
-    assert!(is_final_failure(&judge(Err(spoiled), "https://gums", "_q1")));
+    assert!(is_final_failure(&judge("https://gums", Err(spoiled), |_| panic!("no answer to read"))));
 }
 
 #[test]
