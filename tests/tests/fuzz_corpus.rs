@@ -52,7 +52,8 @@ fn replay(names: &[&str]) {
 const CREDENTIALS: [&str; 6] =
     ["attribute_certificate", "crl", "delegation", "der_chain", "pem_chain", "private_key"];
 const FILES: [&str; 6] = ["glexec_conf", "lsc", "mapfile", "policy_toml", "signing_policy", "wildcard"];
-const PEERS: [&str; 5] = ["frames", "frames_round_trip", "runner_frames", "xacml_answer", "xacml_query"];
+const PEERS: [&str; 6] =
+    ["argus_answer", "frames", "frames_round_trip", "runner_frames", "xacml_answer", "xacml_query"];
 const CALLERS: [&str; 5] = ["environment_blob", "record_file", "record_line", "request", "values"];
 
 #[test]

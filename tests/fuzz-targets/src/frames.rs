@@ -121,6 +121,7 @@ fn map_reply(source: &mut Source<'_>) -> MapReply {
             gid: source.maybe(Source::small),
             groups: source.several(200, Source::small),
             group: source.maybe(Source::text),
+            group_names: source.several(200, Source::text),
         }),
     }
 }

@@ -34,7 +34,8 @@ pub mod values;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also the name of its corpus and of its program in `tests/fuzz`.
-pub const TARGETS: [(&str, Target); 22] = [
+pub const TARGETS: [(&str, Target); 23] = [
+    ("argus_answer", messages::argus_answer),
     ("attribute_certificate", certificates::attribute_certificate),
     ("crl", certificates::crl),
     ("delegation", certificates::delegation),
