@@ -1,9 +1,10 @@
 //! End-to-end tests: the real programs, run against each other. The tests are in `tests/`, one file per topic; what
-//! they share is the crate `harness`, and for the contract of gLExec [`contract`].
+//! they share is the crate `harness`, and for the contract of gLExec [`contract`], and for queue and pilot [`site`].
 
 pub mod contract;
 pub mod gridengine;
 mod network;
 pub mod security;
+pub mod site;
 pub mod slurm;
 pub mod storm;

@@ -7,6 +7,7 @@
 //! | the machine's own grid: authority, users, proxies | [`Machine::pki`], [`Machine::proxy`] |
 //! | long-running programs, the mapping service | [`Service`], [`Machine::mapping_server`] |
 //! | skipping what cannot run here | [`needs`], [`need`] |
+//! | full disks, failing calls, wrong answers, stepped clocks | [`fault`] |
 //! | a throw-away grid: CA, people, proxies, VOMS | [`pki`] |
 //! | proving that nothing is left behind | [`left`] |
 
@@ -16,6 +17,7 @@ extern crate self as harness;
 
 mod accounts;
 mod cgroup;
+pub mod fault;
 mod grid;
 mod install;
 pub mod left;

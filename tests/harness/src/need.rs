@@ -44,6 +44,15 @@ pub fn tool(name: &str) -> bool {
     found || missing(&format!("program {name} is not installed; `make packages` installs it"))
 }
 
+/// libfaketime: what a [`fault::Clock`](crate::fault::Clock) is made of.
+///
+/// # Panics
+/// When it is missing and `PILOTAGE_MUST_WORK=1`.
+pub fn faketime() -> bool {
+    crate::fault::faketime_library().is_some()
+        || missing("libfaketime is not installed; `make packages` installs it")
+}
+
 /// Anything else, which was tried: `why` says what is missing when it is not met.
 ///
 /// # Panics

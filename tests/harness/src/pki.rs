@@ -345,6 +345,11 @@ impl Pki {
         self.run_proxy_init(&user.cert, &user.key, out, options)
     }
 
+    /// A proxy of the user that ends so many seconds from now (negative: it has ended). The real tools count in minutes.
+    pub fn short_proxy(&self, user: &User, out: &Path, seconds: i64) -> io::Result<PathBuf> {
+        Craft { to: seconds, from: seconds.min(0) - 300, ..Craft::default() }.below_user(user, out)
+    }
+
     /// Runs the real `grid-proxy-init` with a proxy as issuer.
     pub fn grid_proxy_of_proxy(&self, proxy: &Path, out: &Path, options: &[&str]) -> io::Result<PathBuf> {
         self.run_proxy_init(proxy, proxy, out, options)
