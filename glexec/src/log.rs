@@ -1,6 +1,6 @@
 //! Messages for the site (syslog or file) and for the caller (stderr). One line per event, escaped.
 
-use crate::audit::{self, Rule};
+use crate::admit::audit::{self, Rule};
 use crate::failure::Failure;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;

@@ -1,19 +1,27 @@
 //! The run of `glexec`, on one screen.
 
-use crate::config::{self, Config};
+use crate::admit::config::{self, Config};
+use crate::admit::credential;
+use crate::admit::information;
+use crate::admit::mapping;
+use crate::admit::nesting;
+use crate::admit::process_init::{self, Mode, Start};
+use crate::admit::refusal_limit;
+use crate::admit::request::{self, Invocation};
+use crate::admit::verify;
 use crate::failure::Failure;
-use crate::launch::{self, Plan};
 use crate::log::Log;
-use crate::monitor::Monitor;
-use crate::request::{self, Wish};
-use crate::sitting::Sitting;
-use crate::start::{self, Mode, Start};
-use crate::supervise::{Rules, Supervisor};
+use crate::run::detached_supervisor;
+use crate::run::epilogue;
+use crate::run::gratia_log::GratiaLog;
+use crate::run::launch::Plan;
+use crate::run::supervise::{self, Rules};
+use crate::session::active_session::ActiveSession;
+use crate::session::orphans;
+use crate::session::recording;
+use crate::session::session_call;
+use crate::session::store;
 use crate::sys::{ids, process};
-use crate::{
-    credential, epilogue, flood, information, keeper, mapping, nesting, recording, session, session_call,
-    sweep, verify,
-};
 use identity::VerifiedIdentity;
 use nix::unistd::Uid;
 use policy::judge::{self, Case, Verdict};
@@ -23,7 +31,7 @@ use std::process::ExitCode;
 /// Runs `glexec` and returns its exit code.
 pub fn main() -> ExitCode {
     let mut run = Run { log: Log::standard(), config: None, identity: None };
-    let start = match start::take_over() {
+    let start = match process_init::take_over() {
         Ok(start) => start,
         Err(failure) => return run.refuse(None, &failure),
     };
@@ -42,8 +50,8 @@ struct Run {
 
 impl Run {
     fn serve(&mut self, start: &Start) -> Result<u8, Failure> {
-        let wish = request::parse(&start.argv, &start.environment);
-        if let Some(code) = information::answer(&wish, start)? {
+        let invocation = request::parse(&start.argv, &start.environment);
+        if let Some(code) = information::answer(&invocation, start)? {
             return Ok(code);
         }
         let config = &*self.config.insert(config::load()?);
@@ -51,18 +59,20 @@ impl Run {
         if start.mode == Mode::Switching {
             config::check_places(config)?;
         }
-        if let Ok(Wish::Session(call)) = &wish {
+        if let Ok(Invocation::Session(call)) = &invocation {
             return session_call::serve(call, start, &self.log);
         }
         if start.mode == Mode::Switching {
             config.policy.payload.walls_stand_with(&config.conf).map_err(Failure::site)?;
         }
-        let sessions = sweep::close_orphans(&config.policy.accounting.spool, &self.log)?;
+        let sessions = orphans::close_orphans(&config.policy.accounting.spool, &self.log)?;
         let signs = nesting::signs(&start.caller, &sessions);
         judge::admit(&config.policy, &config.conf, &start.caller, &signs)?;
-        let request = match wish.map_err(Failure::caller)? {
-            Wish::Run(request) => request,
-            Wish::Help | Wish::Version | Wish::Defaults | Wish::Session(_) => return Ok(0),
+        let request = match invocation.map_err(Failure::caller)? {
+            Invocation::Run(request) => request,
+            Invocation::Help | Invocation::Version | Invocation::Defaults | Invocation::Session(_) => {
+                return Ok(0);
+            }
         };
         let (caller, lock) = (Uid::from_raw(start.caller.uid), config.conf.input_lock);
         let credential = credential::read("GLEXEC_CLIENT_CERT", &request.identity, caller, lock)?;
@@ -79,15 +89,21 @@ impl Run {
             Verdict::Permit(permit) => permit,
             Verdict::Deny(denial) => return Err(denial.into()),
         };
-        let mut sitting = Sitting::open(start, config, &request, identity, &permit)?;
-        self.log.info(&format!("session {}: {} by {source}", sitting.id(), identity.subject));
+        let mut session = ActiveSession::open(start, config, &request, identity, &permit)?;
+        self.log.info(&format!("session {}: {} by {source}", session.id(), identity.subject));
         if let Err(failure) = self.log.switch(&recording::switch_line(start, &permit, &request)) {
-            return Ok(sitting.abandon(&self.log, &failure));
+            return Ok(session.abandon(&self.log, &failure));
         }
-        let monitor = Monitor::new(&self.log, permit.account().uid, identity);
-        let plan = Plan::new(start, config, &request, &permit, proxy, sitting.id());
+        let gratia = GratiaLog::new(&self.log, permit.account().uid, identity);
+        let plan = Plan::new(start, config, &request, &permit, proxy, session.id());
         if !conf.linger {
-            return Ok(keeper::run(sitting, &plan, policy.payload.kill_leftovers, &monitor, &self.log));
+            return Ok(detached_supervisor::run(
+                session,
+                &plan,
+                policy.payload.kill_leftovers,
+                &gratia,
+                &self.log,
+            ));
         }
         let (kill_leftovers, end_with_caller) =
             (policy.payload.kill_leftovers, policy.payload.end_with_caller);
@@ -97,26 +113,21 @@ impl Run {
             && let Err(e) = ids::be_root()
         {
             // Before there is a payload: who could stop us in between could keep the epilogue from running.
-            return Ok(sitting.abandon(&self.log, &Failure::site(format!("setresuid: {e}"))));
+            return Ok(session.abandon(&self.log, &Failure::site(format!("setresuid: {e}"))));
         }
-        let ended = match Supervisor::prepare(end_with_caller)
-            .and_then(|s| Ok((s, launch::start(&plan, sitting.leaf(), sitting.namespace())?)))
-        {
-            Ok((supervisor, payload)) => {
-                sitting.post_guard(conf);
-                supervisor.watch(payload, &mut sitting, rules, &monitor)
-            }
-            Err(failure) => return Ok(sitting.abandon(&self.log, &failure)),
+        let outcome = match supervise::run(&mut session, &plan, rules, conf, &gratia) {
+            Ok(outcome) => outcome,
+            Err(failure) => return Ok(session.abandon(&self.log, &failure)),
         };
-        let ended =
-            epilogue::after(conf.epilogue.as_ref(), start, &permit, &request, &plan, ended, &self.log);
-        Ok(sitting.close(&self.log, ended))
+        let outcome =
+            epilogue::after(conf.epilogue.as_ref(), start, &permit, &request, &plan, outcome, &self.log);
+        Ok(session.close(&self.log, outcome))
     }
 
     /// Says why, to the caller in one line, to the site in the log and in a record.
     fn refuse(&self, start: Option<&Start>, failure: &Failure) -> ExitCode {
         let reason = failure.reason();
-        let id = session::new_id().unwrap_or_default();
+        let id = store::new_id().unwrap_or_default();
         let subject = self.identity.as_ref().map(|i| format!(" for {}", i.subject)).unwrap_or_default();
         let caller = start.map_or(nix::unistd::getuid().as_raw(), |s| s.caller.uid);
         let nested = failure.denial().is_some_and(|d| !d.nested_signs().is_empty());
@@ -135,7 +146,7 @@ impl Run {
         if let (Some(start), Some(config)) = (root, &self.config) {
             self.record_refusal(start, config, origin, failure, id);
             if nested {
-                sweep::punish(config.policy.payload.nested, start.caller.uid, &self.log);
+                orphans::punish(config.policy.payload.nested, start.caller.uid, &self.log);
             }
         }
         ExitCode::from(failure.code() as u8)
@@ -149,7 +160,7 @@ impl Run {
         failure: &Failure,
         id: String,
     ) {
-        if !flood::admits(start.caller.uid) {
+        if !refusal_limit::admits(start.caller.uid) {
             return self.log.warning(&format!("uid {}: too many refusals to record each", start.caller.uid));
         }
         let record = recording::denied(start, self.identity.as_ref(), origin, failure, id);

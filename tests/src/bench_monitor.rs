@@ -52,12 +52,12 @@ fn end(monitor: Running) {
     monitor.end_within(Duration::from_secs(10)).exits(0);
 }
 
-/// CPU time of watcher and clerk, nanoseconds.
+/// CPU time of loop and writer, nanoseconds.
 fn both_ns(monitor: &Running) -> u64 {
     let children = format!("/proc/{0}/task/{0}/children", monitor.pid());
     let children = std::fs::read_to_string(children).expect("the monitor lives");
-    let clerk = children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(storm::cpu_ns);
-    storm::cpu_ns(monitor.pid()) + clerk.sum::<u64>()
+    let writer = children.split_whitespace().filter_map(|pid| pid.parse().ok()).map(storm::cpu_ns);
+    storm::cpu_ns(monitor.pid()) + writer.sum::<u64>()
 }
 
 fn percent(cpu_ns: u64, took: Duration) -> f64 {

@@ -66,22 +66,22 @@ pub fn sessions() -> Vec<String> {
 ///
 /// # Panics
 /// When there is none.
-pub fn guard_of(session: &str) -> i32 {
+pub fn reaper_of(session: &str) -> i32 {
     let leaf = format!("/glexec-{session}");
-    let is_guard = |pid: &i32| {
+    let is_reaper = |pid: &i32| {
         let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        read("comm").trim() == "glexec-guard" && read("cgroup").contains(&leaf)
+        read("comm").trim() == "glexec-reaper" && read("cgroup").contains(&leaf)
     };
     let pids = names("/proc").into_iter().filter_map(|name| name.parse().ok());
-    pids.into_iter().find(is_guard).expect("a session with a leaf has a guard")
+    pids.into_iter().find(is_reaper).expect("a session with a leaf has a reaper")
 }
 
-/// Waits for guards that are closing sessions: the next call leaves these to them.
+/// Waits for reapers that are closing sessions: the next call leaves these to them.
 ///
 /// # Panics
 /// When one takes longer than 10 seconds.
 #[track_caller]
-pub fn guards_are_done() {
+pub fn reapers_are_done() {
     let comm = |pid: String| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let here = fs::read_link("/proc/thread-self/ns/mnt").ok();
     let is_ours = |pid: &String| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok() == here;
@@ -89,21 +89,21 @@ pub fn guards_are_done() {
         let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         !cgroup.contains("/glexec-") && lives(pid.parse().unwrap_or(0))
     };
-    eventually("the end of the guards at work", Duration::from_secs(10), || {
+    eventually("the end of the reapers at work", Duration::from_secs(10), || {
         let all = names("/proc").into_iter().filter(|pid| pid.parse::<i32>().is_ok());
         let at_work =
-            all.filter(|pid| comm(pid.clone()).trim() == "glexec-guard" && is_ours(pid) && relieves(pid));
+            all.filter(|pid| comm(pid.clone()).trim() == "glexec-reaper" && is_ours(pid) && relieves(pid));
         (at_work.count() == 0).then_some(())
     });
 }
 
-/// Kills the guards of all sessions, for tests of what happens without one.
+/// Kills the reapers of all sessions, for tests of what happens without one.
 ///
 /// # Panics
 /// When a session has none.
-pub fn kill_guards() {
-    for guard in sessions().iter().map(|id| guard_of(id)) {
-        let _ = kill(Pid::from_raw(guard), Signal::SIGKILL);
+pub fn kill_reapers() {
+    for reaper in sessions().iter().map(|id| reaper_of(id)) {
+        let _ = kill(Pid::from_raw(reaper), Signal::SIGKILL);
     }
 }
 

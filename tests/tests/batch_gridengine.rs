@@ -1,10 +1,10 @@
 //! Inside a real Grid Engine: `qdel` ends payloads, `qmod` stops them and the accounting counts them, because they keep the
 //! group that the job is tracked by. The same without `keep_gids` shows that nothing else of Grid Engine's does it. What
-//! Grid Engine misses, the guard of the session ends.
+//! Grid Engine misses, the reaper of the session ends.
 
 use end_to_end::contract::{eventually, lives, wait_gone, written};
 use end_to_end::gridengine::{ADMIN, GridEngine};
-use end_to_end::security::{kill_guards, leaves, sessions};
+use end_to_end::security::{kill_reapers, leaves, sessions};
 use harness::{Machine, need};
 use serde_json::Value;
 use std::fs;
@@ -107,7 +107,7 @@ fn qdel_and_qmod_reach_every_process_of_a_payload_by_the_tracking_group() {
         (engine.cpu_so_far(&job) >= u64::from(BURNT)).then_some(())
     });
     assert_eq!(stopped_by_qmod(&engine, &job, payload), [true; 3]);
-    kill_guards();
+    kill_reapers();
     engine.ask("qdel", &[&job]).ok();
     payload.into_iter().for_each(wait_gone);
     assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
@@ -144,7 +144,7 @@ fn without_the_tracking_group_qdel_qmod_and_accounting_miss_the_payload() {
         assert_eq!(groups_of(pid), Vec::<u32>::new(), "the caller's groups are gone");
     }
     assert_eq!(stopped_by_qmod(&engine, &job, [first, daemon, child]), [true, false, false]);
-    kill_guards();
+    kill_reapers();
     engine.ask("qdel", &[&job]).ok();
     // The signal to the process group ends the supervisor, and the first process dies with that.
     wait_gone(first);
@@ -159,7 +159,7 @@ fn without_the_tracking_group_qdel_qmod_and_accounting_miss_the_payload() {
 }
 
 #[test]
-fn without_the_tracking_group_the_guard_ends_what_qdel_misses() {
+fn without_the_tracking_group_the_reaper_ends_what_qdel_misses() {
     if !can_run() {
         return;
     }
@@ -169,7 +169,7 @@ fn without_the_tracking_group_the_guard_ends_what_qdel_misses() {
     let payload = running_payload();
     engine.ask("qdel", &[&job]).ok();
     payload.into_iter().for_each(wait_gone);
-    eventually("the guard has closed the session", PATIENCE, || sessions().is_empty().then_some(()));
+    eventually("the reaper has closed the session", PATIENCE, || sessions().is_empty().then_some(()));
     let record = the_record(&m);
     assert_eq!(record["exit"]["lost"], "helper_died", "{record}");
     assert!(record["exit"]["leftovers"].as_u64() >= Some(2), "{record}");

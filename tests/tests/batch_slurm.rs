@@ -1,9 +1,9 @@
 //! Inside a real Slurm: `scancel` ends payloads, limits and counters hold them, exit codes arrive. Slurm finds the
-//! processes of a step by the step's own cgroup, and those of a payload are in a leaf below it: the guard in there is what
+//! processes of a step by the step's own cgroup, and those of a payload are in a leaf below it: the reaper in there is what
 //! makes the difference.
 
 use end_to_end::contract::{eventually, lives, wait_gone, written};
-use end_to_end::security::{kill_guards, sessions};
+use end_to_end::security::{kill_reapers, sessions};
 use end_to_end::slurm::{ADMIN, Slurm, Tracking};
 use harness::{Machine, need};
 use serde_json::Value;
@@ -132,7 +132,7 @@ fn scancel_ends_every_process_of_a_payload_and_its_session() {
 }
 
 #[test]
-fn without_the_guard_scancel_misses_daemons_until_the_next_call() {
+fn without_the_reaper_scancel_misses_daemons_until_the_next_call() {
     if !can_track_by_cgroup() {
         return;
     }
@@ -141,13 +141,13 @@ fn without_the_guard_scancel_misses_daemons_until_the_next_call() {
     let job = submit(&m, &slurm, &[], &with_daemons("exec sleep 600"));
     let [first, daemon, child] = running_payload();
     assert_below_the_step(&job, [first, daemon, child]);
-    kill_guards();
+    kill_reapers();
     slurm.ask("scancel", &[&job]).ok();
     // Slurm ends the supervisor, and the first process dies with that.
     wait_gone(first);
     assert_eq!(slurm.ended(&job).0, "CANCELLED");
     std::thread::sleep(Duration::from_secs(3));
-    assert!(lives(daemon) && lives(child), "then the guard is not what makes the difference");
+    assert!(lives(daemon) && lives(child), "then the reaper is not what makes the difference");
     let record = the_record(&m);
     assert_eq!((&record["state"], sessions().len()), (&"running".into(), 1), "{record}");
     m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot")).arg("/bin/true").output().ok();
@@ -207,8 +207,8 @@ fn scancel_follows_parents_where_slurm_tracks_by_them() {
     let slurm = Slurm::start(&m, Tracking::Linuxproc);
     let job = submit(&m, &slurm, &[], &with_daemons("exec sleep 600"));
     let payload = running_payload();
-    // Its orphans are the supervisor's children. The guard is as well, and is not needed.
-    kill_guards();
+    // Its orphans are the supervisor's children. The reaper is as well, and is not needed.
+    kill_reapers();
     slurm.ask("scancel", &[&job]).ok();
     payload.into_iter().for_each(wait_gone);
     assert_eq!(slurm.ended(&job).0, "CANCELLED");

@@ -1,7 +1,7 @@
 //! Sessions: what the caller that opened one can do to it, and what happens when its supervisor is gone.
 
 use end_to_end::contract::wait_gone;
-use end_to_end::security::{guard_of, guards_are_done, kill_guards, without_cgroups};
+use end_to_end::security::{kill_reapers, reaper_of, reapers_are_done, without_cgroups};
 use harness::{Machine, Running, needs};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -94,26 +94,26 @@ fn is_closed_as_lost(machine: &Machine, id: &str) {
 
 #[test]
 #[needs(root, "grid-proxy-init")]
-fn a_killed_supervisor_s_session_is_closed_by_its_guard_at_once() {
+fn a_killed_supervisor_s_session_is_closed_by_its_reaper_at_once() {
     let (machine, proxy) = machine();
     let (running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
-    let guard = guard_of(&id);
+    let reaper = reaper_of(&id);
     for user in ["alice", "pilot"] {
-        let kill = machine.command("/bin/kill").as_user(user).args(["-9", &guard.to_string()]).output();
+        let kill = machine.command("/bin/kill").as_user(user).args(["-9", &reaper.to_string()]).output();
         assert!(kill.errors().contains("not permitted"), "{user}: {}", kill.errors());
     }
     running.signal(9);
     wait_for(|| (!session_exists(&id)).then_some(()));
-    wait_gone(guard);
+    wait_gone(reaper);
     is_closed_as_lost(&machine, &id);
 }
 
 #[test]
 #[needs(root, "grid-proxy-init")]
-fn a_killed_supervisor_and_guard_leave_nothing_after_the_next_call() {
+fn a_killed_supervisor_and_reaper_leave_nothing_after_the_next_call() {
     let (machine, proxy) = machine();
     let (mut running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
-    kill_guards();
+    kill_reapers();
     running.signal(9);
     wait_for(|| (!running.is_running()).then_some(()));
     assert!(session_exists(&id), "nobody was there to close it");
@@ -250,8 +250,8 @@ fn a_directory_that_was_there_before_stays_however_the_call_ends() {
         std::thread::sleep(whole * n / 60);
         running.signal(9);
         killed += u32::from(running.end_within(Duration::from_secs(10)).signal() == Some(9));
-        // A guard or the next call closes what is left.
-        guards_are_done();
+        // A reaper or the next call closes what is left.
+        reapers_are_done();
         call().output().refused(201, &[dir]);
         assert!(Path::new(dir).join("kept").exists(), "removed in round {n}");
     }

@@ -4,7 +4,7 @@
 //! no session, no cgroup leaf and no process left, and each record is closed, lost or denied.
 
 use end_to_end::contract::{eventually, install_tool};
-use end_to_end::security::{guards_are_done, kill_guards, leaves, names, rounds, sessions};
+use end_to_end::security::{kill_reapers, leaves, names, reapers_are_done, rounds, sessions};
 use harness::pki::Craft;
 use harness::{GLEXEC_LOG, Machine, Ran, Run, needs};
 use std::fs;
@@ -42,7 +42,7 @@ fn all_is_well_again(m: &Machine, proxy: &str) -> Vec<String> {
     assert_eq!(call(m, proxy).args(["/usr/bin/id", "-u"]).output().ok(), m.uid("alice").to_string());
     let alone = || m.processes_of("alice").is_empty() && m.processes_of("glexec").is_empty();
     eventually("the end of all processes", Duration::from_secs(10), || alone().then_some(()));
-    guards_are_done();
+    reapers_are_done();
     let log = m.log();
     assert_eq!(sessions(), Vec::<String>::new(), "sessions are left");
     let left = leaves(m);
@@ -175,7 +175,7 @@ fn a_stranger_that_stops_its_own_call_keeps_no_lost_session_open() {
     let script = "(setsid sleep 300 &) >/dev/null 2>&1; echo > /tmp/runs; sleep 300";
     let running = call(&m, &proxy).args(["/bin/sh", "-c", script]).spawn();
     eventually("the payload", Duration::from_secs(10), || Path::new("/tmp/runs").exists().then_some(()));
-    kill_guards();
+    kill_reapers();
     running.signal(9);
     drop(running);
     let uid = m.uid("stranger").to_string();

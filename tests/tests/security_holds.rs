@@ -2,7 +2,7 @@
 //! end by a caller, by its limits, or by what else its account runs.
 
 use end_to_end::contract::{eventually, install_tool, kill_as, set_conf};
-use end_to_end::security::{kill_guards, sessions};
+use end_to_end::security::{kill_reapers, sessions};
 use harness::{Machine, Run, needs};
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ fn limited(m: &Machine, who: &str, limit: &str, arguments: &[&str]) -> Run {
     run.args(arguments).limit(Duration::from_secs(120))
 }
 
-/// A session whose guard and supervisor were killed, with a process that lives on; returns its id.
+/// A session whose reaper and supervisor were killed, with a process that lives on; returns its id.
 fn lost(m: &Machine, proxy: &str, work_dir: Option<&str>, script: &str) -> String {
     let script = format!(
         "{script}; (setsid sleep 300 &) >/dev/null 2>&1; echo $PILOT_SESSION > /tmp/s.new; mv /tmp/s.new /tmp/s; sleep 300"
@@ -42,7 +42,7 @@ fn lost(m: &Machine, proxy: &str, work_dir: Option<&str>, script: &str) -> Strin
     };
     let id = eventually("the session", SOON, || fs::read_to_string("/tmp/s").ok());
     fs::remove_file("/tmp/s").expect("it was just read");
-    kill_guards();
+    kill_reapers();
     running.signal(9);
     drop(running);
     id.trim().to_owned()
@@ -131,14 +131,14 @@ fn a_counter_of_refusals_is_not_set_back_by_a_limit() {
 /// Without linger nobody needs to signal the process that closes the record.
 #[test]
 #[needs(root)]
-fn the_keeper_of_a_record_is_out_of_everybody_s_reach() {
+fn the_detached_supervisor_is_out_of_everybody_s_reach() {
     let (m, proxy) = site();
     set_conf(&m, "linger", "no");
     let running = call(&m, &proxy).args(["/bin/sh", "-c", "echo > /tmp/runs; sleep 300"]).spawn();
     eventually("the payload", SOON, || Path::new("/tmp/runs").exists().then_some(()));
-    let keepers = keepers();
-    assert!(!keepers.is_empty());
-    for (pid, signal) in keepers.iter().flat_map(|pid| [(pid, "STOP"), (pid, "KILL")]) {
+    let detached = detached();
+    assert!(!detached.is_empty());
+    for (pid, signal) in detached.iter().flat_map(|pid| [(pid, "STOP"), (pid, "KILL")]) {
         assert!(!kill_as(&m, "pilot", signal, *pid), "the caller may send {signal}");
         assert!(!kill_as(&m, "alice", signal, *pid), "the payload may send {signal}");
     }
@@ -150,7 +150,7 @@ fn the_keeper_of_a_record_is_out_of_everybody_s_reach() {
 }
 
 /// Processes that execute this machine's `glexec`.
-fn keepers() -> Vec<i32> {
+fn detached() -> Vec<i32> {
     use std::os::unix::fs::MetadataExt;
     let ours = fs::metadata("/usr/sbin/glexec").expect("it is installed");
     let pids = fs::read_dir("/proc")

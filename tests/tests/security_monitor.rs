@@ -499,20 +499,20 @@ fn an_idle_monitor_sleeps() {
     let m = site("");
     let monitor = monitor(&m);
     std::thread::sleep(Duration::from_millis(500));
-    let clerk = fs::read_to_string(format!("/proc/{0}/task/{0}/children", monitor.pid())).unwrap();
-    let clerk = clerk.split_whitespace().next().expect("the clerk").parse().unwrap();
-    let cpu = || storm::cpu_ns(monitor.pid()) + storm::cpu_ns(clerk);
-    let (before, clerk_before, cpu_before, born) = (wakes(monitor.pid()), wakes(clerk), cpu(), forks());
+    let writer = fs::read_to_string(format!("/proc/{0}/task/{0}/children", monitor.pid())).unwrap();
+    let writer = writer.split_whitespace().next().expect("the writer").parse().unwrap();
+    let cpu = || storm::cpu_ns(monitor.pid()) + storm::cpu_ns(writer);
+    let (before, writer_before, cpu_before, born) = (wakes(monitor.pid()), wakes(writer), cpu(), forks());
     let seconds = std::env::var("PILOTAGE_IDLE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(10);
     std::thread::sleep(Duration::from_secs(seconds));
-    let (wakes, clerk_wakes) = (wakes(monitor.pid()) - before, wakes(clerk) - clerk_before);
+    let (wakes, writer_wakes) = (wakes(monitor.pid()) - before, wakes(writer) - writer_before);
     let (percent, born) = ((cpu() - cpu_before) as f64 / (seconds as f64 * 1e7), forks() - born);
     println!(
-        "idle for {seconds} s: {wakes} + {clerk_wakes} wake-ups, {percent:.4} % of one CPU, {born} births on the host"
+        "idle for {seconds} s: {wakes} + {writer_wakes} wake-ups, {percent:.4} % of one CPU, {born} births on the host"
     );
     assert!(percent < 0.1, "{percent:.4} % of one CPU when idle");
     // A round every five seconds. What others on the host do must not wake it while there is no session.
     assert!(wakes <= seconds / 2 + 2, "{wakes} wake-ups in {seconds} s, {born} births");
-    assert!(clerk_wakes <= 2, "{clerk_wakes} wake-ups of the clerk");
+    assert!(writer_wakes <= 2, "{writer_wakes} wake-ups of the writer");
     end(monitor);
 }

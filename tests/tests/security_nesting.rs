@@ -19,11 +19,11 @@ fn site(policy: &str) -> Machine {
     let m = builder.policy_add(policy).build();
     m.map("Alice", "alice");
     m.map("Bob", "bob");
-    furnish(&m);
+    prepare(&m);
     m
 }
 
-fn furnish(m: &Machine) {
+fn prepare(m: &Machine) {
     // A payload may not make these, but an administrator may have.
     fs::hard_link("/usr/sbin/glexec", "/usr/sbin/gl-link").expect("one directory");
     fs::copy("/usr/sbin/glexec", "/usr/sbin/gl-copy").expect("one directory");
@@ -172,7 +172,7 @@ fn each_sign_is_enough_by_itself() {
     let m = builder.build();
     m.map("Alice", "alice");
     m.map("Bob", "bob");
-    furnish(&m);
+    prepare(&m);
     everybody_calls(&m);
     // Another account of the machine that sits in the payload's cgroup, without being its account.
     let direct = payload(&m, TRY).output().text();

@@ -5,7 +5,7 @@
 //! process group are the caller's, as clients of gLExec expect.
 
 use end_to_end::contract::{chmod, eventually, install_tool, lives};
-use end_to_end::security::{guards_are_done, sessions};
+use end_to_end::security::{reapers_are_done, sessions};
 use harness::{Machine, Run, Running, free_port, needs};
 use std::fs;
 use std::path::Path;
@@ -120,9 +120,9 @@ fn signals_to_everybody_stay_with_the_account() {
     assert_eq!(ran.ok(), "survived");
     let _ = alice(&m, "sleep 1; kill -s KILL -- -1; exec sleep 20").output();
     assert!(pilot.is_running() && bob.is_running());
-    // It may have ended its supervisor: the guard closes the session, or else the next call.
+    // It may have ended its supervisor: the reaper closes the session, or else the next call.
     alice(&m, "true").output().ok();
-    guards_are_done();
+    reapers_are_done();
     assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
     assert_eq!(sessions().len(), 1, "bob's");
 }

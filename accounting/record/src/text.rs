@@ -7,6 +7,11 @@ pub const MAX_ARGUMENTS: usize = 256;
 /// Most bytes of arguments that are stored, all together.
 pub const MAX_ARGV: usize = 64 * 1024;
 
+/// Bytes as lower-case hex, two digits each.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// The bytes as text: UTF-8 stays, other bytes and control characters become `\xHH`; cut at `limit` bytes with `...`.
 pub fn printable(bytes: &[u8], limit: usize) -> String {
     let kept = &bytes[..bytes.len().min(limit)];

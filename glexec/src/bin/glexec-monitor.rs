@@ -1,5 +1,5 @@
 //! `glexec-monitor`: keeps payloads away from `glexec`, and closes sessions that were lost.
 
 fn main() -> std::process::ExitCode {
-    glexec::watch::main()
+    glexec::monitor::main()
 }

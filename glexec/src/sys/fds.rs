@@ -82,11 +82,12 @@ pub(crate) fn keep_only(kept: OwnedFd) -> Result<OwnedFd, Errno> {
     null_standard()?;
     let kept = kept.into_raw_fd();
     if kept != PLACE {
-        // SAFETY: dup2 takes numbers; whoever owned the place is never asked again, as said above.
+        // SAFETY: dup2 takes numbers. Closing what was at the place breaks no owner: by the contract of this function the
+        // caller is a forked child that exits by `_exit`, so no destructor of an earlier owner runs in this process.
         Errno::result(unsafe { libc::dup2(kept, PLACE) })?;
     }
     close_from(PLACE + 1)?;
-    // SAFETY: the number is open, and its last owner gave it up above.
+    // SAFETY: PLACE is open: dup2 made it, or `kept` was PLACE and `into_raw_fd` gave up its ownership. No other owner exists.
     Ok(unsafe { OwnedFd::from_raw_fd(PLACE) })
 }
 

@@ -22,7 +22,7 @@ pub(crate) enum Scope {
     /// Executions.
     Programs,
     /// Executions, and births and ends of processes (not of threads).
-    Families,
+    Members,
 }
 
 /// Room for events that wait for us, bytes.
@@ -144,7 +144,7 @@ pub(crate) fn filter(scope: Scope) -> Vec<libc::sock_filter> {
     match scope {
         Scope::Nothing => return vec![drop],
         Scope::Programs => return vec![load(KIND_AT), equal(EXEC, 0, 1), take, drop],
-        Scope::Families => {}
+        Scope::Members => {}
     }
     vec![
         load(KIND_AT),
@@ -201,7 +201,7 @@ mod tests {
         let (exec, fork) = (message(EXEC, [7, 7, 0, 0]), message(FORK, [1, 1, 7, 7]));
         let (thread, exit) = (message(FORK, [1, 1, 8, 7]), message(EXIT, [7, 7, 0, 0]));
         let (thread_exit, uid) = (message(EXIT, [8, 7, 0, 0]), message(4, [7, 7, 0, 0]));
-        let (none, few, all) = (filter(Scope::Nothing), filter(Scope::Programs), filter(Scope::Families));
+        let (none, few, all) = (filter(Scope::Nothing), filter(Scope::Programs), filter(Scope::Members));
         assert_eq!([&exec, &fork, &exit, &uid].map(|m| passes(&none, m)), [false; 4]);
         assert_eq!([&exec, &fork, &exit, &uid].map(|m| passes(&few, m)), [true, false, false, false]);
         assert_eq!([&exec, &fork, &exit, &uid].map(|m| passes(&all, m)), [true, true, true, false]);

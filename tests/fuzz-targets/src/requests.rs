@@ -1,7 +1,7 @@
 //! What a caller of `glexec` controls: its arguments and its environment.
 
 use crate::assert_one_line;
-use glexec::request::{self, CredentialSource, Target, Wish};
+use glexec::request::{self, CredentialSource, Invocation, Target};
 use glexec_helpers::blob;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -29,12 +29,12 @@ pub fn request(data: &[u8]) {
     noise.push(("HOME".into(), "/".into()));
     assert_eq!(wish, request::parse(&argv, &noise), "an unrelated variable matters");
     match wish {
-        Ok(Wish::Run(request)) => judge(&request, &environment),
-        Ok(Wish::Session(call)) => {
+        Ok(Invocation::Run(request)) => judge(&request, &environment),
+        Ok(Invocation::Session(call)) => {
             assert_eq!(Path::new(&call.id).components().count(), 1, "{:?} is a path", call.id);
             assert!(!call.id.contains(['/', '.']) && call.id.len() == 36);
         }
-        Ok(Wish::Help | Wish::Version | Wish::Defaults) => {}
+        Ok(Invocation::Help | Invocation::Version | Invocation::Defaults) => {}
         Err(reason) => assert_one_line(&reason),
     }
 }

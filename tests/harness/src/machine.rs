@@ -123,7 +123,7 @@ impl Builder {
         let cgroup = Cgroup::make(&slot.cgroup(), self.batch_groups);
         processes::kill_all_with(|uid| slot.has_uid(uid));
         let mut missing = Vec::new();
-        let furnish = |root: &Path| {
+        let prepare = |root: &Path| {
             install::show_source(root)?;
             install::remove(root);
             if !self.bare {
@@ -131,9 +131,9 @@ impl Builder {
             }
             Ok(())
         };
-        let view = View::enter(furnish).unwrap_or_else(|e| panic!("cannot build a private view: {e}"));
+        let view = View::enter(prepare).unwrap_or_else(|e| panic!("cannot build a private view: {e}"));
         let machine = Machine { view, slot, cgroup, missing, grid: Grid::default(), _here: PhantomData };
-        self.settle(&machine).unwrap_or_else(|e| panic!("cannot furnish the machine: {e}"));
+        self.settle(&machine).unwrap_or_else(|e| panic!("cannot prepare the machine: {e}"));
         machine
     }
 

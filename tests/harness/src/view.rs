@@ -27,16 +27,16 @@ pub(crate) struct View {
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl View {
-    /// Moves the calling thread, and whatever it starts from now on, into a new view. `furnish` is called with the
+    /// Moves the calling thread, and whatever it starts from now on, into a new view. `prepare` is called with the
     /// directory of the new root while the host's files can still be seen at their own paths.
-    pub(crate) fn enter(furnish: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<Self, Failed> {
+    pub(crate) fn enter(prepare: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<Self, Failed> {
         let view = Self {
             host: File::open("/proc/thread-self/ns/mnt")?,
             root: File::open("/")?,
             cwd: std::env::current_dir().ok(),
         };
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS)?;
-        let built = build(furnish);
+        let built = build(prepare);
         if built.is_err() {
             view.leave();
         }
@@ -73,7 +73,7 @@ pub(crate) fn hindrance() -> Option<String> {
     tried.unwrap_or_else(|_| Some("building a private view of the files panicked".to_owned()))
 }
 
-fn build(furnish: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed> {
+fn build(prepare: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     let names = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].map(|f| (f, fs::read(f)));
     memory(Path::new(BASE), "0755")?;
@@ -99,7 +99,7 @@ fn build(furnish: impl FnOnce(&Path) -> Result<(), Failed>) -> Result<(), Failed
             replace(&root.join(&file[1..]), &text)?;
         }
     }
-    furnish(&root)?;
+    prepare(&root)?;
     memory(&root.join("tmp"), "1777")?;
     std::env::set_current_dir(&root)?;
     nix::unistd::pivot_root(".", ".")?;

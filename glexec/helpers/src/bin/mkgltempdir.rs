@@ -19,21 +19,21 @@ The account is the one that glexec maps GLEXEC_CLIENT_CERT to.
 Exit codes: 0 done; 1 failed; 2 usage; 201 to 204 from glexec";
 
 #[derive(Debug, PartialEq, Eq)]
-enum Wish {
+enum Task {
     Say(&'static str),
     Create { base: Option<PathBuf>, modes: Modes },
     Remove { target: PathBuf, force: bool },
 }
 
 fn main() -> ExitCode {
-    let wish = match parse(std::env::args_os().skip(1)) {
-        Ok(wish) => wish,
+    let task = match parse(std::env::args_os().skip(1)) {
+        Ok(task) => task,
         Err(why) => {
             complain(PROGRAM, &why);
             return ExitCode::from(2);
         }
     };
-    match serve(wish) {
+    match serve(task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(refused) => {
             complain(PROGRAM, &refused.reason);
@@ -42,10 +42,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(wish: Wish) -> Result<(), Refused> {
-    match wish {
-        Wish::Say(text) => answer(text),
-        Wish::Create { base, modes } => {
+fn serve(task: Task) -> Result<(), Refused> {
+    match task {
+        Task::Say(text) => answer(text),
+        Task::Create { base, modes } => {
             let glexec = Gateway::find().map_err(|reason| Refused { code: 1, reason })?;
             let base = base
                 .or_else(|| std::env::var_os("TMPDIR").filter(|d| !d.is_empty()).map(PathBuf::from))
@@ -53,12 +53,12 @@ fn serve(wish: Wish) -> Result<(), Refused> {
             let path = tempdir::create(&glexec, &base, modes)?;
             answer(&path.to_string_lossy());
         }
-        Wish::Remove { target, force } => tempdir::remove(Gateway::find, &target, force)?,
+        Task::Remove { target, force } => tempdir::remove(Gateway::find, &target, force)?,
     }
     Ok(())
 }
 
-fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Wish, String> {
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
     let mut words = words.into_iter();
     let (mut modes, mut remove, mut force, mut rest) = (Modes::default(), false, false, Vec::new());
     let mut options_end = false;
@@ -73,8 +73,8 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Wish, String> {
         };
         match word.as_bytes() {
             b"--" => options_end = true,
-            b"-h" | b"--help" => return Ok(Wish::Say(USAGE)),
-            b"--version" => return Ok(Wish::Say(concat!("mkgltempdir ", env!("CARGO_PKG_VERSION")))),
+            b"-h" | b"--help" => return Ok(Task::Say(USAGE)),
+            b"--version" => return Ok(Task::Say(concat!("mkgltempdir ", env!("CARGO_PKG_VERSION")))),
             b"-t" => modes.target = mode("-t")?,
             b"-m" => modes.parent = mode("-m")?,
             b"-r" => remove = true,
@@ -84,19 +84,19 @@ fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Wish, String> {
         }
     }
     let mut rest = rest.into_iter().map(PathBuf::from);
-    let wish = match (remove, rest.next()) {
-        (true, Some(target)) => Wish::Remove { target, force },
+    let task = match (remove, rest.next()) {
+        (true, Some(target)) => Task::Remove { target, force },
         (true, None) => return Err("-r needs the path of the directory to remove".into()),
-        (false, base) => Wish::Create { base, modes },
+        (false, base) => Task::Create { base, modes },
     };
-    rest.next().map_or(Ok(wish), |extra| Err(format!("{}: one directory is enough", extra.display())))
+    rest.next().map_or(Ok(task), |extra| Err(format!("{}: one directory is enough", extra.display())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(words: &[&str]) -> Result<Wish, String> {
+    fn parsed(words: &[&str]) -> Result<Task, String> {
         parse(words.iter().map(OsString::from))
     }
 
@@ -104,13 +104,13 @@ mod tests {
     fn the_old_options_mean_what_they_meant() {
         let modes = Modes { target: 0o777, parent: 0o755 };
         let base = Some(PathBuf::from("/scratch"));
-        assert_eq!(parsed(&["-t", "777", "/scratch"]), Ok(Wish::Create { base, modes }));
+        assert_eq!(parsed(&["-t", "777", "/scratch"]), Ok(Task::Create { base, modes }));
         let (base, modes) = (None, Modes { target: 0o700, parent: 0o711 });
-        assert_eq!(parsed(&["-m", "711"]), Ok(Wish::Create { base, modes }));
+        assert_eq!(parsed(&["-m", "711"]), Ok(Task::Create { base, modes }));
         let target = PathBuf::from("/x");
-        assert_eq!(parsed(&["-r", "-f", "/x"]), Ok(Wish::Remove { target: target.clone(), force: true }));
-        assert_eq!(parsed(&["-r", "/x"]), Ok(Wish::Remove { target, force: false }));
-        assert_eq!(parsed(&["-h"]), Ok(Wish::Say(USAGE)));
+        assert_eq!(parsed(&["-r", "-f", "/x"]), Ok(Task::Remove { target: target.clone(), force: true }));
+        assert_eq!(parsed(&["-r", "/x"]), Ok(Task::Remove { target, force: false }));
+        assert_eq!(parsed(&["-h"]), Ok(Task::Say(USAGE)));
     }
 
     #[test]

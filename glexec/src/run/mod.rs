@@ -1,0 +1,21 @@
+//! The payload: switch, exec, supervise, end.
+//!
+//! | what | module |
+//! |---|---|
+//! | switch and exec | [`launch`], [`target_proxy`], [`payload_env`] |
+//! | wait, forward signals, end what is left | [`supervise`] |
+//! | without linger: a supervisor that is not the payload's parent | [`detached_supervisor`] |
+//! | how a payload ended | [`outcome`] |
+//! | children of this process: ours and the caller's | [`child_processes`] |
+//! | the site's program after the payload | [`epilogue`] |
+//! | lines that the Gratia probe reads | [`gratia_log`] |
+
+pub(crate) mod child_processes;
+pub(crate) mod detached_supervisor;
+pub(crate) mod epilogue;
+pub(crate) mod gratia_log;
+pub(crate) mod launch;
+pub(crate) mod outcome;
+pub(crate) mod payload_env;
+pub(crate) mod supervise;
+pub(crate) mod target_proxy;

@@ -1,0 +1,25 @@
+//! What exists while an identity is switched, from the record's opening to its closing.
+//!
+//! | what | module |
+//! |---|---|
+//! | the session's directory, state file and lock | [`store`] |
+//! | all that one call opens and closes | [`active_session`] |
+//! | the cgroup leaf | [`cgroup`] |
+//! | a process namespace of the payload's own | [`namespace`] |
+//! | the site's record | [`recording`] |
+//! | what a payload used, and who counted it | [`usage`] |
+//! | the payload's own directory | [`work_dir`] |
+//! | close a session as soon as its supervisor is gone | [`session_reaper`] |
+//! | close sessions whose supervisor is gone | [`orphans`] |
+//! | `--session`: status, signal, kill, end without a credential | [`session_call`] |
+
+pub(crate) mod active_session;
+pub(crate) mod cgroup;
+pub(crate) mod namespace;
+pub(crate) mod orphans;
+pub(crate) mod recording;
+pub(crate) mod session_call;
+pub(crate) mod session_reaper;
+pub(crate) mod store;
+pub(crate) mod usage;
+pub(crate) mod work_dir;

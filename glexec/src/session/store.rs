@@ -1,0 +1,302 @@
+//! Sessions: one identity switch, from the record's opening to its closing.
+//!
+//! A session is a directory `/run/glexec/sessions/<id>` of root with a file `state` (`key=value` lines, written
+//! once and complete) and a file `lock` that its supervisor holds. Whoever can take the lock knows that the supervisor is gone.
+
+use crate::failure::Failure;
+use crate::session::cgroup::Leaf;
+use crate::sys::process;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long others may look for unfinished sessions while one is to be made.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Root's directory for everything that ends with the boot.
+pub(crate) const RUN_DIR: &str = "/run/glexec";
+
+/// What a session's state file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SessionState {
+    /// Equal to the record's id.
+    pub(crate) id: String,
+    /// Uid that called.
+    pub(crate) caller_uid: u32,
+    /// Uid of the payload.
+    pub(crate) uid: u32,
+    /// Primary gid of the payload.
+    pub(crate) gid: u32,
+    /// Process that supervises.
+    pub(crate) supervisor: i32,
+    /// When that process was born, in ticks since boot: its id alone may be somebody else's by now.
+    pub(crate) born: Option<u64>,
+    /// The cgroup leaf, when there is one.
+    pub(crate) leaf: Option<Leaf>,
+    /// The spool that holds the open record.
+    pub(crate) spool: PathBuf,
+    /// Made for the payload, to be removed at the end; not named before it was made, or it may be another's.
+    pub(crate) work_dir: Option<PathBuf>,
+    /// Number of the payload's process namespace, when it has one.
+    pub(crate) pid_namespace: Option<u64>,
+}
+
+/// A session that this process owns.
+#[derive(Debug)]
+pub(crate) struct StoredSession {
+    dir: PathBuf,
+    state: SessionState,
+    _lock: Flock<File>,
+}
+
+/// A session found on this host.
+pub(crate) struct Found {
+    /// Its state.
+    pub(crate) state: SessionState,
+    /// Its lock, when nobody held it: the supervisor is gone and the finder must close the session.
+    pub(crate) orphaned: Option<Flock<File>>,
+}
+
+/// A fresh id: UUIDv7 (RFC 9562), so that ids sort by time.
+pub(crate) fn new_id() -> Result<String, Failure> {
+    let mut random = [0; 10];
+    process::random(&mut random).map_err(|e| Failure::site(format!("getrandom: {e}")))?;
+    let id = uuid::Builder::from_unix_timestamp_millis(process::unix_ns() / 1_000_000, &random).into_uuid();
+    Ok(id.to_string())
+}
+
+fn sessions_dir() -> PathBuf {
+    Path::new(RUN_DIR).join("sessions")
+}
+
+impl StoredSession {
+    /// Creates the session and takes its lock.
+    pub(crate) fn create(state: SessionState) -> Result<Self, Failure> {
+        let dir = sessions_dir().join(&state.id);
+        Self::build(state, &dir).map_err(|e| {
+            remove_dir(&dir);
+            Failure::site(format!("{}: {e}", dir.display()))
+        })
+    }
+
+    fn build(state: SessionState, dir: &Path) -> io::Result<Self> {
+        DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
+        let _making = making_soon()?;
+        DirBuilder::new().mode(0o700).recursive(true).create(sessions_dir())?;
+        DirBuilder::new().mode(0o700).create(dir)?;
+        let lock = create_file(&dir.join("lock"))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| io::Error::from(e))?;
+        write_state(dir, &state)?;
+        Ok(Self { dir: dir.to_owned(), state, _lock: lock })
+    }
+
+    /// As it is on record.
+    pub(crate) fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    /// Says how it turned out. Failing to do so leaves a name of something that is not there, or a directory of the payload's.
+    pub(crate) fn correct(&mut self, state: SessionState) {
+        if state != self.state {
+            let _ = write_state(&self.dir, &state);
+            self.state = state;
+        }
+    }
+
+    /// Removes the directory; the lock goes with it.
+    pub(crate) fn remove(self) {
+        remove_dir(&self.dir);
+    }
+}
+
+/// Whether the session is still there.
+pub(crate) fn exists(id: &str) -> bool {
+    sessions_dir().join(id).exists()
+}
+
+/// The session with this id, when it can be read.
+pub(crate) fn by_id(id: &str) -> Option<Found> {
+    find(&sessions_dir().join(id)).ok().flatten()
+}
+
+/// The state appears whole or not at all: a directory without one is a session in the making.
+fn write_state(dir: &Path, state: &SessionState) -> io::Result<()> {
+    let unfinished = dir.join("state.new");
+    create_file(&unfinished)?.write_all(state.to_text().as_bytes())?;
+    fs::rename(&unfinished, dir.join("state"))
+}
+
+/// Removes the directory of a session that was found orphaned.
+pub(crate) fn remove(id: &str) {
+    remove_dir(&sessions_dir().join(id));
+}
+
+/// The state goes first: without it nobody takes the rest for a session. Needs no descriptor, so it works when none is left.
+fn remove_dir(dir: &Path) {
+    for name in ["state", "state.new", "lock"] {
+        let _ = fs::remove_file(dir.join(name));
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+/// The lock of sessions in the making. A call that makes a session holds it shared. A call that gets it alone therefore
+/// knows that no session is being made: a directory without a state file was left by a call that was killed.
+fn making(lock: FlockArg) -> io::Result<Flock<File>> {
+    lock_in_run_dir("making", lock)
+}
+
+/// Held by one process of this host at a time; an error when another has it.
+pub(crate) fn alone(name: &str) -> io::Result<Flock<File>> {
+    DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
+    lock_in_run_dir(name, FlockArg::LockExclusiveNonblock)
+}
+
+fn lock_in_run_dir(name: &str, lock: FlockArg) -> io::Result<Flock<File>> {
+    let mut options = OpenOptions::new();
+    let file =
+        options.write(true).create(true).truncate(false).mode(0o600).open(Path::new(RUN_DIR).join(name))?;
+    Flock::lock(file, lock).map_err(|(_, e)| e.into())
+}
+
+/// As [`making`], shared. Who holds it alone looks at some directories and lets go; should that take long, this call fails
+/// rather than hangs.
+fn making_soon() -> io::Result<Flock<File>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match making(FlockArg::LockSharedNonblock) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// All sessions of this host, or none when they cannot be read: for those who do no harm then.
+pub(crate) fn all() -> Vec<Found> {
+    listed().unwrap_or_default()
+}
+
+/// All sessions of this host; an error where one might be missing. What is no session, and never will be, is removed on the
+/// way.
+pub(crate) fn listed() -> io::Result<Vec<Found>> {
+    let entries = match fs::read_dir(sessions_dir()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let has_state = |dir: &PathBuf| dir.join("state").exists();
+    let (whole, unfinished): (Vec<_>, Vec<_>) =
+        entries.flatten().map(|entry| entry.path()).partition(has_state);
+    if !unfinished.is_empty()
+        && let Ok(_alone) = making(FlockArg::LockExclusiveNonblock)
+    {
+        unfinished.iter().filter(|dir| !has_state(dir)).for_each(|dir| remove_dir(dir));
+    }
+    whole.iter().filter_map(|dir| find(dir).transpose()).collect()
+}
+
+/// `None` when it has gone meanwhile, or when its state is none.
+fn find(dir: &Path) -> io::Result<Option<Found>> {
+    let gone = |e: io::Error| if e.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(e) };
+    let state = match fs::read_to_string(dir.join("state")) {
+        Ok(text) => SessionState::from_text(&text),
+        Err(e) => return gone(e),
+    };
+    let Some(state) = state else { return Ok(None) };
+    let lock = match OpenOptions::new().write(true).open(dir.join("lock")) {
+        Ok(lock) => lock,
+        Err(e) => return gone(e),
+    };
+    let orphaned = Flock::lock(lock, FlockArg::LockExclusiveNonblock).ok();
+    // Between reading and locking the supervisor may have ended properly.
+    let ended = orphaned.is_some() && !dir.join("state").exists();
+    Ok((!ended).then_some(Found { state, orphaned }))
+}
+
+impl SessionState {
+    /// As it turned out: a leaf that was planned need not have been made.
+    pub(crate) fn with_leaf(&self, leaf: Option<&Leaf>) -> Self {
+        Self { leaf: leaf.cloned(), ..self.clone() }
+    }
+
+    fn to_text(&self) -> String {
+        let optional =
+            |path: &Option<PathBuf>| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
+        let (leaf, work_dir) = (Leaf::to_state(self.leaf.as_ref()), optional(&self.work_dir));
+        let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+        let (pid_namespace, born) = (number(self.pid_namespace), number(self.born));
+        format!(
+            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\nborn={born}\n{leaf}spool={}\nwork_dir={work_dir}\npid_namespace={pid_namespace}\n",
+            self.id,
+            self.caller_uid,
+            self.uid,
+            self.gid,
+            self.supervisor,
+            self.spool.display()
+        )
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        if value("version")? != "1" {
+            return None;
+        }
+        Some(Self {
+            id: value("id")?.to_owned(),
+            caller_uid: value("caller_uid")?.parse().ok()?,
+            uid: value("uid")?.parse().ok()?,
+            gid: value("gid")?.parse().ok()?,
+            supervisor: value("supervisor")?.parse().ok()?,
+            born: value("born").and_then(|n| n.parse().ok()),
+            leaf: Leaf::from_state(text),
+            spool: value("spool")?.into(),
+            work_dir: value("work_dir").filter(|w| !w.is_empty()).map(PathBuf::from),
+            pid_namespace: value("pid_namespace").and_then(|n| n.parse().ok()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_survives_the_round_trip() {
+        let mut state = SessionState {
+            id: "0190-x".into(),
+            caller_uid: 1001,
+            uid: 20_001,
+            gid: 20_002,
+            supervisor: 77,
+            born: Some(8812),
+            leaf: Leaf::from_state("cgroup=/sys/fs/cgroup/unified/glexec-x\ncgroup1=memory:/x/glexec-x\n"),
+            spool: "/var/spool/pilotage/records".into(),
+            work_dir: Some("/tmp/job-1".into()),
+            pid_namespace: Some(4_026_532_000),
+        };
+        assert_eq!(SessionState::from_text(&state.to_text()), Some(state.clone()));
+        (state.leaf, state.work_dir, state.pid_namespace) = (None, None, None);
+        assert_eq!(SessionState::from_text(&state.to_text()), Some(state));
+    }
+
+    #[test]
+    fn a_broken_state_is_no_session() {
+        assert_eq!(SessionState::from_text(""), None);
+        assert_eq!(SessionState::from_text("version=2\nid=x\n"), None);
+        assert_eq!(SessionState::from_text("version=1\nid=x\ncaller_uid=a\n"), None);
+    }
+
+    #[test]
+    fn ids_are_version_7_and_differ() {
+        let (a, b) = (new_id().unwrap(), new_id().unwrap());
+        assert_ne!(a, b);
+        assert_eq!((a.len(), a.as_bytes()[14]), (36, b'7'));
+    }
+}
