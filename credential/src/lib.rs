@@ -30,7 +30,7 @@ mod verdict;
 pub mod voms;
 
 pub use file::{identity_of_file, write_private};
-pub use pem::split_pem;
+pub use pem::{certificates, split_pem};
 pub use verdict::{Trust, verify, verify_chain};
 
 use identity::{Refusal, RefusalKind};

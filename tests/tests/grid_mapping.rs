@@ -169,6 +169,49 @@ fn the_probe_shows_accounts_and_reasons() {
     assert!(line.contains("decision=\"Deny\"") && line.contains(&host_name()), "{line}");
 }
 
+/// `mapping-server` judges the chains that the protocol of Argus carries, so the names on the command line do not count.
+#[test]
+#[needs("grid-proxy-init", "voms-proxy-fake")]
+fn one_service_answers_in_every_protocol() {
+    let site = Site::start("protocols");
+    let at = |path: &str| format!("https://{}{path}", site.address);
+    let ask = |service: &str, path: &str, args: &[&str]| {
+        let args = [&["--service", service][..], args].concat();
+        site.query_as(&site.pki.host_cert, Some(&site.pki.host_key), &at(path), &args)
+    };
+    let alice = site.pki.user("alice", "Alice").expect("users can be made");
+    let bob = site.pki.user("bob", "Bob").expect("users can be made");
+    let plain =
+        site.pki.grid_proxy(&alice, &site.dir.join("plain"), &["-rfc"]).expect("grid-proxy-init works");
+    let voms = site.dir.join("voms");
+    site.pki.add_vo("cms").expect("an LSC file can be written");
+    let role = "/cms/Role=pilot/Capability=NULL";
+    let voms = site.pki.voms_proxy(&bob, &voms, "cms", &[role]).expect("voms-proxy-fake works");
+    let (plain, voms) = (plain.to_str().expect("names are plain"), voms.to_str().expect("names are plain"));
+
+    expect(&ask("json", "/gums/json/mapGridIdentity", &["--dn", ALICE]), 0, "alice\n");
+    expect(
+        &ask("json", "/gums/json/mapGridIdentity", &["--dn", BOB, "--fqan", role]),
+        0,
+        "cmspilot gid=20000\n",
+    );
+    expect(&ask("json", "/gums/json/mapGridIdentity", &["--dn", BOB]), 1, "denied");
+    expect(&ask("scas", PATH, &["--dn", ALICE, "--proxy", plain]), 0, "alice\n");
+    expect(
+        &ask("scas", "/", &["--dn", BOB, "--fqan", role, "--proxy", voms]),
+        0,
+        "uid=20017 gid=20000 groups=20001",
+    );
+    expect(&ask("argus", "/authz", &["--dn", BOB, "--proxy", plain]), 0, "alice\n");
+    expect(&ask("argus", "/authz", &["--dn", BOB, "--proxy", voms]), 0, "cmspilot\n");
+    let bare = site.pki.grid_proxy(&bob, &site.dir.join("bare"), &["-rfc"]).expect("grid-proxy-init works");
+    let bare = bare.to_str().expect("names are plain");
+    expect(&ask("argus", "/authz", &["--dn", ALICE, "--proxy", bare]), 1, &format!("denied: unknown: {BOB}"));
+    let stranger = site.pki.stranger("stranger", "Alice").expect("strangers can be made");
+    let forged = stranger.cert.to_str().expect("names are plain");
+    expect(&ask("argus", "/authz", &["--dn", ALICE, "--proxy", forged]), 3, "the service could not decide");
+}
+
 #[test]
 #[needs("grid-proxy-init")]
 fn only_the_hosts_that_are_named_may_ask() {

@@ -1,8 +1,8 @@
 //! The configuration file: who may ask, who gets which account, who is banned.
 
-use identity::{AccountName, Dn, Fqan};
+use identity::{AccountName, Dn, Fqan, Meaning, same_name};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// A whole configuration. `docs/mapping.md` describes the keys.
@@ -93,6 +93,16 @@ impl Config {
         if named.into_iter().any(|a| a.as_str() == "root") {
             return Err(BadConfig("nobody is mapped to root: name another account".into()));
         }
+        let mut seen = HashMap::new();
+        for (dn, account) in &self.users {
+            if let Some((other, _)) =
+                seen.insert(Meaning::of(dn.as_str()), (dn, account)).filter(|(_, a)| *a != account)
+            {
+                return Err(BadConfig(format!(
+                    "[users]: {dn} and {other} are one name, but have different accounts; keep one of them"
+                )));
+            }
+        }
         for (name, ids) in &self.accounts {
             let all = ids.uid.iter().chain(&ids.gid).chain(&ids.groups);
             if all.into_iter().any(|n| *n == 0 || *n == u32::MAX) {
@@ -103,6 +113,12 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// The account of a person, in whatever way the name is spelt.
+    pub fn account_of(&self, who: &Dn) -> Option<&AccountName> {
+        let other_spelling = || self.users.iter().find(|(dn, _)| same_name(dn.as_str(), who.as_str()));
+        self.users.get(who).or_else(|| other_spelling().map(|(_, account)| account))
     }
 
     /// Numbers and groups of an account; nothing when none are given.

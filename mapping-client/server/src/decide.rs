@@ -1,7 +1,7 @@
 //! Who gets which account: pure functions from a configuration and a query to an answer.
 
 use crate::config::{Config, Ids};
-use identity::{AccountName, Dn};
+use identity::{AccountName, Dn, loose_forms, same_name};
 use mapping_client::xacml::answer::{Answer, Decision, Fault, Obligation};
 use mapping_client::xacml::names::{attribute, obligation, resource, subject};
 use mapping_client::xacml::query::{Query, short_fqan};
@@ -45,17 +45,15 @@ pub fn fault(reason: String) -> Fault {
 
 /// Whether this caller may ask about others.
 pub fn may_ask(config: &Config, caller: &Dn) -> bool {
-    config
-        .callers
-        .allow
-        .iter()
-        .any(|p| matches_glob(p.as_str(), caller.as_str(), |c| !matches!(c, b'.' | b'/' | b'=')))
+    config.callers.allow.iter().any(|p| {
+        matches_glob(p.as_str().as_bytes(), caller.as_str().as_bytes(), |c| !matches!(c, b'.' | b'/' | b'='))
+    })
 }
 
 /// Bans first, then the person, then groups and roles: the FQANs in the person's order, the rules in the file's.
 pub fn verdict(config: &Config, question: &Question<'_>) -> Verdict {
     let who = &question.subject;
-    if config.bans.users.iter().any(|p| matches_glob(p.as_str(), who.as_str(), |_| true)) {
+    if config.bans.users.iter().any(|pattern| bans(pattern, who)) {
         return Verdict::Denied(format!("banned: {who}"));
     }
     // A ban counts for claims that nobody verified, too.
@@ -63,7 +61,7 @@ pub fn verdict(config: &Config, question: &Question<'_>) -> Verdict {
     if let Some((fqan, _)) = question.fqans.iter().find(|(f, _)| banned(f)) {
         return Verdict::Denied(format!("banned: {fqan}"));
     }
-    if let Some(account) = config.users.get(who) {
+    if let Some(account) = config.account_of(who) {
         return Verdict::Mapped(account.clone());
     }
     let rule = |fqan: &str| config.fqans.iter().find(|r| fqan_matches(r.fqan.as_str(), fqan));
@@ -74,6 +72,13 @@ pub fn verdict(config: &Config, question: &Question<'_>) -> Verdict {
     let hint =
         if unverified { " (its FQANs do not count, because the client did not verify them)" } else { "" };
     Verdict::Denied(format!("unknown: {who}{hint}"))
+}
+
+/// A ban meets every spelling of a name: whoever is banned must not come back as `/Email=` instead of `/emailAddress=`.
+fn bans(pattern: &Dn, who: &Dn) -> bool {
+    let names = loose_forms(who.as_str());
+    let matches = |pattern: &Vec<u8>| names.iter().any(|name| matches_glob(pattern, name, |_| true));
+    same_name(pattern.as_str(), who.as_str()) || loose_forms(pattern.as_str()).iter().any(matches)
 }
 
 /// The answer for a verdict: only obligations that the client supports, because others make it fail.
@@ -126,23 +131,23 @@ fn obligations(query: &Query, account: &AccountName, ids: &Ids) -> Vec<Obligatio
 /// Letter case does not count, as with GUMS; a rule that ends in `/*` also covers the group itself.
 fn fqan_matches(pattern: &str, fqan: &str) -> bool {
     let (pattern, fqan) = (short_fqan(pattern).to_ascii_lowercase(), short_fqan(fqan).to_ascii_lowercase());
-    pattern.strip_suffix("/*").is_some_and(|group| group == fqan) || matches_glob(&pattern, &fqan, |_| true)
+    pattern.strip_suffix("/*").is_some_and(|group| group == fqan)
+        || matches_glob(pattern.as_bytes(), fqan.as_bytes(), |_| true)
 }
 
 /// Whether `*` in the pattern, standing for a run of `wild` bytes, can make it equal to the text.
-fn matches_glob(pattern: &str, text: &str, wild: impl Fn(u8) -> bool) -> bool {
-    let text = text.as_bytes();
+fn matches_glob(pattern: &[u8], text: &[u8], wild: impl Fn(u8) -> bool) -> bool {
     // reached[n]: the pattern so far matches the first n bytes.
     let mut reached = vec![false; text.len() + 1];
     reached[0] = true;
-    for p in pattern.bytes() {
-        if p == b'*' {
+    for p in pattern {
+        if *p == b'*' {
             for n in 0..text.len() {
                 reached[n + 1] |= reached[n] && wild(text[n]);
             }
         } else {
             for n in (0..text.len()).rev() {
-                reached[n + 1] = reached[n] && text[n] == p;
+                reached[n + 1] = reached[n] && text[n] == *p;
             }
             reached[0] = false;
         }

@@ -1,16 +1,19 @@
-//! The HTTP side: one endpoint that answers queries of authenticated hosts.
+//! The HTTP side: queries of authenticated hosts, in the protocols of GUMS and SCAS, of Argus, and in JSON.
 
 use crate::config::{BadConfig, Config};
-use crate::decide::{self, Verdict};
-use axum::body::{Body, to_bytes};
-use axum::extract::State;
+use crate::decide::{self, Question, Verdict};
+use crate::{argus, json};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Extension, Router};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use credential::Trust;
 use identity::Dn;
-use mapping_client::xacml::answer::{Answer, Fault};
-use mapping_client::xacml::query::Query;
+use mapping_client::xacml::answer::{Answer, Decision, Fault};
+use mapping_client::xacml::query;
 use mapping_client::xacml::tree::MAX_MESSAGE;
 use mapping_client::xacml::{issue_instant, random_id};
 use std::path::PathBuf;
@@ -20,6 +23,10 @@ use transport::Peer;
 
 /// Where clients of GUMS look for the service.
 pub const GUMS_PATH: &str = "/gums/services/GUMSXACMLAuthorizationServicePort";
+/// Where clients of the PEP daemon of Argus look for it.
+pub const ARGUS_PATH: &str = "/authz";
+/// Where clients of the JSON interface of GUMS 1.5 look for it.
+pub const JSON_PATH: &str = "/gums/json/mapGridIdentity";
 
 /// For the body of a query.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,24 +68,43 @@ fn log_loaded(path: &std::path::Path, config: &Config) {
     }
 }
 
-/// The routes. `issuer` is the service's name for itself in its answers.
-pub fn router(rules: Arc<Rules>, issuer: String) -> Router {
-    let state = (rules, Arc::<str>::from(issuer));
-    Router::new().route(GUMS_PATH, post(ask)).route("/", post(ask)).with_state(state)
+/// What the routes share.
+#[derive(Clone)]
+pub struct Service {
+    /// Who may ask, and who gets what.
+    pub rules: Arc<Rules>,
+    /// The service's name for itself in its answers.
+    pub issuer: Arc<str>,
+    /// What the chains of persons are judged by, where a protocol sends them.
+    pub trust: Arc<Trust>,
 }
 
-async fn ask(
-    State((rules, issuer)): State<(Arc<Rules>, Arc<str>)>,
-    Extension(peer): Extension<Peer>,
-    body: Body,
-) -> Response {
-    // A query fits into a few packets: whoever needs longer only holds the connection.
-    let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, to_bytes(body, MAX_MESSAGE)).await else {
-        return (StatusCode::BAD_REQUEST, "the query is too large or too slow").into_response();
+/// The routes.
+pub fn router(service: Service) -> Router {
+    Router::new()
+        .route(GUMS_PATH, post(xacml))
+        .route("/", post(xacml))
+        .route(ARGUS_PATH, post(argus))
+        .route(JSON_PATH, get(json))
+        .with_state(service)
+}
+
+/// Reads a body. A query fits into a few packets: whoever needs longer only holds the connection.
+async fn read(body: Body) -> Result<Bytes, Response> {
+    match tokio::time::timeout(PATIENCE, to_bytes(body, MAX_MESSAGE)).await {
+        Ok(Ok(body)) => Ok(body),
+        _ => Err((StatusCode::BAD_REQUEST, "the query is too large or too slow").into_response()),
+    }
+}
+
+async fn xacml(State(service): State<Service>, Extension(peer): Extension<Peer>, body: Body) -> Response {
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
     };
-    let (status, xml) = match judge(&rules.now(), &peer.identity.subject, &body) {
+    let (status, xml) = match judge(&service.rules.now(), &peer.identity.subject, &body) {
         Ok(answer) => match random_id() {
-            Ok(id) => (StatusCode::OK, answer.encode(&id, &issue_instant(), &issuer)),
+            Ok(id) => (StatusCode::OK, answer.encode(&id, &issue_instant(), &service.issuer)),
             Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, decide::fault(e.to_string()).encode()),
         },
         Err(fault) => (StatusCode::INTERNAL_SERVER_ERROR, fault.encode()),
@@ -86,21 +112,57 @@ async fn ask(
     (status, [(header::CONTENT_TYPE, "text/xml; charset=utf-8")], xml).into_response()
 }
 
-/// One log line for each query, whatever becomes of it.
-fn judge(config: &Config, caller: &Dn, body: &[u8]) -> Result<Answer, Fault> {
-    let refused = |fault: Fault| {
-        tracing::warn!(caller = ?caller.as_str(), reason = ?fault.reason, "query refused");
-        fault
+async fn argus(State(service): State<Service>, Extension(peer): Extension<Peer>, body: Body) -> Response {
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
     };
-    if !decide::may_ask(config, caller) {
-        return Err(refused(decide::fault(format!("{caller} may not ask here; add it to [callers] allow"))));
+    // Signatures are checked and files of the CA directory read: not on the thread that serves others.
+    let answer = tokio::task::spawn_blocking(move || {
+        argus::answer(&service.rules.now(), &peer.identity.subject, &service.trust, &body)
+    });
+    match answer.await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/octet-stream")], text).into_response(),
+        Ok(Err(reason)) => (StatusCode::BAD_REQUEST, reason).into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
-    let query = Query::parse(body).map_err(|e| refused(decide::fault(e.to_string())))?;
-    let question = decide::question(&query).map_err(refused)?;
-    let verdict = decide::verdict(config, &question);
-    let answer = decide::answer(config, &query, &verdict);
-    let (account, reason) = match &verdict {
-        Verdict::Mapped(account) => (account.as_str(), answer.message.as_deref().unwrap_or_default()),
+}
+
+async fn json(
+    State(service): State<Service>,
+    Extension(peer): Extension<Peer>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Response {
+    let pairs = query.map(|Query(pairs)| pairs).map_err(|e| e.to_string());
+    let answer = pairs.and_then(|pairs| json::answer(&service.rules.now(), &peer.identity.subject, &pairs));
+    match answer {
+        Ok(answer) => Json(answer).into_response(),
+        Err(message) => {
+            let error = serde_json::json!({ "result": "ERROR", "message": message });
+            (StatusCode::BAD_REQUEST, Json(error)).into_response()
+        }
+    }
+}
+
+/// Whether the caller may ask; a refusal is logged.
+pub fn admit(config: &Config, caller: &Dn) -> Result<(), String> {
+    if decide::may_ask(config, caller) {
+        return Ok(());
+    }
+    let reason = format!("{caller} may not ask here; add it to [callers] allow");
+    log_refused(caller, &reason);
+    Err(reason)
+}
+
+/// One log line for a query that gets no decision.
+pub fn log_refused(caller: &Dn, reason: &str) {
+    tracing::warn!(caller = ?caller.as_str(), ?reason, "query refused");
+}
+
+/// One log line for a query with its decision. `id` names the query where the protocol has a field for that.
+pub fn log_answered(caller: &Dn, question: &Question<'_>, decision: Decision, verdict: &Verdict, id: &str) {
+    let (account, reason) = match verdict {
+        Verdict::Mapped(account) => (account.as_str(), ""),
         Verdict::Denied(reason) => ("", reason.as_str()),
     };
     tracing::info!(
@@ -108,12 +170,25 @@ fn judge(config: &Config, caller: &Dn, body: &[u8]) -> Result<Answer, Fault> {
         host = ?question.host,
         subject = ?question.subject.as_str(),
         fqan = ?question.fqans.first().map_or("", |(f, _)| f),
-        decision = answer.decision.name(),
+        decision = decision.name(),
         account,
-        reason = ?reason,
-        id = ?query.id.as_deref().unwrap_or_default(),
+        ?reason,
+        ?id,
         "query answered"
     );
+}
+
+fn judge(config: &Config, caller: &Dn, body: &[u8]) -> Result<Answer, Fault> {
+    admit(config, caller).map_err(decide::fault)?;
+    let refused = |fault: Fault| {
+        log_refused(caller, &fault.reason);
+        fault
+    };
+    let query = query::Query::parse(body).map_err(|e| refused(decide::fault(e.to_string())))?;
+    let question = decide::question(&query).map_err(refused)?;
+    let verdict = decide::verdict(config, &question);
+    let answer = decide::answer(config, &query, &verdict);
+    log_answered(caller, &question, answer.decision, &verdict, query.id.as_deref().unwrap_or_default());
     Ok(answer)
 }
 

@@ -1,15 +1,19 @@
-//! `mapping-server`: a small mapping service that speaks the protocol of GUMS.
+//! `mapping-server`: a small mapping service that speaks the protocols of GUMS, SCAS and Argus, and JSON.
 //!
 //! | looking for | see |
 //! |---|---|
 //! | the configuration file | [`config`] |
 //! | who gets which account | [`decide`] |
-//! | HTTP, reloading | [`http`] |
+//! | HTTP, reloading, XACML | [`http`] |
+//! | the interface of Argus | [`argus`] |
+//! | the interface in JSON | [`json`] |
 #![forbid(unsafe_code)]
 
+mod argus;
 mod config;
 mod decide;
 mod http;
+mod json;
 
 use clap::Parser;
 use service::check::{self, Finding};
@@ -19,7 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Answer which local account an identity gets, for hosts that ask as they would ask GUMS.
+/// Answer which local account an identity gets, for hosts that ask as they would ask GUMS, SCAS or Argus.
 ///
 /// Prints one line, `listening on https://ADDR`, when it is ready. SIGHUP reads the configuration and the certificate
 /// again, SIGTERM ends. Exit code: 0 ended by a signal, 1 --check found an error, 2 usage or configuration, 3 cannot listen
@@ -99,9 +103,11 @@ async fn serve(args: Args) -> Result<(), Failure> {
     let rules = Arc::new(http::Rules::load(args.config).map_err(|e| (2, e.to_string()))?);
     let mut trust = credential::Trust::in_dir(args.ca_dir);
     trust.voms_dir = args.voms_dir.unwrap_or(trust.voms_dir);
+    let judge = Arc::new(trust.clone());
     let tls = transport::ServerTls::new(&args.cert, &args.key, trust).map_err(|e| (3, e.to_string()))?;
     let server = Server::bind(&args.listen, signals).await.map_err(broken)?;
-    let router = http::router(rules.clone(), format!("{}/", server.url()));
+    let issuer = format!("{}/", server.url()).into();
+    let router = http::router(http::Service { rules: rules.clone(), issuer, trust: judge });
     let hooks = Hooks { reload: move || rules.reload(), end: || () };
     server.run(tls, router, hooks).await.map_err(|e| (3, e.to_string()))?;
     tracing::info!("ended");

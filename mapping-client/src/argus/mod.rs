@@ -23,11 +23,14 @@ use identity::Mapping;
 #[derive(Debug)]
 pub struct Argus;
 
-/// Decision codes of the daemon.
-const DENY: i32 = 0;
-const PERMIT: i32 = 1;
-const INDETERMINATE: i32 = 2;
-const NOT_APPLICABLE: i32 = 3;
+/// The daemon's code for "no".
+pub const DENY: i32 = 0;
+/// The daemon's code for "yes".
+pub const PERMIT: i32 = 1;
+/// The daemon's code for "cannot decide".
+pub const INDETERMINATE: i32 = 2;
+/// The daemon's code for "no rule applies".
+pub const NOT_APPLICABLE: i32 = 3;
 
 impl Protocol for Argus {
     fn question(&self, endpoint: &str, person: &Person, host: &Host) -> Result<Question, String> {
@@ -41,7 +44,7 @@ impl Protocol for Argus {
             id: String::new(),
             url: endpoint.to_owned(),
             headers: vec![("Content-Type", "application/x-www-form-urlencoded".into())],
-            body: Some(STANDARD.encode(request(person, host).encode())),
+            body: Some(encode(&request(person, host))),
         })
     }
 
@@ -80,7 +83,8 @@ fn request(person: &Person, host: &Host) -> Value {
     )
 }
 
-fn object(class: &str, fields: Vec<(&str, Value)>) -> Value {
+/// An object of one of Argus's classes, named without its package.
+pub fn object(class: &str, fields: Vec<(&str, Value)>) -> Value {
     let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     Value::Object(format!("{}{class}", names::CLASS_PREFIX), fields)
 }
@@ -194,6 +198,11 @@ fn values(assignment: Node<'_>) -> Result<Vec<&str>, Outcome> {
         return Err(Outcome::Unusable("an assignment of the answer has no value".into()));
     }
     Ok(texts)
+}
+
+/// Writes a message.
+pub fn encode(message: &Value) -> String {
+    STANDARD.encode(message.encode())
 }
 
 /// Reads a message. Peers wrap the base64 into lines.
