@@ -1,20 +1,26 @@
 //! The command line.
 
-use accounting::filter::{Decision, Filter};
+use accounting::filter::{BatchName, Decision, ExitName, Filter};
+use accounting::sum::Key;
 use accounting::when::{BadTime, Moment};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use record::Role;
 use std::path::PathBuf;
 
 /// Ask the site's usage records: who ran what, where, as whom, and what it used.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 found, 1 nothing found, 2 usage, 3 spool unreadable or records damaged."
+    after_help = "Times are in UTC unless they say otherwise; intervals are half-open.\n\
+                  Exit codes: 0 found, 1 nothing found, 2 usage, 3 spool or store unreadable, or records damaged."
 )]
 pub struct Cli {
     /// Spool directory [default: [accounting] spool of /etc/pilotage/policy.toml, else /var/spool/pilotage/records]
     #[arg(long, global = true, value_name = "DIR")]
     pub spool: Option<PathBuf>,
+    /// Store directory [default: /var/lib/pilotage/accounting, when --spool is not given]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub store: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -27,57 +33,110 @@ pub enum Command {
     Show(ShowArgs),
     /// Name who held an account on a host at a moment
     Who(WhoArgs),
-    /// Check every record: checksums, gaps in the sequence, torn lines
+    /// Show what ran inside batch jobs and pilots, and how much of their time was idle
+    Tree(TreeArgs),
+    /// Sum up what ended: jobs, wall time, CPU time, efficiency
+    Sum(SumArgs),
+    /// Check every record and the chain of day files; names the first bad line
     Verify(VerifyArgs),
+    /// Take closed records from the spool into the store
+    Fold(FoldArgs),
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// One object with the question and all records
+    Json,
+    /// One object a line
+    Jsonl,
+    /// RFC 4180
+    Csv,
 }
 
 #[derive(Debug, Args)]
-pub struct ListArgs {
-    /// Subject of the payload's certificate, exactly
-    #[arg(long)]
-    pub dn: Option<String>,
-    /// Virtual organisation
-    #[arg(long)]
-    pub vo: Option<String>,
-    /// FQAN; /cms means /cms and all below it
-    #[arg(long)]
-    pub fqan: Option<String>,
-    /// Account name
-    #[arg(long)]
-    pub account: Option<String>,
-    /// Uid of the account
-    #[arg(long)]
-    pub uid: Option<u32>,
-    /// Host, by full or short name
-    #[arg(long)]
-    pub host: Option<String>,
-    /// SHA-256 of the credential, or its beginning
-    #[arg(long, value_name = "HEX")]
-    pub cred_sha256: Option<String>,
-    /// Not over before this time: RFC 3339, a date, or an age such as 30d
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub since: Option<Moment>,
-    /// Begun before this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub until: Option<Moment>,
-    /// Begun and not over at this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub at: Option<Moment>,
-    /// Only what is not over yet
-    #[arg(long)]
-    pub running: bool,
-    /// Only what was let through, or only what was refused
-    #[arg(long, value_enum)]
-    pub decision: Option<Decision>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Cut nothing, and show more columns
-    #[arg(long, conflicts_with = "json")]
-    pub wide: bool,
+pub struct FormatArgs {
+    /// How to print the answer
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
 }
 
-impl ListArgs {
+impl FormatArgs {
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// Subject of the payload's certificate, exactly
+    #[arg(long)]
+    dn: Option<String>,
+    /// Virtual organisation
+    #[arg(long)]
+    vo: Option<String>,
+    /// FQAN; /cms means /cms and all below it
+    #[arg(long)]
+    fqan: Option<String>,
+    /// Account name
+    #[arg(long)]
+    account: Option<String>,
+    /// Uid of the account
+    #[arg(long)]
+    uid: Option<u32>,
+    /// Host, by full or short name
+    #[arg(long)]
+    host: Option<String>,
+    /// SHA-256 of the credential, or its beginning
+    #[arg(long, value_name = "HEX")]
+    cred_sha256: Option<String>,
+    /// Not over before this time: RFC 3339, 2026-07-01 09:00 (UTC), a date, or an age such as 30d
+    #[arg(long, visible_alias = "from", value_name = "TIME", value_parser = moment)]
+    since: Option<Moment>,
+    /// Begun before this time
+    #[arg(long, visible_alias = "to", value_name = "TIME", value_parser = moment)]
+    until: Option<Moment>,
+    /// Begun and not over at this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<Moment>,
+    /// Only what is not over yet
+    #[arg(long)]
+    running: bool,
+    /// Only what was let through, or only what was refused
+    #[arg(long, value_enum)]
+    decision: Option<Decision>,
+    /// What ran: payload, pilot or probe
+    #[arg(long, value_parser = role)]
+    role: Option<Role>,
+    /// Name under which the pilot registered, exactly
+    #[arg(long, value_name = "DN")]
+    pilot_dn: Option<String>,
+    /// Record or pilot session around it
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
+    /// Compute element, exactly
+    #[arg(long)]
+    ce: Option<String>,
+    /// Batch job around it: ID, or ID@HOST with compute element or worker node
+    #[arg(long, value_name = "ID", value_parser = batch)]
+    batch: Option<BatchName>,
+    /// Ended with this exit code, or signal as sig9
+    #[arg(long, value_name = "CODE", value_parser = ExitName::parse)]
+    exit: Option<ExitName>,
+    /// Only sessions whose end nobody saw
+    #[arg(long)]
+    lost: bool,
+    /// Refused for a reason with this text in it
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl FilterArgs {
     pub fn filter(&self) -> Filter {
         Filter {
             dn: self.dn.clone(),
@@ -92,8 +151,27 @@ impl ListArgs {
             at: self.at,
             running: self.running,
             decision: self.decision,
+            role: self.role,
+            pilot_dn: self.pilot_dn.clone(),
+            parent: self.parent.clone(),
+            ce: self.ce.clone(),
+            batch: self.batch.clone(),
+            exit: self.exit,
+            lost: self.lost,
+            reason: self.reason.clone(),
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub format: FormatArgs,
+    /// Cut nothing, and show more columns
+    #[arg(long)]
+    pub wide: bool,
 }
 
 #[derive(Debug, Args)]
@@ -101,9 +179,8 @@ pub struct ShowArgs {
     /// Record id, or the beginning or end of exactly one
     #[arg(value_parser = id_part)]
     pub id: String,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
     /// Show each event as well
     #[arg(long)]
     pub events: bool,
@@ -117,12 +194,11 @@ pub struct WhoArgs {
     /// Host, by full or short name
     #[arg(long)]
     pub host: String,
-    /// The moment: RFC 3339, now, or an age such as 2h
+    /// The moment: RFC 3339, 2026-07-01 09:00 (UTC), now, or an age such as 2h
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub at: Moment,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 impl WhoArgs {
@@ -138,7 +214,51 @@ impl WhoArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct TreeArgs {
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct SumArgs {
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub format: FormatArgs,
+    /// By what sums are kept apart, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "vo")]
+    pub by: Vec<Key>,
+    /// Only what ended in this month, UTC: 2026-07
+    #[arg(long, value_name = "MONTH", value_parser = month, conflicts_with_all = ["since", "until"])]
+    pub month: Option<(Moment, Moment)>,
+}
+
+impl SumArgs {
+    /// One role: work inside a pilot counts as the payload's.
+    pub fn filter(&self) -> Filter {
+        let filter = self.filter.filter();
+        let (since, until) = match self.month {
+            Some((since, until)) => (Some(since), Some(until)),
+            None => (filter.since, filter.until),
+        };
+        Filter { role: Some(filter.role.unwrap_or_default()), since, until, ..filter }
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct VerifyArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// A head that an earlier verify printed: it must still be in the chain
+    #[arg(long, value_name = "SHA256")]
+    pub head: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct FoldArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -146,6 +266,23 @@ pub struct VerifyArgs {
 
 fn moment(text: &str) -> Result<Moment, BadTime> {
     Moment::parse(text, Moment::now())
+}
+
+fn month(text: &str) -> Result<(Moment, Moment), BadTime> {
+    Moment::parse_month(text)
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let known =
+        accounting::filter::ROLES.into_iter().find(|role| accounting::filter::role_name(*role) == text);
+    known.ok_or_else(|| "write payload, pilot or probe".to_owned())
+}
+
+fn batch(text: &str) -> Result<BatchName, String> {
+    if text.is_empty() || text.starts_with('@') {
+        return Err("write the job's id, or ID@HOST".to_owned());
+    }
+    Ok(BatchName::parse(text))
 }
 
 fn id_part(text: &str) -> Result<String, String> {

@@ -4,7 +4,7 @@
 //! half-open: a session holds its account from its start until just before its end, so that one moment has one holder.
 
 use crate::when::Moment;
-use record::{Record, State, Subject};
+use record::{Batch, Record, Role, State, Subject};
 use serde::Serialize;
 
 /// Whether the site let the call through.
@@ -17,8 +17,107 @@ pub enum Decision {
     Denied,
 }
 
+impl Decision {
+    /// As it stands in columns.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+/// All roles.
+pub const ROLES: [Role; 3] = [Role::Payload, Role::Pilot, Role::Probe];
+
+/// A role as it stands in columns.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Payload => "payload",
+        Role::Pilot => "pilot",
+        Role::Probe => "probe",
+    }
+}
+
+/// A batch job as people name it: `12345.0`, or `12345.0@ce01` with the compute element or host it came through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BatchName {
+    /// The batch system's id.
+    pub id: String,
+    /// Where: a compute element or a worker node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+impl BatchName {
+    /// Reads it.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once('@') {
+            Some((id, at)) => Self { id: id.to_owned(), at: Some(at.to_owned()) },
+            None => Self { id: text.to_owned(), at: None },
+        }
+    }
+
+    /// Whether a record's job id is meant. `12345.0` also means `schedd#12345.0#time`, as HTCondor has it globally.
+    pub fn names(&self, jobid: &str) -> bool {
+        jobid == self.id || jobid.split('#').any(|part| part == self.id)
+    }
+
+    fn is_of(&self, record: &Record) -> bool {
+        let through = record.opened.as_ref().and_then(|o| o.ce.as_deref());
+        let at = |at: &str| {
+            through.is_some_and(|ce| same_host(at, ce.split([':', '/']).next().unwrap_or_default()))
+                || same_host(at, host(record))
+                || batch(record).is_some_and(|b| b.jobid.split('#').any(|part| same_host(at, part)))
+        };
+        batch(record).is_some_and(|b| self.names(&b.jobid)) && self.at.as_deref().is_none_or(at)
+    }
+}
+
+/// How a session ended, as people name it: an exit code, or `sig9`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitName {
+    /// Exit code, also the one of a refusal.
+    Code(i32),
+    /// Signal.
+    Signal(i32),
+}
+
+impl ExitName {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Says what can be written.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let parsed = match text.strip_prefix("sig") {
+            Some(signal) => signal.parse().map(Self::Signal),
+            None => text.parse().map(Self::Code),
+        };
+        parsed.map_err(|_| "write an exit code, or sig and the number of a signal".to_owned())
+    }
+
+    /// One number for both: signals count from 1000.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => signal.saturating_add(1000),
+        }
+    }
+
+    fn is_of(self, record: &Record) -> bool {
+        let exit = record.exit.as_ref();
+        match self {
+            Self::Code(code) => {
+                record.denied.as_ref().map(|d| d.code).or(exit.and_then(|e| e.code)) == Some(code)
+            }
+            Self::Signal(signal) => exit.is_some_and(|e| e.code.is_none() && e.signal == Some(signal)),
+        }
+    }
+}
+
 /// All conditions must hold; those that are left out hold for every record.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Filter {
     /// Subject of the payload, exactly.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +155,30 @@ pub struct Filter {
     /// Let through or refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    /// What ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Name under which the pilot registered, exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pilot_dn: Option<String>,
+    /// The record or pilot session around it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Compute element, exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ce: Option<String>,
+    /// Batch job around it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchName>,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<ExitName>,
+    /// Its end was not seen.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+    /// Part of the reason of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Filter {
@@ -72,8 +195,54 @@ impl Filter {
             && self.fqan.as_deref().is_none_or(|wanted| subject.is_some_and(|s| has_fqan(s, wanted)))
             && self.cred_sha256.as_deref().is_none_or(|wanted| credential(record).starts_with(wanted))
             && (!self.running || record.state == State::Running)
+            && (!self.lost || record.state == State::Lost)
             && self.decision.is_none_or(|wanted| wanted == decision(record))
+            && self.is_around(record)
+            && self.exit.is_none_or(|exit| exit.is_of(record))
             && self.overlaps(record)
+    }
+
+    fn is_around(&self, record: &Record) -> bool {
+        let opened = record.opened.as_deref();
+        let is =
+            |wanted: &Option<String>, found: Option<&str>| wanted.as_deref().is_none_or(|w| found == Some(w));
+        self.role.is_none_or(|wanted| wanted == role(record))
+            && is(&self.pilot_dn, opened.and_then(|o| o.pilot_dn.as_deref()))
+            && is(&self.parent, opened.and_then(|o| o.parent_id.as_deref()))
+            && is(&self.ce, opened.and_then(|o| o.ce.as_deref()))
+            && self.batch.as_ref().is_none_or(|wanted| wanted.is_of(record))
+            && self.reason.as_deref().is_none_or(|wanted| {
+                record.denied.as_ref().is_some_and(|denied| denied.reason.contains(wanted))
+            })
+    }
+
+    /// The same at any time.
+    #[must_use]
+    pub fn without_times(&self) -> Self {
+        Self { since: None, until: None, at: None, ..self.clone() }
+    }
+
+    /// One that finds all that may have ended in this one's times.
+    #[must_use]
+    pub fn around_ends(&self) -> Self {
+        Self { since: self.since.map(|t| Moment(t.0.saturating_sub(1))), at: None, ..self.clone() }
+    }
+
+    /// Whether day summaries can answer: whole days, and nothing asked that they do not keep apart.
+    pub fn fits_days(&self) -> bool {
+        let kept = Self {
+            dn: self.dn.clone(),
+            vo: self.vo.clone(),
+            account: self.account.clone(),
+            role: self.role,
+            pilot_dn: self.pilot_dn.clone(),
+            decision: self.decision,
+            since: self.since,
+            until: self.until,
+            ..Self::default()
+        };
+        let whole = |moment: Option<Moment>| moment.is_none_or(Moment::is_midnight);
+        *self == kept && whole(self.since) && whole(self.until)
     }
 
     fn overlaps(&self, record: &Record) -> bool {
@@ -116,13 +285,25 @@ pub fn host(record: &Record) -> &str {
     opened.or(record.denied.as_ref().map(|d| d.host.as_str())).unwrap_or_default()
 }
 
-fn credential(record: &Record) -> &str {
+/// What ran; a refusal is one of a payload.
+pub fn role(record: &Record) -> Role {
+    record.opened.as_ref().map_or(Role::Payload, |o| o.role)
+}
+
+/// The batch job around it.
+pub fn batch(record: &Record) -> Option<&Batch> {
+    let opened = record.opened.as_ref().and_then(|o| o.batch.as_ref());
+    opened.or(record.denied.as_ref().and_then(|d| d.batch.as_ref()))
+}
+
+/// SHA-256 of the credential; empty when none was read.
+pub fn credential(record: &Record) -> &str {
     let opened = record.opened.as_ref().map(|o| o.cred_sha256.as_str());
     opened.or(record.denied.as_ref().and_then(|d| d.cred_sha256.as_deref())).unwrap_or_default()
 }
 
 /// Names are the same when they are equal, or when one is short and the other begins with it.
-fn same_host(wanted: &str, found: &str) -> bool {
+pub fn same_host(wanted: &str, found: &str) -> bool {
     let short = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
     let one_is_short = !wanted.contains('.') || !found.contains('.');
     wanted.eq_ignore_ascii_case(found) || (one_is_short && short(wanted) == short(found))
@@ -130,11 +311,13 @@ fn same_host(wanted: &str, found: &str) -> bool {
 
 /// `/cms` means `/cms` and all below it, but not `/cmsfoo`.
 fn has_fqan(subject: &Subject, wanted: &str) -> bool {
-    let wanted = wanted.trim_end_matches('/');
-    let below = |fqan: &String| {
-        fqan.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    subject.fqans.iter().any(below)
+    subject.fqans.iter().any(|fqan| is_below(wanted, fqan))
+}
+
+/// Whether an FQAN is the wanted one, or below it.
+pub fn is_below(wanted: &str, fqan: &str) -> bool {
+    let rest = fqan.strip_prefix(wanted.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]

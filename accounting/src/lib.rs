@@ -3,6 +3,11 @@
 //! | looking for | see |
 //! |---|---|
 //! | which records a question means | [`filter`] |
+//! | all records, wherever they stand | [`source`] |
+//! | day files and their index | [`store`] |
+//! | sums of usage | [`sum`] |
+//! | records as csv and lines of JSON | [`rows`] |
+//! | what ran inside a batch job | [`tree`] |
 //! | points in time as people write them | [`when`] |
 //! | a record as JSON | [`view`] |
 //! | a list of records as a table | [`table`] |
@@ -13,6 +18,11 @@
 
 pub mod filter;
 pub mod report;
+pub mod rows;
+pub mod source;
+pub mod store;
+pub mod sum;
 pub mod table;
+pub mod tree;
 pub mod view;
 pub mod when;

@@ -14,10 +14,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let reply = commands::run(&cli).unwrap_or_else(|failure| {
-        eprintln!("accounting: {failure}");
+        eprintln!("accounting: {}", identity::shown::log_line(&failure.to_string()));
         commands::Reply { text: String::new(), code: commands::FAILED }
     });
-    match std::io::stdout().lock().write_all(reply.text.as_bytes()) {
+    // Text for people was escaped where it was made; what misleads can now stand in JSON only.
+    match std::io::stdout().lock().write_all(identity::shown::json(&reply.text).as_bytes()) {
         Ok(()) => ExitCode::from(reply.code),
         // The reader of a pipe has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(reply.code),

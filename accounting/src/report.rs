@@ -2,21 +2,18 @@
 
 use crate::table::{exit, state_name};
 use crate::when::{Moment, short_duration};
+use identity::shown::{self, log_line};
 use record::line::Line;
-use record::text::printable;
 use record::time::rfc3339;
 use record::{Batch, Denied, Opened, Record, State, Subject, Usage};
 
-/// Longest text that is shown, in bytes.
-const LONGEST: usize = 8192;
-
-/// Lines of a name and a text; control characters are escaped, empty texts are left out.
+/// Lines of a name and a text; what would act on the terminal is escaped, empty texts are left out.
 #[derive(Default)]
 struct Lines(String);
 
 impl Lines {
     fn add(&mut self, name: &str, text: impl AsRef<str>) {
-        let text = printable(text.as_ref().as_bytes(), LONGEST);
+        let text = log_line(text.as_ref());
         if text.is_empty() {
             return;
         }
@@ -56,7 +53,7 @@ pub fn events(lines: &[Line]) -> String {
             Some(Err(error)) => error.to_string(),
             None => "an event of a later version".to_owned(),
         };
-        format!("{:>4}  {}  {event}\n", line.seq, rfc3339(line.written_unix_ns))
+        format!("{:>4}  {}  {}\n", line.seq, rfc3339(line.written_unix_ns), shown::json(&event))
     };
     lines.iter().map(text).collect()
 }

@@ -2,7 +2,7 @@
 
 use crate::filter::{account, host, subject, uid};
 use crate::when::{Moment, short_duration};
-use record::text::printable;
+use identity::shown::terminal;
 use record::{Record, State};
 
 /// Width when the output is no terminal, in columns.
@@ -58,7 +58,7 @@ const COLUMNS: [Column; 11] = [
 pub fn render(records: &[Record], width: Option<usize>, now: Moment) -> String {
     let columns: Vec<&Column> = COLUMNS.iter().filter(|c| width.is_none() || !c.wide_only).collect();
     let row = |record: &Record| -> Vec<String> {
-        let cell = |c: &&Column| printable((c.cell)(record, now).as_bytes(), 8192);
+        let cell = |c: &&Column| terminal(&(c.cell)(record, now)).into_owned();
         let cut = |c: &&Column, text: String| if width.is_some() { shorten(c, text) } else { text };
         columns.iter().map(|c| cut(c, cell(c))).collect()
     };

@@ -48,6 +48,27 @@ impl Moment {
         Self::from_timestamp(timestamp).ok_or_else(|| bad("it lies before 1970 or after 2554".into()))
     }
 
+    /// Parses a month such as `2026-07`: its first moment, and the one after its last, UTC.
+    ///
+    /// # Errors
+    /// Names the text.
+    pub fn parse_month(text: &str) -> Result<(Self, Self), BadTime> {
+        let bad = |why: String| BadTime { text: text.to_owned(), why };
+        let first: civil::Date =
+            format!("{text}-01").parse().map_err(|_| bad("a month is 2026-07".into()))?;
+        let next = first.checked_add(jiff::Span::new().months(1)).map_err(|e| bad(e.to_string()))?;
+        let moment = |day: civil::Date| {
+            let midnight = day.to_zoned(TimeZone::UTC).map_err(|e| bad(e.to_string()))?.timestamp();
+            Self::from_timestamp(midnight).ok_or_else(|| bad("it lies before 1970 or after 2554".into()))
+        };
+        Ok((moment(first)?, moment(next)?))
+    }
+
+    /// Whether it is midnight in UTC.
+    pub fn is_midnight(self) -> bool {
+        self.0.is_multiple_of(86_400 * 1_000_000_000)
+    }
+
     fn from_timestamp(timestamp: Timestamp) -> Option<Self> {
         u64::try_from(timestamp.as_nanosecond()).ok().map(Self)
     }
@@ -122,6 +143,14 @@ mod tests {
             let error = Moment::parse(bad, NOW).unwrap_err().to_string();
             assert!(error.contains("write 2026-07-01T09:00Z"), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn a_month_ends_where_the_next_begins() {
+        let (since, until) = Moment::parse_month("2026-12").unwrap();
+        assert_eq!([since.to_string(), until.to_string()], ["2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"]);
+        assert!(since.is_midnight() && !Moment(1).is_midnight());
+        assert!(["2026", "2026-13", "july"].iter().all(|bad| Moment::parse_month(bad).is_err()));
     }
 
     #[test]

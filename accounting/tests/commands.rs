@@ -282,3 +282,88 @@ fn a_fifo_in_the_spool_is_named_and_keeps_nobody_waiting() {
         }
     }
 }
+
+#[test]
+fn folded_records_answer_as_those_of_the_spool() {
+    let spool = spool();
+    let store = TempDir::new().unwrap();
+    let at = store.path().join("store");
+    let at_text = at.to_str().unwrap().to_owned();
+    let with =
+        |args: &[&'static str]| -> Vec<&str> { args.iter().copied().chain(["--store", &at_text]).collect() };
+    assert_eq!(accounting(spool.path(), &with(&["list"])).status.code(), Some(3), "no store yet");
+    let questions = [
+        &["list", "--json"][..],
+        &["list", "--format", "csv", "--vo", "cms"],
+        &["list", "--format", "jsonl"],
+        &["who", "--uid", "51017", "--host", "wn042", "--at", "2026-07-01 09:00"],
+        &["sum", "--by", "vo,month,user", "--json"],
+        &["sum", "--format", "csv", "--by", "host"],
+        &["tree", "--batch", "4711@wn042", "--until", "2026-07-01 10:00", "--json"],
+        &["show", "0000aaaa", "--json", "--events"],
+    ];
+    let before: Vec<String> = questions.iter().map(|args| text(spool.path(), 0, args)).collect();
+    assert_eq!(
+        text(spool.path(), 0, &with(&["fold"])),
+        "2 records folded, 0 were known, 0 stay in the spool\n"
+    );
+    assert_eq!(std::fs::read_dir(spool.path().join("closed")).unwrap().count(), 0);
+    for (question, before) in questions.iter().zip(before) {
+        assert_eq!(text(spool.path(), 0, &with(question)), before, "{question:?}");
+    }
+    let verified = text(spool.path(), 0, &with(&["verify"]));
+    let head = verified.trim_end().rsplit(' ').next().unwrap().to_owned();
+    assert!(verified.contains("2 records in the store are sealed"), "{verified}");
+    text(spool.path(), 0, &["verify", "--store", &at_text, "--head", &head]);
+    text(spool.path(), 3, &["verify", "--store", &at_text, "--head", &"0".repeat(64)]);
+    let day = std::fs::read_dir(at.join("journal")).unwrap().next().unwrap().unwrap().path();
+    let changed = std::fs::read_to_string(&day).unwrap().replace("cms017", "cms018");
+    std::fs::write(&day, changed).unwrap();
+    assert!(text(spool.path(), 3, &with(&["verify"])).contains(&format!("{}:1: ", day.display())));
+}
+
+#[test]
+fn sums_say_their_time_zone_and_count_one_role() {
+    let spool = spool();
+    let sum = text(spool.path(), 0, &["sum", "--by", "vo", "--month", "2026-07"]);
+    assert!(sum.contains("cms") && sum.contains("UTC"), "{sum}");
+    let answer = json(spool.path(), 0, &["sum", "--by", "vo,month", "--json"]);
+    assert_eq!(answer["time_zone"], "UTC");
+    let cms = answer["sums"].as_array().unwrap().iter().find(|row| row["vo"] == "cms").unwrap();
+    assert_eq!(
+        (&cms["jobs"], &cms["month"], &cms["efficiency_percent"]),
+        (&1.into(), &"2026-07".into(), &85.0.into())
+    );
+    text(spool.path(), 1, &["sum", "--role", "pilot"]);
+    text(spool.path(), 1, &["sum", "--month", "2026-06"]);
+    text(spool.path(), 2, &["sum", "--by", "nothing"]);
+    text(spool.path(), 1, &["sum", "--until", "2026-07-01 09:30"]);
+}
+
+#[test]
+fn what_others_wrote_is_shown_and_not_executed() {
+    let dir = TempDir::new().unwrap();
+    let evil = "/CN=a\u{202e}b\u{2028}c\u{1b}[31m";
+    let mut opened = session(CLOSED, START);
+    opened.payload.dn = evil.into();
+    opened.cwd = evil.into();
+    drop(Spool::new(dir.path()).open(&opened).unwrap());
+    for args in [
+        &["list"][..],
+        &["list", "--wide"],
+        &["list", "--json"],
+        &["list", "--format", "jsonl"],
+        &["list", "--format", "csv"],
+        &["show", "0000aaaa", "--events"],
+        &["tree"],
+        &["who", "--uid", "51017", "--host", "wn042", "--at", "now"],
+    ] {
+        let said = text(dir.path(), 0, args);
+        assert!(!said.contains(['\u{202e}', '\u{2028}', '\u{1b}']), "{args:?}: {said:?}");
+    }
+    assert_eq!(
+        json(dir.path(), 0, &["list", "--json"])["records"][0]["payload"]["dn"],
+        evil,
+        "JSON loses nothing"
+    );
+}

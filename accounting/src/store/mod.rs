@@ -1,0 +1,313 @@
+//! The site's store: hash-chained day files that are the truth, and an index of them that answers questions fast.
+//!
+//! | looking for | see |
+//! |---|---|
+//! | day files and their seals | [`journal`] |
+//! | what the index holds, and how it is asked | [`index`] |
+//! | from the spool into the store | [`fold`] |
+//!
+//! One writer at a time, held by a lock; readers need none. A record is first sealed and synced in a day file, then
+//! indexed, and only then removed from the spool: a crash anywhere loses nothing, and the next writer catches up.
+
+pub mod fold;
+pub mod index;
+pub mod journal;
+mod row;
+
+pub(crate) use row::cpus;
+
+use crate::filter::Filter;
+use crate::sum::{Groups, Key};
+use index::Index;
+use journal::{Broken, Head, Journal, Place, Writer};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use record::{Damaged, Record};
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why the store gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file cannot be read or written.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// A day file is not as it was written.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// A record in a day file is damaged.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// The index cannot be used; it can be made again.
+    #[error("index: {0}; remove index.sqlite and run accounting fold: it is made again from the day files")]
+    Index(#[from] rusqlite::Error),
+    /// Somebody else writes.
+    #[error("{}: another writer is at work; wait for it", path.display())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// Index and day files contradict each other.
+    #[error("the index knows {index} records, the day files end at {journal}: records were cut off")]
+    CutOff {
+        /// Last seal that the index knows.
+        index: u64,
+        /// Last seal that stands in the day files.
+        journal: u64,
+    },
+}
+
+impl StoreError {
+    fn file(path: &Path, why: io::Error) -> Self {
+        Self::File { path: path.to_owned(), why }
+    }
+}
+
+/// A store that can be asked.
+pub struct Store {
+    journal: Journal,
+    index: Index,
+}
+
+/// A store that can grow.
+pub struct StoreWriter {
+    store: Store,
+    writer: Writer,
+    _lock: Flock<File>,
+}
+
+/// What a walk through all day files found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Records that are sealed and as they were written.
+    pub records: u64,
+    /// The last seal: keep it elsewhere, and a later walk proves that nothing before it was changed.
+    pub head: Head,
+    /// Bytes behind it that have no seal yet.
+    pub unsealed: u64,
+    /// Whether the seal that was kept elsewhere is still in the chain.
+    pub has_kept: bool,
+}
+
+impl Store {
+    /// Opens the store in a directory for reading; `None` when there is none.
+    ///
+    /// # Errors
+    /// What opening the index says.
+    pub fn open(dir: &Path) -> Result<Option<Self>, StoreError> {
+        let index = dir.join("index.sqlite");
+        if !index.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Self { journal: Journal::new(dir.join("journal")), index: Index::open(&index)? }))
+    }
+
+    /// The records that a filter means, oldest first.
+    ///
+    /// # Errors
+    /// What index and day files say.
+    pub fn select(&self, filter: &Filter) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        for (id, place) in self.index.candidates(filter)? {
+            let record = self.record_at(&id, place)?;
+            if filter.matches(&record) {
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Ids that begin or end with a text.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn ids(&self, part: &str) -> Result<Vec<String>, StoreError> {
+        Ok(self.index.ids(part)?)
+    }
+
+    /// Whether a record is here.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn has(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.index.place(id)?.is_some())
+    }
+
+    /// One record, and the bytes of its events; `None` when it is not here.
+    ///
+    /// # Errors
+    /// What index and day files say.
+    pub fn record(&self, id: &str) -> Result<Option<(Record, Vec<u8>)>, StoreError> {
+        let Some(place) = self.index.place(id)? else { return Ok(None) };
+        let bytes = self.journal.read(place)?;
+        let record = Record::from_bytes(&self.journal.path(place.day), id, &bytes)?;
+        Ok(Some((record, bytes)))
+    }
+
+    fn record_bytes(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.index.place(id)?.map(|place| self.journal.read(place)).transpose()
+    }
+
+    fn record_at(&self, id: &str, place: Place) -> Result<Record, StoreError> {
+        let bytes = self.journal.read(place)?;
+        Ok(Record::from_bytes(&self.journal.path(place.day), id, &bytes)?)
+    }
+
+    /// Sums of the records that a filter means, by keys.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn sums(&self, filter: &Filter, keys: &[Key]) -> Result<Groups, StoreError> {
+        match self.index.sums(filter, keys)? {
+            Some(sums) => Ok(sums),
+            // What the index has no column for is read from the records themselves.
+            None => {
+                let mut sums = Groups::new();
+                for (id, place) in self.index.candidates(&filter.around_ends())? {
+                    crate::sum::add(&mut sums, filter, keys, &self.record_at(&id, place)?);
+                }
+                Ok(sums)
+            }
+        }
+    }
+
+    /// Checks every line of every day file, every seal, and that the index knows no more than them; looks for a seal that
+    /// was kept elsewhere.
+    ///
+    /// # Errors
+    /// The first line that is not as it was written, and what is missing.
+    pub fn verify(&self, kept: Option<&str>) -> Result<Proof, StoreError> {
+        let known = self.index.head()?;
+        let (mut records, mut of_known, mut has_kept) = (0, None, kept.is_none());
+        let (head, unsealed) = self.journal.walk(&Head::default(), |sealed| {
+            records += 1;
+            has_kept |= kept == Some(sealed.head.sha256.as_str());
+            if sealed.head.n == known.n {
+                of_known = Some(sealed.head.sha256.clone());
+            }
+            Ok(())
+        })?;
+        if head.n < known.n {
+            return Err(StoreError::CutOff { index: known.n, journal: head.n });
+        }
+        if known.n > 0 && of_known.as_ref() != Some(&known.sha256) {
+            let file = self.journal.path(known.day);
+            let what =
+                format!("seal {} is not the one that the index knows: the chain was made anew", known.n);
+            return Err(Broken { file, line: 1, what }.into());
+        }
+        Ok(Proof { records, head, unsealed, has_kept })
+    }
+}
+
+impl StoreWriter {
+    /// Opens or makes the store in a directory. What a writer before left half done is finished first.
+    ///
+    /// # Errors
+    /// `Locked` when another one writes, `Broken` when a day file was changed, or what the file system says.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |why| StoreError::File { path, why }
+        };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
+        let path = dir.join("lock");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let lock =
+            options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path).map_err(failed(&path))?;
+        let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(StoreError::Locked { path }),
+            Err((_, why)) => return Err(StoreError::File { path, why: why.into() }),
+        };
+        let journal = Journal::new(dir.join("journal"));
+        let mut index = Index::create(&dir.join("index.sqlite"))?;
+        let (head, rest) = catch_up(&journal, &mut index)?;
+        let writer = Writer::resume(&journal, head, rest)?;
+        Ok(Self { store: Store { journal, index }, writer, _lock: lock })
+    }
+
+    /// The store, for questions.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Adds final records with the bytes of their events, and says what became of each. Once it returns, they are on
+    /// the disk.
+    ///
+    /// # Errors
+    /// What index and file system say; then none is added.
+    pub fn add(&mut self, records: &[(Record, Vec<u8>)], now_unix_ns: u64) -> Result<Vec<Added>, StoreError> {
+        let (mut rows, mut added) = (Vec::with_capacity(records.len()), Vec::with_capacity(records.len()));
+        let mut new: HashMap<&str, &[u8]> = HashMap::new();
+        for (record, bytes) in records {
+            let known = match new.get(record.id.as_str()) {
+                Some(known) => Some(known.to_vec()),
+                None => self.store.record_bytes(&record.id)?,
+            };
+            added.push(match known {
+                Some(known) if known == *bytes => Added::Duplicate,
+                Some(_) => Added::Conflict,
+                None => {
+                    new.insert(&record.id, bytes);
+                    let (head, place) = self.writer.append(&record.id, bytes, now_unix_ns)?;
+                    rows.push((record, head, place));
+                    Added::Created
+                }
+            });
+        }
+        self.writer.sync()?;
+        self.store.index.add(&rows)?;
+        Ok(added)
+    }
+}
+
+/// What became of a record that was to be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Added {
+    /// It is new.
+    Created,
+    /// It is here already, byte by byte.
+    Duplicate,
+    /// Another record has its id.
+    Conflict,
+}
+
+/// Indexes what stands in the day files and not in the index: all of it, when the index was removed.
+fn catch_up(journal: &Journal, index: &mut Index) -> Result<(Head, u64), StoreError> {
+    const BATCH: usize = 1000;
+    let known = index.head()?;
+    let mut waiting: Vec<(Record, Head, Place)> = Vec::new();
+    let end = journal.walk(&known, |sealed| {
+        let record = Record::from_bytes(&journal.path(sealed.place.day), sealed.id, sealed.lines)?;
+        waiting.push((record, sealed.head, sealed.place));
+        if waiting.len() == BATCH {
+            index.add(&borrowed(&waiting))?;
+            waiting.clear();
+        }
+        Ok(())
+    })?;
+    index.add(&borrowed(&waiting))?;
+    if end.0.n < known.n {
+        return Err(StoreError::CutOff { index: known.n, journal: end.0.n });
+    }
+    Ok(end)
+}
+
+fn borrowed(rows: &[(Record, Head, Place)]) -> Vec<(&Record, Head, Place)> {
+    rows.iter().map(|(record, head, place)| (record, head.clone(), *place)).collect()
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
