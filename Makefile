@@ -1,6 +1,7 @@
 # make demo      see it work: two users, a hostile payload, one pilot; leaves nothing behind
 # make test      all tests
 # make install   as root; DESTDIR and PREFIX are honoured
+# make uninstall takes away what install made; PURGE=1 configuration and data, too
 #
 # All of them work in a fresh clone on Debian 12 with cargo; demo and tests that switch accounts need root.
 
@@ -14,7 +15,7 @@ export PILOTAGE_LIBEXEC := $(PREFIX)/libexec/pilotage
 endif
 .DELETE_ON_ERROR:
 
-.PHONY: all demo demo-clean test fuzz install bench lint packages build root
+.PHONY: all demo demo-clean test fuzz install uninstall bench lint packages build root
 
 all: build
 
@@ -41,6 +42,9 @@ fuzz: packages
 
 install:
 	@packaging/install
+
+uninstall:
+	@packaging/uninstall
 
 bench: root packages build
 	@$${CARGO_TARGET_DIR:-target}/release/pilotage-bench

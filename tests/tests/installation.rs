@@ -115,3 +115,98 @@ fn what_is_not_built_is_not_installed_and_said_so() {
     install(&m).env("BIN_DIR", "/tmp").output().refused(1, &["/tmp/glexec is not built"]);
     assert!(!Path::new("/etc/glexec.conf").exists());
 }
+
+fn uninstall(m: &Machine) -> Run {
+    m.command(&format!("{SOURCE}/packaging/uninstall"))
+}
+
+/// Every file and directory where an installation may put something, and the accounts.
+fn snapshot(m: &Machine) -> Vec<String> {
+    let found =
+        m.command("/usr/bin/find").args(["/etc", "/usr", "/var", "/run", "/opt", "-xdev"]).output().ok();
+    // What useradd and userdel leave beside the files that they change.
+    let passing = |path: &&str| !path.ends_with('-') && *path != "/etc/.pwd.lock";
+    let mut all: Vec<String> = found.lines().filter(passing).map(str::to_owned).collect();
+    for file in ["/etc/passwd", "/etc/group"] {
+        all.extend(fs::read_to_string(file).unwrap().lines().map(|line| format!("{file}: {line}")));
+    }
+    all.sort();
+    all
+}
+
+fn more<'a>(before: &[String], after: &'a [String]) -> Vec<&'a str> {
+    after.iter().filter(|path| before.binary_search(path).is_err()).map(String::as_str).collect()
+}
+
+#[test]
+#[needs(root)]
+fn uninstall_leaves_nothing_that_install_made() {
+    let m = Machine::builder().bare().build();
+    let before = snapshot(&m);
+    install(&m).output().ok();
+    let installed = snapshot(&m);
+    for expected in [
+        "/etc/pilotage/queue.toml",
+        "/var/lib/pilotage/queue",
+        "/usr/lib/systemd/system/pilotage-queue.service",
+    ] {
+        assert!(more(&before, &installed).contains(&expected), "{expected}");
+    }
+    // a second installation must not forget what the first one made
+    install(&m).output().ok();
+    uninstall(&m).env("PURGE", "1").output().ok();
+    let after = snapshot(&m);
+    assert_eq!((more(&before, &after), more(&after, &before)), (vec![], vec![]));
+}
+
+#[test]
+#[needs(root)]
+fn uninstall_keeps_configuration_and_data_unless_told() {
+    let m = Machine::builder().bare().build();
+    let before = snapshot(&m);
+    install(&m).output().ok();
+    m.write("/etc/pilotage/queue.toml", "root", 0o644, "# ours\n");
+    uninstall(&m).output().ok();
+    let after = snapshot(&m);
+    let kept = [
+        "/etc/glexec.conf",
+        "/etc/pilotage",
+        "/etc/pilotage/.made-by-install",
+        "/etc/pilotage/mapping-server.toml",
+        "/etc/pilotage/policy.toml",
+        "/etc/pilotage/queue.toml",
+    ];
+    assert_eq!(more(&before, &after), kept);
+    assert_eq!(fs::read_to_string("/etc/pilotage/queue.toml").unwrap(), "# ours\n");
+    install(&m).output().ok();
+    // a record and a store are the site's; the account that owns the store stays with it
+    m.write("/var/spool/pilotage/records/r", "root", 0o600, "record\n");
+    m.write("/var/lib/pilotage/queue/queue.db", "pilotage-queue", 0o600, "store\n");
+    let ran = uninstall(&m).output();
+    let said = ran.errors();
+    assert!(said.contains("kept: the account pilotage-queue owns files that stay"), "{said}");
+    assert!(Path::new("/var/spool/pilotage/records/r").exists());
+    assert!(Path::new("/var/lib/pilotage/queue/queue.db").exists());
+    uninstall(&m).env("PURGE", "1").output().ok();
+    let after = snapshot(&m);
+    assert_eq!((more(&before, &after), more(&after, &before)), (vec![], vec![]));
+}
+
+#[test]
+#[needs(root)]
+fn a_staged_installation_can_be_taken_away() {
+    let m = Machine::builder().bare().service("user").build();
+    let stage = |run: Run| run.env("DESTDIR", "/tmp/stage").env("PREFIX", "/usr/local").as_user("user");
+    stage(install(&m)).output().ok();
+    let unit = fs::read_to_string("/tmp/stage/usr/local/lib/systemd/system/pilotage-queue.service").unwrap();
+    assert!(unit.contains("ExecStart=/usr/local/bin/pilot queue"), "{unit}");
+    stage(uninstall(&m)).output().ok();
+    let left = m.command("/usr/bin/find").args(["/tmp/stage", "-type", "f"]).output().ok();
+    let mut left: Vec<_> = left.lines().collect();
+    left.sort_unstable();
+    let etc = ["glexec.conf", "pilotage/mapping-server.toml", "pilotage/policy.toml", "pilotage/queue.toml"];
+    assert_eq!(left, etc.map(|name| format!("/tmp/stage/etc/{name}")));
+    stage(uninstall(&m)).env("PURGE", "1").output().ok();
+    assert!(!Path::new("/tmp/stage").exists());
+    uninstall(&m).as_user("user").output().refused(1, &["root", "DESTDIR"]);
+}

@@ -145,7 +145,8 @@ fn put(source: &Path, place: &Path, mode: u32) -> Result<(), Failed> {
 pub(crate) fn directories() -> Result<(), Failed> {
     for entry in entries().filter(|e| e.kind == "dir") {
         let (user, group) = entry.owner.split_once(':').unwrap_or((entry.owner, "root"));
-        let user = crate::accounts::find(user).ok_or_else(|| format!("no account {user}"))?;
+        // A machine has the accounts of services only where its test asks for them.
+        let Some(user) = crate::accounts::find(user) else { continue };
         let group = crate::accounts::group(group).ok_or_else(|| format!("no group {group}"))?;
         fs::create_dir_all(entry.place)?;
         chown(entry.place, Some(user.uid), Some(group))?;
