@@ -1,4 +1,5 @@
 //! `make install`: what it puts where, with which owner and mode.
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
 use harness::{BUILT, Machine, Ran, Run, SOURCE, needs};
 use std::fs;
@@ -209,4 +210,58 @@ fn a_staged_installation_can_be_taken_away() {
     stage(uninstall(&m)).env("PURGE", "1").output().ok();
     assert!(!Path::new("/tmp/stage").exists());
     uninstall(&m).as_user("user").output().refused(1, &["root", "DESTDIR"]);
+}
+
+/// A block of shell in `docs/queue.md`, as a newcomer would paste it.
+fn step(name: &str) -> String {
+    let docs = fs::read_to_string(format!("{SOURCE}/docs/queue.md")).unwrap();
+    let block = docs
+        .split(&format!("<!-- newcomer: {name} -->\n"))
+        .nth(1)
+        .unwrap_or_else(|| panic!("no step {name}"));
+    let lines = block.lines().skip(1).map(str::trim_start);
+    lines.take_while(|line| !line.starts_with("```")).map(|line| format!("{line}\n")).collect()
+}
+
+fn shell(m: &Machine, script: &str) -> Run {
+    m.command("/bin/sh").args(["-e", "-c", script])
+}
+
+#[test]
+#[needs(root)]
+fn the_documented_steps_lead_to_a_running_queue() {
+    let m = Machine::builder().bare().service("alice").build();
+    install(&m).output().ok();
+    m.pki();
+    // before the key is copied and pilots are named, the check says so
+    let ran = shell(&m, &step("check")).output();
+    let said = ran.exits(1).text();
+    for words in ["error: host certificate", "/etc/grid-security/queue/hostcert.pem", "warning: pilot_dn"] {
+        assert!(said.contains(words), "{words} is missing in {said}");
+    }
+    shell(&m, &step("key")).output().ok();
+    let sample = fs::read_to_string("/etc/pilotage/queue.toml").unwrap();
+    let port = harness::free_port();
+    let mine =
+        sample.replace("#: pilot_dn = [", "pilot_dn = [").replace("[::]:8443", &format!("localhost:{port}"));
+    m.write("/etc/pilotage/queue.toml", "root", 0o644, mine);
+    let said = shell(&m, &step("check")).output().ok();
+    assert!(said.lines().all(|line| line.starts_with("ok: ")), "{said}");
+    let queue = shell(&m, &format!("{}wait", step("start")));
+    let queue = harness::Service::start("queue", queue).unwrap().listens(port).unwrap();
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let alice = |args: &[&str]| {
+        let run =
+            m.command("/usr/bin/pilot").as_user("alice").env("X509_USER_PROXY", m.proxy("Alice", "alice"));
+        run.env("PILOT_QUEUE", format!("https://{}:{port}", host.trim())).args(args).output()
+    };
+    assert!(alice(&["status"]).ok().contains("payloads  none"), "{}", queue.said());
+    let id = alice(&["submit", "--", "/bin/true"]).ok();
+    assert!(alice(&["jobs"]).ok().contains(id.trim()));
+    let log = fs::metadata("/var/log/pilotage/queue/queue.log").unwrap();
+    let account = m.account("pilotage-queue");
+    assert_eq!((log.uid(), log.mode() & 0o777), (account.uid, 0o640));
+    let store = fs::metadata("/var/lib/pilotage/queue/queue.db").unwrap();
+    assert_eq!((store.uid(), store.mode() & 0o777), (account.uid, 0o600));
+    drop(queue);
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Every server of ours.
-const SERVERS: [&str; 1] = ["mapping-server"];
+const SERVERS: [&str; 2] = ["mapping-server", "pilot"];
 
 fn program(name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
@@ -42,6 +42,10 @@ impl Site {
         self.dir.path().join(name)
     }
 
+    fn store(&self) -> String {
+        format!("sqlite:{}", self.path("queue.db").display())
+    }
+
     /// The command line of a server that is set up well, but for its address.
     fn command(&self, server: &str) -> Command {
         let mut command = Command::new(program(server));
@@ -49,6 +53,7 @@ impl Site {
         command.env("X509_VOMS_DIR", &self.pki.voms_dir);
         match server {
             "mapping-server" => command.arg("--config").arg(self.path("mapping.toml")),
+            "pilot" => command.args(["queue", "--pilot-dn", "/CN=pilot", "--store"]).arg(self.store()),
             other => panic!("{other}"),
         };
         command.arg("--cert").arg(&self.pki.host_cert).arg("--key").arg(&self.pki.host_key);

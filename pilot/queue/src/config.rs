@@ -1,17 +1,17 @@
 //! The queue's options: command line, environment and an optional TOML file, in this order of precedence.
 
 use clap::Args as ClapArgs;
+use service::Address;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Options of `pilot queue`.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Args {
-    /// Where to listen, such as 0.0.0.0:8443; port 0 takes a free one
+    /// Where to listen: address or host name, and port, such as localhost:8443 or [::]:8443; port 0 takes a free one
     #[arg(long, value_name = "ADDR", env = "PILOT_QUEUE_LISTEN")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Address>,
     /// Where everything is kept: sqlite:FILE
     #[arg(long, value_name = "URL", env = "PILOT_QUEUE_STORE")]
     pub store: Option<String>,
@@ -28,8 +28,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "X509_VOMS_DIR")]
     pub voms_dir: Option<PathBuf>,
     /// Refuse certificates of authorities without a revocation list
-    #[arg(long)]
-    pub require_crl: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub require_crl: Option<bool>,
     /// Subject that may act as a pilot; repeat for several
     #[arg(long, value_name = "DN")]
     pub pilot_dn: Vec<String>,
@@ -55,27 +55,33 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub max_array: Option<u64>,
     /// Give payloads full proxies instead of limited ones
-    #[arg(long)]
-    pub full_proxies: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub full_proxies: Option<bool>,
     /// Let --notify addresses of users be private, loopback or link-local ones
-    #[arg(long)]
-    pub notify_private: bool,
-    /// The same options as a TOML file: keys as here, with _ for -
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub notify_private: Option<bool>,
+    /// Write the log to this file instead of standard error; SIGHUP opens it again
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// The same options as a TOML file: keys as here, with _ for - [default: /etc/pilotage/queue.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "PILOT_QUEUE_CONFIG")]
     pub config: Option<PathBuf>,
+    /// Look at options, certificate, address and store, say what is wrong, and end
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// The file named by `--config`.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct FileArgs {
-    listen: Option<SocketAddr>,
+    listen: Option<String>,
     store: Option<String>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
     ca_dir: Option<PathBuf>,
     voms_dir: Option<PathBuf>,
-    require_crl: bool,
+    require_crl: Option<bool>,
     pilot_dn: Vec<String>,
     lease: Option<String>,
     grace: Option<String>,
@@ -84,15 +90,16 @@ struct FileArgs {
     max_blob: Option<u64>,
     max_log: Option<u64>,
     max_array: Option<u64>,
-    full_proxies: bool,
-    notify_private: bool,
+    full_proxies: Option<bool>,
+    notify_private: Option<bool>,
+    log_file: Option<PathBuf>,
 }
 
 /// What the queue goes by, complete and checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Address to listen on.
-    pub listen: SocketAddr,
+    pub listen: Address,
     /// SQLite file.
     pub store: PathBuf,
     /// Directory of blobs, logs and outputs.
@@ -121,6 +128,8 @@ pub struct Settings {
     pub limited: bool,
     /// Whether notices may go to private addresses.
     pub notify_private: bool,
+    /// Where the log goes, if not to standard error.
+    pub log_file: Option<PathBuf>,
     /// How long to wait for a locked store.
     pub patience: Duration,
 }
@@ -128,15 +137,15 @@ pub struct Settings {
 impl Settings {
     /// Completes the options; errors name the option, the reason and the remedy.
     pub fn from_args(args: Args) -> Result<Self, String> {
-        let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
-        let a = merge(args, file);
+        let file = config_file(&args).map(read).transpose()?.unwrap_or_default();
+        let a = merge(args, file)?;
         let need =
-            |option: &str| format!("--{option} is missing; give it on the command line or in --config");
+            |option: &str| format!("--{option} is missing; give it on the command line or in {DEFAULT_FILE}");
         let store = sqlite_file(&a.store.ok_or_else(|| need("store"))?)?;
         let ca_dir = a.ca_dir.unwrap_or_else(|| "/etc/grid-security/certificates".into());
         let mut trust = credential::Trust::in_dir(ca_dir);
         trust.voms_dir = a.voms_dir.unwrap_or(trust.voms_dir);
-        trust.require_crl = a.require_crl;
+        trust.require_crl = a.require_crl.unwrap_or(false);
         // Who may do what with a limited proxy is decided per request, not at the door.
         trust.allow_limited = true;
         let lease = duration("lease", a.lease.as_deref().unwrap_or("150s"))?;
@@ -159,8 +168,9 @@ impl Settings {
             max_blob: a.max_blob.unwrap_or(1 << 30),
             max_log: a.max_log.unwrap_or(64 << 20),
             max_array: a.max_array.unwrap_or(10_000),
-            limited: !a.full_proxies,
-            notify_private: a.notify_private,
+            limited: !a.full_proxies.unwrap_or(false),
+            notify_private: a.notify_private.unwrap_or(false),
+            log_file: a.log_file,
             patience: Duration::from_secs(5),
         })
     }
@@ -176,20 +186,30 @@ impl Settings {
     }
 }
 
-fn read(path: &Path) -> Result<FileArgs, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("--config {}: {e}", path.display()))?;
-    toml::from_str(&text).map_err(|e| format!("--config {}: {e}", path.display()))
+/// Read when no file is named.
+const DEFAULT_FILE: &str = "/etc/pilotage/queue.toml";
+
+fn config_file(args: &Args) -> Option<&Path> {
+    let default = Path::new(DEFAULT_FILE);
+    args.config.as_deref().or(default.exists().then_some(default))
 }
 
-fn merge(a: Args, file: FileArgs) -> Args {
-    Args {
-        listen: a.listen.or(file.listen),
+fn read(path: &Path) -> Result<FileArgs, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn merge(a: Args, file: FileArgs) -> Result<Args, String> {
+    let listen = file.listen.map(|text| text.parse::<Address>()).transpose();
+    let listen = listen.map_err(|e| format!("listen: {e}"))?;
+    Ok(Args {
+        listen: a.listen.or(listen),
         store: a.store.or(file.store),
         cert: a.cert.or(file.cert),
         key: a.key.or(file.key),
         ca_dir: a.ca_dir.or(file.ca_dir),
         voms_dir: a.voms_dir.or(file.voms_dir),
-        require_crl: a.require_crl || file.require_crl,
+        require_crl: a.require_crl.or(file.require_crl),
         pilot_dn: a.pilot_dn.into_iter().chain(file.pilot_dn).collect(),
         lease: a.lease.or(file.lease),
         grace: a.grace.or(file.grace),
@@ -198,10 +218,12 @@ fn merge(a: Args, file: FileArgs) -> Args {
         max_blob: a.max_blob.or(file.max_blob),
         max_log: a.max_log.or(file.max_log),
         max_array: a.max_array.or(file.max_array),
-        full_proxies: a.full_proxies || file.full_proxies,
-        notify_private: a.notify_private || file.notify_private,
+        full_proxies: a.full_proxies.or(file.full_proxies),
+        notify_private: a.notify_private.or(file.notify_private),
+        log_file: a.log_file.or(file.log_file),
         config: a.config,
-    }
+        check: a.check,
+    })
 }
 
 fn sqlite_file(url: &str) -> Result<PathBuf, String> {
@@ -277,5 +299,52 @@ mod tests {
         assert_eq!(s.pilots.iter().collect::<Vec<_>>(), ["/CN=a", "/CN=b"]);
         std::fs::write(file.path(), "leese = \"20s\"\n").unwrap();
         assert!(Settings::from_args(args).unwrap_err().contains("leese"));
+    }
+
+    /// The sample with every example taken as if it stood there.
+    fn sample() -> String {
+        let sample = include_str!("../../../packaging/queue.toml");
+        sample.lines().map(|line| format!("{}\n", line.trim_start_matches("#: "))).collect()
+    }
+
+    #[test]
+    fn the_sample_shows_every_key_with_its_default() {
+        let all: toml::Table = sample().parse().unwrap();
+        let unknown = toml::from_str::<FileArgs>("no_such_key = 1\n").unwrap_err().to_string();
+        let known = unknown.split("expected one of").nth(1).unwrap();
+        let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
+        assert!(known.len() >= 18, "{unknown}");
+        for key in &known {
+            assert!(all.contains_key(*key), "packaging/queue.toml lacks {key}");
+        }
+        assert_eq!(all.len(), known.len());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), sample()).unwrap();
+        let named = Args { config: Some(file.path().into()), ..Args::default() };
+        let (shown, default) =
+            (Settings::from_args(named).unwrap(), Settings::from_args(complete()).unwrap());
+        assert_eq!(
+            (shown.lease, shown.grace, shown.max_attempts),
+            (default.lease, default.grace, default.max_attempts)
+        );
+        assert_eq!(
+            (shown.max_blob, shown.max_log, shown.max_array),
+            (default.max_blob, default.max_log, default.max_array)
+        );
+        assert_eq!((shown.limited, shown.notify_private), (default.limited, default.notify_private));
+        assert_eq!(shown.listen.to_string(), "[::]:8443");
+    }
+
+    #[test]
+    fn the_command_line_wins_against_a_switch_in_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "full_proxies = true\nlisten = \"localhost:1\"\n").unwrap();
+        let mut args = Args { config: Some(file.path().into()), listen: None, ..complete() };
+        let s = Settings::from_args(args.clone()).unwrap();
+        assert_eq!((s.limited, s.listen.to_string().as_str()), (false, "localhost:1"));
+        args.full_proxies = Some(false);
+        assert!(Settings::from_args(args.clone()).unwrap().limited);
+        std::fs::write(file.path(), "listen = \"8443\"\n").unwrap();
+        assert!(Settings::from_args(args).unwrap_err().contains("localhost:8443"));
     }
 }

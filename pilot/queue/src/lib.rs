@@ -28,66 +28,73 @@ pub mod waiting;
 mod tests;
 
 pub use config::{Args, Settings};
+use service::check::{self, Finding};
+use service::{Hooks, Server, Signals};
 use state::Queue;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 
-/// Carries `pilot queue` out: serves until SIGTERM or SIGINT. 0 after a clean end, 2 for wrong options, 3 when
-/// something that it needs is missing or damaged.
+/// Carries `pilot queue` out: serves until SIGTERM or SIGINT. 0 after a clean end, 1 when `--check` finds an error, 2 for wrong
+/// options, 3 when something that it needs is missing or damaged.
 pub fn run(args: Args) -> ExitCode {
+    let only_check = args.check;
+    let failed = |code: u8, reason: &dyn std::fmt::Display| {
+        // Whoever closed the output still gets the exit code.
+        let _ = writeln!(std::io::stderr(), "pilot queue: {reason}");
+        ExitCode::from(code)
+    };
     let settings = match Settings::from_args(args) {
         Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("pilot queue: {error}");
-            return ExitCode::from(2);
-        }
+        Err(error) => return failed(2, &error),
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    // A second subscriber in one process is no reason not to serve.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .try_init();
+    if only_check {
+        return ExitCode::from(u8::from(!check::report(&look(&settings))));
+    }
+    if let Err(error) = service::logs::start(settings.log_file.as_deref()) {
+        return failed(3, &error);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("pilot queue: cannot start: {error}");
-            return ExitCode::from(3);
-        }
+        Err(error) => return failed(3, &format!("cannot start: {error}")),
     };
     match runtime.block_on(serve(settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("pilot queue: {error:#}");
-            ExitCode::from(3)
-        }
+        Err(error) => failed(3, &format!("{error:#}")),
     }
 }
 
+/// `--check`: what would keep the queue from starting, or users and pilots from using it.
+fn look(settings: &Settings) -> Vec<Finding> {
+    let mut findings = check::certificate(&settings.cert, &settings.key, &settings.trust);
+    findings.push(check::listen(&settings.listen));
+    let parent = |file: &Path| match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+        _ => Path::new(".").to_owned(),
+    };
+    findings.push(check::writable("directory of the store", &parent(&settings.store)));
+    let files = if settings.files.is_dir() { settings.files.clone() } else { parent(&settings.files) };
+    findings.push(check::writable("directory of inputs, logs and outputs", &files));
+    findings.push(match settings.pilots.len() {
+        0 => Finding::Doubtful(
+            "pilot_dn: no subject may act as a pilot, so nothing will be run; name one".into(),
+        ),
+        n => Finding::Good(format!("pilot_dn: {n}")),
+    });
+    findings
+}
+
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    use anyhow::Context;
+    let signals = Signals::catch()?;
     let tls = transport::ServerTls::new(&settings.cert, &settings.key, settings.trust.clone())?;
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let listener = tokio::net::TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", settings.listen))?;
-    let address = listener.local_addr()?;
+    let server = Server::bind(&settings.listen, signals).await?;
     let queue = Queue::open(settings).await?;
     let tasks = upkeep::start(&queue);
-    writeln!(std::io::stdout(), "listening on https://{address}")?;
-    std::io::stdout().flush()?;
-    tracing::info!(%address, store = %queue.settings.store.display(), "queue started");
+    tracing::info!(url = server.url(), store = ?queue.settings.store, "queue started");
     let closing = queue.closing.clone();
-    let shutdown = async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        closing.cancel();
-    };
-    transport::serve(listener, tls, http::router(queue.clone()), shutdown).await?;
+    // The queue keeps nothing of its files in memory that a signal would have to refresh.
+    let hooks = Hooks { reload: || (), end: move || closing.cancel() };
+    server.run(tls, http::router(queue.clone()), hooks).await?;
     drop(tasks);
     queue.store.close().await;
     tracing::info!("queue ended");
