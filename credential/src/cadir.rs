@@ -1,15 +1,18 @@
-//! The hashed CA directory (`X509_CERT_DIR`): `<hash>.N` certificates, `<hash>.rN` revocation lists and
-//! `<hash>.signing_policy`, under today's hash or the MD5 one of OpenSSL before 1.0.
+//! The hashed CA directory (`X509_CERT_DIR`): `<hash>.N` certificates, `<hash>.rN` revocation lists,
+//! `<hash>.signing_policy` and `<hash>.namespaces`, under today's hash or the MD5 one of OpenSSL before 1.0.
+//!
+//! Only the files that a chain names are read, so that a directory of hundreds of CAs costs no more than one of a few.
 
 use crate::cert::Cert;
 use crate::name::{Name, file_hashes};
+use crate::namespaces::Namespaces;
 use crate::pem;
 use crate::refuse;
 use crate::signing_policy::SigningPolicy;
 use identity::{Refusal, RefusalKind};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Largest certificate or policy file that is read, in bytes.
@@ -18,6 +21,9 @@ const MAX_FILE: u64 = 1 << 20;
 const MAX_CRL: u64 = 64 << 20;
 /// `<hash>.0` to `<hash>.15` are looked at.
 const MAX_SIBLINGS: usize = 16;
+
+/// A file of revocation lists: path, and DER of the lists or why it is of no use.
+pub type ListFile = (PathBuf, Result<Vec<Vec<u8>>, Refusal>);
 
 /// An open CA directory.
 #[derive(Debug)]
@@ -41,7 +47,9 @@ fn refuse_world_writable(path: &Path, meta: &std::fs::Metadata) -> Result<(), Re
 /// # Errors
 /// `Site` when it cannot be read, is too large, or everybody may write it.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Refusal> {
-    let file = match File::open(path) {
+    // without waiting: a FIFO in the directory must not keep anybody
+    let opened = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let file = match opened {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(unreadable(path, &e)),
@@ -76,13 +84,41 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Option<Vec<Cert>>, Refusa
     let Some(bytes) = read(path, MAX_FILE)? else {
         return Ok(None);
     };
-    let ders = if bytes.first() == Some(&0x30) {
-        vec![bytes]
-    } else {
-        pem::split_pem(&bytes).and_then(|b| pem::certificates(&b)).map_err(|e| site(path, e.reason))?
-    };
+    let ders = contents(path, bytes, pem::Block::is_certificate, "certificate")?;
     let certs = ders.iter().map(|der| Cert::parse(der)).collect::<Result<_, _>>();
-    certs.map(Some).map_err(|e| site(path, e.reason))
+    certs.map(Some).map_err(|e| site(path, format_args!("{}; install the file again", e.reason)))
+}
+
+/// The DER in a file: itself, or its PEM blocks of that kind, at least one.
+fn contents(
+    path: &Path,
+    bytes: Vec<u8>,
+    wanted: fn(&pem::Block) -> bool,
+    what: &str,
+) -> Result<Vec<Vec<u8>>, Refusal> {
+    if bytes.first() == Some(&0x30) {
+        return Ok(vec![bytes]);
+    }
+    let blocks = pem::blocks(&bytes).map_err(|e| site(path, format_args!("{e}; install the file again")))?;
+    let found: Vec<_> = blocks.into_iter().filter(wanted).map(|b| b.der).collect();
+    if found.is_empty() {
+        let seen = looks_like(&bytes);
+        return Err(site(path, format_args!("holds no {what} ({seen}); install the file again")));
+    }
+    Ok(found)
+}
+
+/// What a file that is neither PEM nor DER seems to be, for messages.
+fn looks_like(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [] => "the file is empty, as after a full disk",
+        [0x1f, 0x8b, ..] => "the file is compressed with gzip",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'-', 0, ..] | [0, b'-', ..] => "the text is UTF-16",
+        _ if bytes.iter().all(|b| *b == 0) => "the file is all zeros, as after a crash",
+        _ if bytes.contains(&0) => "the file holds zero bytes: it is binary, or UTF-16",
+        _ if bytes.trim_ascii_start().starts_with(b"<") => "the file is a web page",
+        _ => "the file is neither PEM nor DER",
+    }
 }
 
 /// Whether the file is called `<8 hex digits>.<number>`.
@@ -92,6 +128,14 @@ fn is_certificate(path: &Path) -> bool {
     let (stem, number) = (part(path.file_stem()), part(path.extension()));
     let hashed = stem.len() == 8 && stem.bytes().all(|c| c.is_ascii_hexdigit());
     hashed && !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit())
+}
+
+/// For messages about a text file.
+fn seen(bytes: &[u8]) -> &'static str {
+    match looks_like(bytes) {
+        "the file is neither PEM nor DER" => "it is cut, or of another kind",
+        other => other,
+    }
 }
 
 impl<'a> CaDir<'a> {
@@ -116,19 +160,23 @@ impl<'a> CaDir<'a> {
         self.path
     }
 
-    /// The installed certificates that have the name of this certificate's issuer.
-    pub fn issuers_of(&self, cert: &Cert) -> Result<Vec<Cert>, Refusal> {
+    /// The installed certificates of that name, and what is wrong with the first of their files that is of no use.
+    pub fn named(&self, name: &Name) -> (Vec<Cert>, Option<Refusal>) {
         let mut found: Vec<Cert> = Vec::new();
-        for path in self.numbered(&cert.issuer, "") {
-            let certs = read_certificates(&path)?.unwrap_or_default();
-            let mine = certs.into_iter().filter(|c| cert.names_issuer(c));
-            for candidate in mine {
-                if !found.iter().any(|f| f.der == candidate.der) {
-                    found.push(candidate);
+        let mut trouble = None;
+        for path in self.numbered(name, "") {
+            match read_certificates(&path) {
+                Err(refusal) => trouble = trouble.or(Some(refusal)),
+                Ok(certs) => {
+                    for cert in certs.into_iter().flatten().filter(|c| c.subject == *name) {
+                        if !found.iter().any(|f| f.der == cert.der) {
+                            found.push(cert);
+                        }
+                    }
                 }
             }
         }
-        Ok(found)
+        (found, trouble)
     }
 
     /// Every installed certificate as DER, each once; files that cannot be read are left out.
@@ -153,41 +201,49 @@ impl<'a> CaDir<'a> {
 
     /// The signing policy of a CA and where it stands; `None` when there is none.
     pub fn signing_policy(&self, ca: &Cert) -> Result<Option<(PathBuf, SigningPolicy)>, Refusal> {
+        self.about(ca, "signing_policy", |bytes| SigningPolicy::parse(bytes).map_err(|e| e.to_string()))
+    }
+
+    /// The namespaces of a CA and where they stand; `None` when there are none.
+    pub fn namespaces(&self, ca: &Cert) -> Result<Option<(PathBuf, Namespaces)>, Refusal> {
+        self.about(ca, "namespaces", |bytes| Namespaces::parse(bytes).map_err(|e| e.to_string()))
+    }
+
+    fn about<T>(
+        &self,
+        ca: &Cert,
+        kind: &str,
+        parse: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Result<Option<(PathBuf, T)>, Refusal> {
         for hash in file_hashes(&ca.subject) {
-            let path = self.path.join(format!("{hash}.signing_policy"));
+            let path = self.path.join(format!("{hash}.{kind}"));
             if let Some(bytes) = read(&path, MAX_FILE)? {
-                let text = String::from_utf8_lossy(&bytes);
-                let policy = SigningPolicy::parse(&text).map_err(|e| site(&path, e))?;
-                return Ok(Some((path, policy)));
+                let parsed = parse(&bytes);
+                let parsed = parsed.map_err(|e| {
+                    site(&path, format_args!("{e} ({}); install the file again", seen(&bytes)))
+                })?;
+                return Ok(Some((path, parsed)));
             }
         }
         Ok(None)
     }
 
-    /// The revocation lists of a CA as DER, each with its path.
-    pub fn crls(&self, ca: &Cert) -> Result<Vec<(PathBuf, Vec<u8>)>, Refusal> {
-        let mut found = Vec::new();
-        for path in self.numbered(&ca.subject, "r") {
-            let Some(bytes) = read(&path, MAX_CRL)? else {
-                continue;
-            };
-            if bytes.first() == Some(&0x30) {
-                found.push((path, bytes));
-                continue;
-            }
-            let blocks = pem::split_pem(&bytes).map_err(|e| site(&path, e.reason))?;
-            let lists = blocks.into_iter().filter(|b| b.label == "X509 CRL");
-            found.extend(lists.map(|b| (path.clone(), b.der)));
-        }
-        Ok(found)
+    /// The files of a CA's revocation lists.
+    pub fn crls(&self, ca: &Cert) -> Vec<ListFile> {
+        let lists = |path: &Path| {
+            let bytes = read(path, MAX_CRL)?.unwrap_or_default();
+            contents(path, bytes, |b| b.label == "X509 CRL", "revocation list")
+        };
+        self.numbered(&ca.subject, "r").into_iter().map(|path| (path.clone(), lists(&path))).collect()
     }
 
-    /// The files `<hash>.<kind>N` that exist; those under the old hash only if there are none under the new one.
+    /// The files `<hash>.<kind>N` that exist; those under the old hash only if there are none under the new one. A gap in
+    /// the numbers ends nothing: a list behind it may be the one that revokes.
     fn numbered(&self, name: &Name, kind: &str) -> Vec<PathBuf> {
         let hashes = file_hashes(name);
         let of = |hash: &String| -> Vec<PathBuf> {
             let path = |n: usize| self.path.join(format!("{hash}.{kind}{n}"));
-            (0..MAX_SIBLINGS).map(path).take_while(|p| p.symlink_metadata().is_ok()).collect()
+            (0..MAX_SIBLINGS).map(path).filter(|p| p.symlink_metadata().is_ok()).collect()
         };
         hashes.iter().map(of).find(|paths| !paths.is_empty()).unwrap_or_default()
     }

@@ -1,12 +1,13 @@
 //! One certificate: what the rules need of it, read once, and which kind it is.
 
+use crate::constraints::NameConstraints;
 use crate::der::{self, Der, DerError};
 use crate::name::Name;
 use crate::refuse;
-use crate::signature::{self, PublicKey};
+use crate::signature::{self, Algorithm, Outcome, PublicKey};
 use identity::{Refusal, RefusalKind};
 use std::ops::Range;
-use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
+use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Real certificates have about ten; more than this only cost time.
@@ -17,14 +18,27 @@ const VOMS: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.4.1.8005.100.100.5);
 const INHERIT_ALL: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.5.5.7.21.1);
 const INDEPENDENT: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.5.5.7.21.2);
 const GLOBUS_LIMITED: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.4.1.3536.1.1.1.9);
-/// Critical extensions whose meaning the rules take into account.
-const UNDERSTOOD: [&[u8]; 6] = [
+const ALTERNATIVE_NAMES: &[u8] = &asn1_rs::oid!(raw 2.5.29.17);
+const ISSUER_ALTERNATIVE_NAMES: &[u8] = &asn1_rs::oid!(raw 2.5.29.18);
+const NAME_CONSTRAINTS: &[u8] = &asn1_rs::oid!(raw 2.5.29.30);
+const DISTRIBUTION_POINTS: &[u8] = &asn1_rs::oid!(raw 2.5.29.31);
+const POLICY_CONSTRAINTS: &[u8] = &asn1_rs::oid!(raw 2.5.29.36);
+const NETSCAPE_TYPE: &[u8] = &asn1_rs::oid!(raw 2.16.840.1.113730.1.1);
+/// Critical extensions whose meaning the rules take into account. Policies count for nobody here, so a mapping of them
+/// and a ban on "any policy" change nothing.
+const UNDERSTOOD: [&[u8]; 12] = [
     &asn1_rs::oid!(raw 2.5.29.15), // keyUsage
-    &asn1_rs::oid!(raw 2.5.29.17), // subjectAltName
     &asn1_rs::oid!(raw 2.5.29.19), // basicConstraints
-    &asn1_rs::oid!(raw 2.5.29.30), // nameConstraints
-    &asn1_rs::oid!(raw 2.5.29.32), // certificatePolicies
     &asn1_rs::oid!(raw 2.5.29.37), // extKeyUsage
+    ALTERNATIVE_NAMES,
+    NAME_CONSTRAINTS,
+    DISTRIBUTION_POINTS,
+    NETSCAPE_TYPE,
+    POLICY_CONSTRAINTS,
+    &asn1_rs::oid!(raw 2.5.29.32),            // certificatePolicies
+    &asn1_rs::oid!(raw 2.5.29.33),            // policyMappings
+    &asn1_rs::oid!(raw 2.5.29.54),            // inhibitAnyPolicy
+    &asn1_rs::oid!(raw 1.3.6.1.5.5.7.48.1.5), // OCSP no check
 ];
 
 /// The generations of proxy certificates; one chain uses one of them.
@@ -77,42 +91,13 @@ pub struct Proxy {
     pub stray_policy: bool,
 }
 
-/// The signature algorithms that are told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strength {
-    /// SHA-2 with RSA (PKCS#1) or ECDSA; Ed25519.
-    Strong,
-    /// SHA-1.
-    Sha1,
-    /// MD2, MD4, MD5 and everything unknown.
-    Broken,
-}
-
-/// A name constraint of a CA.
-#[derive(Debug, Clone)]
-pub enum Subtree {
-    /// Names below this one.
-    Directory(Name),
-    /// A form of name that is not evaluated: DNS, mail, address.
-    Other,
-}
-
-/// Permitted and excluded subtrees.
-#[derive(Debug, Clone, Default)]
-pub struct NameConstraints {
-    /// At least one must match, if there are any.
-    pub permitted: Vec<Subtree>,
-    /// None may match.
-    pub excluded: Vec<Subtree>,
-}
-
 /// Where the parts of the signature stand in the DER.
 #[derive(Clone)]
 struct Signed {
     contents: Range<usize>,
-    /// Contents octets of the algorithm's OID.
-    algorithm: Range<usize>,
     signature: Range<usize>,
+    algorithm: Algorithm,
+    is_v3: bool,
 }
 
 impl Signed {
@@ -127,12 +112,13 @@ impl Signed {
         let signature = der::whole_bits(outer.take(der::BIT_STRING, "signature")?, "signature")?;
         outer.end("bytes after the signature")?;
         let mut inner = Der::new(contents.body);
-        inner.take(0xa0, "version is not 3")?;
+        let version = inner.optional(0xa0, "version")?;
         inner.take(der::INTEGER, "serial number")?;
         if signature::algorithm(&mut inner)?.1 != named {
             return Err(DerError("two signature algorithms"));
         }
-        Ok(Self { contents: at(contents.raw), algorithm: at(algorithm), signature: at(signature) })
+        let is_v3 = version.is_some_and(|v| v.body == [der::INTEGER, 1, 2]);
+        Ok(Self { contents: at(contents.raw), signature: at(signature), algorithm, is_v3 })
     }
 }
 
@@ -154,8 +140,12 @@ pub struct Cert {
     pub not_before: i64,
     /// End of validity, seconds since the epoch.
     pub not_after: i64,
+    /// X.509 version 3: older ones have no extensions.
+    pub is_v3: bool,
     /// basicConstraints has cA TRUE.
     pub is_ca: bool,
+    /// basicConstraints is there, whatever it says.
+    has_basic_constraints: bool,
     /// CAs that may follow below this one.
     pub path_len: Option<u32>,
     /// keyUsage: digitalSignature. True when the extension is absent.
@@ -164,12 +154,16 @@ pub struct Cert {
     pub may_certify: Option<bool>,
     /// keyUsage: cRLSign. True when the extension is absent.
     pub may_revoke: bool,
-    /// extKeyUsage allows TLS clients. True when the extension is absent.
+    /// extKeyUsage and nsCertType allow TLS clients. True where they are absent.
     pub for_clients: bool,
     /// Has a subjectAltName or issuerAltName.
     pub has_alternative_names: bool,
-    /// Strength of the signature on this certificate.
-    pub strength: Strength,
+    /// Contents of subjectAltName.
+    pub alternative_names: Option<Vec<u8>>,
+    /// Contents of cRLDistributionPoints.
+    pub distribution_points: Option<Vec<u8>>,
+    /// How this certificate is signed.
+    pub algorithm: Algorithm,
     /// Delegation; `None` for end-entity and CA certificates.
     pub proxy: Option<Proxy>,
     /// Name constraints.
@@ -207,24 +201,28 @@ impl Cert {
         }
         let mut cert = Cert {
             der: der.to_vec(),
-            signed,
             key,
             subject,
             issuer,
             serial: parsed.raw_serial().to_vec(),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
+            is_v3: signed.is_v3,
             is_ca: false,
+            has_basic_constraints: false,
             path_len: None,
             may_sign: true,
             may_certify: None,
             may_revoke: true,
             for_clients: true,
             has_alternative_names: false,
-            strength: strength(parsed.signature_algorithm.algorithm.as_bytes()),
+            alternative_names: None,
+            distribution_points: None,
+            algorithm: signed.algorithm.clone(),
             proxy: None,
             constraints: None,
             voms: None,
+            signed,
         };
         cert.read_extensions(parsed.extensions())?;
         if cert.proxy.is_none() {
@@ -258,8 +256,39 @@ impl Cert {
     }
 
     fn read_standard(&mut self, extension: &X509Extension<'_>) -> Result<(), Refusal> {
+        let value = extension.value;
+        let unreadable = |s: &Self| s.broken(&format!("extension {} cannot be read", extension.oid));
+        match extension.oid.as_bytes() {
+            ALTERNATIVE_NAMES => {
+                self.has_alternative_names = true;
+                self.alternative_names = Some(value.to_vec());
+            }
+            ISSUER_ALTERNATIVE_NAMES => self.has_alternative_names = true,
+            DISTRIBUTION_POINTS => self.distribution_points = Some(value.to_vec()),
+            NETSCAPE_TYPE => {
+                // the first bit of the string stands for TLS clients
+                let bits = Der::new(value).take(der::BIT_STRING, "type").map_err(|_| unreadable(self))?.body;
+                self.for_clients &= bits.get(1).is_some_and(|b| b & 0x80 != 0);
+            }
+            POLICY_CONSTRAINTS if extension.critical => {
+                let mut limits = der::only(value, der::SEQUENCE, "limits").map_err(|_| unreadable(self))?;
+                if limits.optional(0x80, "limit").map_err(|_| unreadable(self))?.is_some() {
+                    return Err(self.broken("it demands certificate policies, which are not judged here"));
+                }
+            }
+            NAME_CONSTRAINTS => {
+                let read = NameConstraints::parse(value).map_err(|e| self.broken(&e.to_string()))?;
+                self.constraints = Some(read);
+            }
+            _ => self.read_usage(extension)?,
+        }
+        Ok(())
+    }
+
+    fn read_usage(&mut self, extension: &X509Extension<'_>) -> Result<(), Refusal> {
         match extension.parsed_extension() {
             ParsedExtension::BasicConstraints(b) => {
+                self.has_basic_constraints = true;
                 self.is_ca = b.ca;
                 self.path_len = b.path_len_constraint;
             }
@@ -268,21 +297,12 @@ impl Cert {
                 self.may_certify = Some(usage.key_cert_sign());
                 self.may_revoke = usage.crl_sign();
             }
-            ParsedExtension::ExtendedKeyUsage(usage) => self.for_clients = usage.any || usage.client_auth,
-            ParsedExtension::SubjectAlternativeName(_) | ParsedExtension::IssuerAlternativeName(_) => {
-                self.has_alternative_names = true;
-            }
-            ParsedExtension::NameConstraints(c) => {
-                let read =
-                    |trees: &Option<Vec<_>>| trees.iter().flatten().map(subtree).collect::<Result<_, _>>();
-                let permitted = read(&c.permitted_subtrees).map_err(|e| self.broken(&e.to_string()))?;
-                let excluded = read(&c.excluded_subtrees).map_err(|e| self.broken(&e.to_string()))?;
-                self.constraints = Some(NameConstraints { permitted, excluded });
-            }
-            ParsedExtension::ParseError { .. } if extension.critical => {
+            ParsedExtension::ExtendedKeyUsage(usage) => self.for_clients &= usage.any || usage.client_auth,
+            // what the rules go by must be readable, critical or not
+            _ if UNDERSTOOD[..3].contains(&extension.oid.as_bytes()) => {
                 return Err(self.broken(&format!("extension {} cannot be read", extension.oid)));
             }
-            _ if UNDERSTOOD[..4].contains(&extension.oid.as_bytes()) => {
+            ParsedExtension::ParseError { .. } if extension.critical => {
                 return Err(self.broken(&format!("extension {} cannot be read", extension.oid)));
             }
             _ => {}
@@ -336,16 +356,33 @@ impl Cert {
         self.subject == self.issuer
     }
 
+    /// What becomes of the signature under that certificate's key.
+    pub fn signature_by(&self, issuer: &Cert) -> Outcome {
+        let part = |range: &Range<usize>| &self.der[range.clone()];
+        let (contents, signature) = (part(&self.signed.contents), part(&self.signed.signature));
+        signature::check(&issuer.key, &self.algorithm, contents, signature)
+    }
+
     /// The signature is good under that certificate's key.
     pub fn is_signed_by(&self, issuer: &Cert) -> bool {
-        let Signed { contents, algorithm, signature } = &self.signed;
-        let part = |range: &Range<usize>| &self.der[range.clone()];
-        signature::is_good_or_sha1(&issuer.key, part(algorithm), part(contents), part(signature))
+        self.signature_by(issuer) == Outcome::Good
     }
 
     /// Whether `issuer` has the name that this certificate gives as its issuer's (RFC 5280 section 7.1).
     pub fn names_issuer(&self, issuer: &Cert) -> bool {
-        self.issuer.matches(&issuer.subject)
+        self.issuer == issuer.subject
+    }
+
+    /// Whether it may issue certificates as an intermediate CA.
+    pub fn is_authority(&self) -> bool {
+        self.is_v3 && self.is_ca && self.may_certify != Some(false) && self.proxy.is_none()
+    }
+
+    /// Whether it may issue certificates as an installed root. Roots from before RFC 5280 do not say that they are CAs:
+    /// the site that installed them does.
+    pub fn is_anchor(&self) -> bool {
+        let silent = !self.has_basic_constraints && self.may_certify != Some(false) && self.proxy.is_none();
+        self.is_self_issued() && (silent || self.is_authority())
     }
 
     /// The serial number in lower-case hex without leading zeros.
@@ -353,37 +390,6 @@ impl Cert {
         let hex: String = self.serial.iter().map(|b| format!("{b:02x}")).collect();
         let short = hex.trim_start_matches('0');
         if short.is_empty() { "0".to_owned() } else { short.to_owned() }
-    }
-}
-
-fn subtree(tree: &x509_parser::extensions::GeneralSubtree<'_>) -> Result<Subtree, DerError> {
-    match &tree.base {
-        GeneralName::DirectoryName(name) => Name::parse(name.as_raw()).map(Subtree::Directory),
-        _ => Ok(Subtree::Other),
-    }
-}
-
-fn strength(oid: &[u8]) -> Strength {
-    const STRONG: [&[u8]; 7] = [
-        &asn1_rs::oid!(raw 1.2.840.113549.1.1.11),
-        &asn1_rs::oid!(raw 1.2.840.113549.1.1.12),
-        &asn1_rs::oid!(raw 1.2.840.113549.1.1.13),
-        &asn1_rs::oid!(raw 1.2.840.10045.4.3.2),
-        &asn1_rs::oid!(raw 1.2.840.10045.4.3.3),
-        &asn1_rs::oid!(raw 1.2.840.10045.4.3.4),
-        &asn1_rs::oid!(raw 1.3.101.112),
-    ];
-    const SHA1: [&[u8]; 3] = [
-        &asn1_rs::oid!(raw 1.2.840.113549.1.1.5),
-        &asn1_rs::oid!(raw 1.3.14.3.2.29),
-        &asn1_rs::oid!(raw 1.2.840.10045.4.1),
-    ];
-    if STRONG.contains(&oid) {
-        Strength::Strong
-    } else if SHA1.contains(&oid) {
-        Strength::Sha1
-    } else {
-        Strength::Broken
     }
 }
 

@@ -1,22 +1,16 @@
-//! The rules between the certificates of a chain: proxies, one end-entity certificate, CAs.
+//! The rules between the certificates of a credential: proxies and one end-entity certificate.
 //!
-//! [`delegation_of`] sorts out proxies and end-entity certificate and applies RFC 3820 and its predecessors;
-//! [`anchor`] leads an end-entity certificate to a root of the CA directory by RFC 5280, signing policies and
-//! revocation lists. Both verify every signature on the way.
+//! [`delegation_of`] sorts them out, verifies every signature and applies RFC 3820 and its predecessors. How an end-entity
+//! certificate leads to a root of the CA directory is said in [`crate::anchor`].
 
-use crate::cadir::CaDir;
-use crate::cert::{Cert, Family, Language, NameConstraints, Proxy, Strength, Subtree};
-use crate::crl::Crl;
+use crate::cert::{Cert, Family, Language, Proxy};
 use crate::refuse;
+use crate::signature::{Outcome, PublicKey, Strength};
 use crate::verdict::Trust;
 use identity::{Refusal, RefusalKind};
 
 /// Clocks differ by this much: only the begin of validity is that lenient, seconds. Tools date proxies back by as much.
 pub const SKEW: i64 = 300;
-/// CAs between an end-entity certificate and its root, the root included.
-const MAX_AUTHORITIES: usize = 8;
-const MIN_BITS: u32 = 2048;
-const MIN_PROXY_BITS: u32 = 1024;
 
 /// The lower part of a chain: who delegated to whom.
 #[derive(Debug)]
@@ -41,11 +35,11 @@ impl Delegation {
     }
 }
 
-fn chain(cert: &Cert, what: impl std::fmt::Display) -> Refusal {
+pub(crate) fn chain(cert: &Cert, what: impl std::fmt::Display) -> Refusal {
     refuse(RefusalKind::Chain, format!("{}: {what}", cert.title()))
 }
 
-fn distrust(cert: &Cert, what: impl std::fmt::Display) -> Refusal {
+pub(crate) fn distrust(cert: &Cert, what: impl std::fmt::Display) -> Refusal {
     refuse(RefusalKind::Trust, format!("{}: {what}", cert.title()))
 }
 
@@ -72,36 +66,57 @@ pub fn delegation_of(certs: Vec<Cert>, trust: &Trust, now: i64) -> Result<Delega
     judge_proxies(&delegation)?;
     for cert in delegation.proxies.iter().chain([&delegation.holder]) {
         judge_validity(cert, now, RefusalKind::Expired)?;
-        judge_strength(cert)?;
+        judge_strength(cert, trust)?;
+        judge_key(cert, trust)?;
     }
     judge_site_rules(&delegation, trust)?;
     Ok(delegation)
 }
 
 fn take_issuer(cert: &Cert, pool: &mut Vec<Cert>) -> Result<Cert, Refusal> {
-    let named = |c: &Cert| c.subject == cert.issuer;
-    if !pool.iter().any(named) {
-        let what =
-            format_args!("its issuer {} is not in the credential; make a new proxy", cert.issuer.as_str());
-        return Err(chain(cert, what));
+    let mut outcome = None;
+    for (at, candidate) in pool.iter().enumerate().filter(|(_, c)| cert.names_issuer(c)) {
+        match cert.signature_by(candidate) {
+            Outcome::Good => return Ok(pool.remove(at)),
+            other => outcome = outcome.or(Some(other)),
+        }
     }
-    match pool.iter().position(|c| named(c) && cert.is_signed_by(c)) {
-        Some(at) => Ok(pool.remove(at)),
+    match outcome {
+        Some(outcome) => Err(chain(cert, bad_signature(&outcome, "its issuer", "make a new proxy"))),
         None => {
-            Err(chain(cert, "its signature is not its issuer's: it was altered or forged; make a new proxy"))
+            let issuer = cert.issuer.as_str();
+            Err(chain(cert, format_args!("its issuer {issuer} is not in the credential; make a new proxy")))
         }
     }
 }
 
+/// What to say of a signature that is not good.
+pub(crate) fn bad_signature(outcome: &Outcome, issuer: &str, remedy: &str) -> String {
+    match outcome {
+        Outcome::Unknown(what) => {
+            format!(
+                "its signature cannot be checked: {what} is not supported here; use RSA or ECDSA (P-256, P-384, P-521) with SHA-256"
+            )
+        }
+        _ => format!("its signature is not that of {issuer}: it was altered or forged; {remedy}"),
+    }
+}
+
 fn judge_holder(holder: &Cert) -> Result<(), Refusal> {
-    if holder.is_ca {
+    if !holder.is_v3 {
+        return Err(chain(holder, "it is no X.509 version 3 certificate; ask the CA for another one"));
+    }
+    if holder.is_ca || holder.is_self_issued() {
         return Err(chain(holder, "a CA may not act as a user; use a personal, robot or host certificate"));
     }
     if !holder.may_sign {
         return Err(chain(holder, "keyUsage lacks digitalSignature; ask the CA for another certificate"));
     }
     if !holder.for_clients {
-        return Err(chain(holder, "extKeyUsage does not allow clients; ask the CA for another certificate"));
+        return Err(chain(
+            holder,
+            "extKeyUsage or nsCertType does not allow clients; ask the CA for another certificate",
+        ));
     }
     Ok(())
 }
@@ -169,7 +184,7 @@ fn judge_proxy(cert: &Cert, proxy: &Proxy, issuer: &Cert) -> Result<(), Refusal>
     }
 }
 
-fn judge_validity(cert: &Cert, now: i64, kind: RefusalKind) -> Result<(), Refusal> {
+pub(crate) fn judge_validity(cert: &Cert, now: i64, kind: RefusalKind) -> Result<(), Refusal> {
     if now > cert.not_after {
         let ago = ago(now.saturating_sub(cert.not_after));
         return Err(refuse(kind, format!("{} expired {ago} ago; renew it", cert.title())));
@@ -191,24 +206,36 @@ fn ago(seconds: i64) -> String {
     }
 }
 
-fn judge_strength(cert: &Cert) -> Result<(), Refusal> {
-    if cert.strength != Strength::Strong {
-        return Err(chain(
-            cert,
-            "signed with MD5, SHA-1 or an unknown algorithm; have it issued with SHA-256",
-        ));
+/// The signature on the certificate: strong enough for this site?
+pub(crate) fn judge_strength(cert: &Cert, trust: &Trust) -> Result<(), Refusal> {
+    match cert.algorithm.strength() {
+        Strength::Strong => Ok(()),
+        Strength::Sha1 if trust.rules.allow_sha1 => Ok(()),
+        _ => {
+            let name = cert.algorithm.name();
+            Err(chain(
+                cert,
+                format_args!("signed by {name}, which is not accepted here; have it issued with SHA-256"),
+            ))
+        }
     }
-    judge_key(cert)
 }
 
-fn judge_key(cert: &Cert) -> Result<(), Refusal> {
-    let least = if cert.proxy.is_some() { MIN_PROXY_BITS } else { MIN_BITS };
-    match cert.key.strength() {
-        None => Err(chain(cert, "its key is neither RSA, ECDSA nor EdDSA; use one of these")),
-        Some(bits) if bits < least => {
-            Err(chain(cert, format_args!("its key is too short; use {MIN_BITS} bits RSA")))
+/// The certificate's own key: long enough for this site?
+pub(crate) fn judge_key(cert: &Cert, trust: &Trust) -> Result<(), Refusal> {
+    let least = if cert.proxy.is_some() { trust.rules.min_proxy_rsa_bits } else { trust.rules.min_rsa_bits };
+    match (&cert.key, cert.key.strength()) {
+        (PublicKey::Unknown(what), _) => {
+            let known = "RSA, ECDSA (P-256, P-384, P-521) and Ed25519";
+            Err(chain(
+                cert,
+                format_args!("its key ({what}) is of a kind that is not supported here; use {known}"),
+            ))
         }
-        Some(_) => Ok(()),
+        (PublicKey::Rsa { .. }, Some(bits)) if bits < least => {
+            Err(chain(cert, format_args!("its RSA key of {bits} bits is too short; this site wants {least}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -217,6 +244,12 @@ fn judge_site_rules(delegation: &Delegation, trust: &Trust) -> Result<(), Refusa
         let reason =
             format!("{} is limited and this site takes full proxies only", delegation.leaf().title());
         return Err(refuse(RefusalKind::Policy, reason));
+    }
+    let legacy = |c: &&Cert| c.proxy.as_ref().is_some_and(|p| p.family == Family::Legacy);
+    if let Some(proxy) = delegation.proxies.iter().find(legacy).filter(|_| !trust.rules.allow_legacy) {
+        let what =
+            "is a legacy (GT2) proxy, which this site does not take; make one with grid-proxy-init -rfc";
+        return Err(refuse(RefusalKind::Policy, format!("{} {what}", proxy.title())));
     }
     let most = i64::try_from(trust.max_proxy_lifetime.as_secs()).unwrap_or(i64::MAX);
     for cert in &delegation.proxies {
@@ -228,173 +261,4 @@ fn judge_site_rules(delegation: &Delegation, trust: &Trust) -> Result<(), Refusa
         }
     }
     Ok(())
-}
-
-/// Leads an end-entity certificate to a trusted root; the CAs on the way, issuer first, root last.
-///
-/// # Errors
-/// `Trust` for everything that the CA directory decides, `Chain` for forged signatures and users who act as CA,
-/// `Site` when the directory itself cannot be used.
-pub fn anchor(
-    holder: &Cert,
-    pool: &[Cert],
-    dir: &CaDir<'_>,
-    trust: &Trust,
-    now: i64,
-) -> Result<Vec<Cert>, Refusal> {
-    let mut authorities: Vec<Cert> = Vec::new();
-    loop {
-        let current = authorities.last().unwrap_or(holder);
-        let issuer = issuer_of(current, pool, dir)?;
-        let is_root = issuer.is_self_issued() && issuer.is_signed_by(&issuer);
-        authorities.push(issuer);
-        if is_root {
-            break;
-        }
-        if authorities.len() >= MAX_AUTHORITIES {
-            return Err(distrust(holder, format_args!("more than {MAX_AUTHORITIES} CAs up to a root")));
-        }
-    }
-    for (n, ca) in authorities.iter().enumerate() {
-        let below = &authorities[..n];
-        judge_authority(ca, below, now)?;
-        let is_root = n + 1 == authorities.len();
-        if !is_root || ca.strength == Strength::Broken {
-            judge_strength(ca)?;
-        }
-        judge_constraints(ca, below, holder)?;
-        let subject = below.last().unwrap_or(holder);
-        judge_signing_policy(ca, subject, dir)?;
-        judge_revocation(ca, subject, dir, trust, now)?;
-    }
-    Ok(authorities)
-}
-
-fn issuer_of(cert: &Cert, pool: &[Cert], dir: &CaDir<'_>) -> Result<Cert, Refusal> {
-    let mut candidates = dir.issuers_of(cert)?;
-    // a root that the credential brings along proves nothing
-    candidates.extend(pool.iter().filter(|c| cert.names_issuer(c) && !c.is_self_issued()).cloned());
-    if candidates.is_empty() {
-        let file = dir.expected_file(cert);
-        let what = format!("its CA {} is not trusted here: no {}", cert.issuer.as_str(), file.display());
-        return Err(distrust(cert, format_args!("{what}; install the CA or use another certificate")));
-    }
-    let Some(at) = candidates.iter().position(|c| cert.is_signed_by(c)) else {
-        let what =
-            format_args!("its signature is not that of {}: it was altered or forged", cert.issuer.as_str());
-        return Err(chain(cert, what));
-    };
-    let issuer = candidates.swap_remove(at);
-    if !issuer.is_ca || issuer.may_certify == Some(false) || issuer.proxy.is_some() {
-        let what =
-            format_args!("it was issued by {}, which is no CA; get one from a CA", issuer.subject.as_str());
-        return Err(chain(cert, what));
-    }
-    Ok(issuer)
-}
-
-fn judge_authority(ca: &Cert, below: &[Cert], now: i64) -> Result<(), Refusal> {
-    judge_validity(ca, now, RefusalKind::Trust)?;
-    judge_key(ca)?;
-    let between = below.iter().filter(|c| !c.is_self_issued()).count();
-    if ca.path_len.is_some_and(|n| (n as usize) < between) {
-        return Err(chain(ca, format_args!("its path length forbids the {between} CAs below it")));
-    }
-    Ok(())
-}
-
-fn judge_constraints(ca: &Cert, below: &[Cert], holder: &Cert) -> Result<(), Refusal> {
-    let Some(constraints) = &ca.constraints else {
-        return Ok(());
-    };
-    let authorities = below.iter().filter(|c| !c.is_self_issued());
-    match authorities.chain([holder]).find(|c| !within(constraints, c)) {
-        Some(cert) => {
-            Err(distrust(cert, format_args!("outside the name constraints of {}", ca.subject.as_str())))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Names in forms that are not evaluated (DNS, mail) pass only if the certificate has no names beside its subject.
-fn within(constraints: &NameConstraints, cert: &Cert) -> bool {
-    let all = || constraints.permitted.iter().chain(&constraints.excluded);
-    let foreign = all().any(|t| matches!(t, Subtree::Other));
-    if foreign && cert.has_alternative_names {
-        return false;
-    }
-    let holds = |t: &Subtree| matches!(t, Subtree::Directory(base) if cert.subject.is_within(base));
-    let wanted = constraints.permitted.iter().any(|t| matches!(t, Subtree::Directory(_)));
-    !constraints.excluded.iter().any(holds) && (!wanted || constraints.permitted.iter().any(holds))
-}
-
-fn judge_signing_policy(ca: &Cert, subject: &Cert, dir: &CaDir<'_>) -> Result<(), Refusal> {
-    let Some((path, policy)) = dir.signing_policy(ca)? else {
-        let file = dir.path().join(format!("{:08x}.signing_policy", ca.subject.hash()));
-        let what =
-            format_args!("no signing policy, looked for {}; install the CA's whole package", file.display());
-        return Err(distrust(ca, what));
-    };
-    let path = path.display();
-    match policy.permits(ca.subject.as_str(), subject.subject.as_str()) {
-        Some(true) => Ok(()),
-        Some(false) => {
-            let what = format_args!("{path} does not let {} issue that name", ca.subject.as_str());
-            Err(distrust(subject, what))
-        }
-        None => Err(distrust(ca, format_args!("{path} has no entry for this CA; reinstall its package"))),
-    }
-}
-
-fn judge_revocation(
-    ca: &Cert,
-    subject: &Cert,
-    dir: &CaDir<'_>,
-    trust: &Trust,
-    now: i64,
-) -> Result<(), Refusal> {
-    let mut judged = false;
-    let mut trouble = None;
-    for (path, der) in dir.crls(ca)? {
-        let path = path.display();
-        let crl = match Crl::parse(&der) {
-            Ok(crl) if !crl.covers(subject) => continue,
-            Ok(crl) if !crl.is_signed_by(ca) => {
-                trouble = Some(distrust(ca, format_args!("{path} is not signed by this CA; run fetch-crl")));
-                continue;
-            }
-            Ok(crl) => crl,
-            Err(e) => {
-                trouble = Some(distrust(ca, format_args!("{path}: {e}; run fetch-crl")));
-                continue;
-            }
-        };
-        let listed = crl.lists(&subject.serial);
-        match listed.map_err(|e| distrust(ca, format_args!("{path}: {e}; run fetch-crl")))? {
-            true => {
-                return Err(distrust(
-                    subject,
-                    format_args!("revoked by its CA ({path}); get a new certificate"),
-                ));
-            }
-            false
-                if crl.next_update.is_none_or(|t| t < now) || crl.this_update > now.saturating_add(SKEW) =>
-            {
-                trouble =
-                    Some(distrust(ca, format_args!("revocation list {path} is out of date; run fetch-crl")));
-            }
-            false => judged = true,
-        }
-    }
-    match trouble {
-        Some(refusal) if !judged => Err(refusal),
-        None if !judged && trust.require_crl => {
-            let file = dir.path().join(format!("{:08x}.r0", ca.subject.hash()));
-            Err(distrust(
-                ca,
-                format_args!("no revocation list {}, and this site requires one", file.display()),
-            ))
-        }
-        _ => Ok(()),
-    }
 }

@@ -29,6 +29,7 @@ pub fn identity_of_file(path: &Path, trust: &Trust, now: u64) -> Result<Verified
         require_crl: trust.require_crl,
         max_proxy_lifetime: trust.max_proxy_lifetime,
         allow_limited: trust.allow_limited,
+        rules: trust.rules,
         require_key: true,
         now,
     })

@@ -83,10 +83,10 @@ impl<'a> PrivateKey<'a> {
     fn pkcs8(bytes: &'a [u8]) -> Option<Self> {
         let mut info = der::only(bytes, der::SEQUENCE, "key").ok()?;
         info.take(der::INTEGER, "version").ok()?;
-        let (kind, _) = signature::algorithm(&mut info).ok()?;
+        let kind = signature::kind(&mut info).ok()?;
         let key = info.take(der::OCTET_STRING, "key").ok()?.body;
         match kind {
-            signature::RSA => Self::pkcs1(key),
+            signature::RSA | signature::PSS => Self::pkcs1(key),
             signature::EC => Self::sec1(key),
             signature::ED25519_KEY => {
                 Some(Self::Ed25519 { seed: Der::new(key).take(der::OCTET_STRING, "seed").ok()?.body })

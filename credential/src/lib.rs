@@ -6,7 +6,8 @@
 //! | the judgement of a TLS peer's chain | [`verify_chain`] |
 //! | the rules between certificates (RFC 5280, RFC 3820, GT3 draft, GT2) | [`chain`] |
 //! | one certificate, read and classified | [`cert`] |
-//! | the hashed CA directory: CAs, signing policies, revocation lists | [`cadir`], [`signing_policy`], [`crl`] |
+//! | the way up to a trusted root; name constraints | [`anchor`], [`constraints`] |
+//! | the hashed CA directory: CAs, signing policies, namespaces, revocation lists | [`cadir`], [`signing_policy`], [`namespaces`], [`crl`] |
 //! | VOMS attribute certificates | [`voms`] |
 //! | making proxies for others | the crate `delegation` |
 //! | PEM, DER and names | [`pem`], [`der`], [`name`] |
@@ -15,15 +16,19 @@
 //! callers and [`file`] read files. The order of the checks is described in `docs/credentials.md`.
 #![forbid(unsafe_code)]
 
+pub mod anchor;
 pub mod cadir;
 pub mod cert;
 pub mod chain;
+pub mod constraints;
 pub mod crl;
 pub mod der;
 pub mod file;
 pub mod key;
 pub mod name;
+pub mod namespaces;
 pub mod pem;
+mod revocation;
 pub mod signature;
 pub mod signing_policy;
 mod verdict;

@@ -1,11 +1,12 @@
-//! Distinguished names: compared as bytes, shown in OpenSSL's one-line form.
+//! Distinguished names: compared by RFC 5280 section 7.1, shown in OpenSSL's one-line form.
 
-use crate::der::{self, DerError};
+use crate::der::{self, Der, DerError};
 use identity::Dn;
 use md5::{Digest, Md5};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 const COMMON_NAME: &[u8] = &asn1_rs::oid!(raw 2.5.4.3);
+const EMAIL: &[u8] = &asn1_rs::oid!(raw 1.2.840.113549.1.9.1);
 const BIT_STRING: u8 = 0x03;
 const UTF8: u8 = 0x0c;
 const NUMERIC: u8 = 0x12;
@@ -14,21 +15,12 @@ const T61: u8 = 0x14;
 const IA5: u8 = 0x16;
 const UNIVERSAL: u8 = 0x1c;
 const BMP: u8 = 0x1e;
-/// The same ASCII text may stand in any of them.
-const TEXT_TAGS: [u8; 3] = [UTF8, PRINTABLE, IA5];
 
 #[derive(Debug, Clone)]
 struct Attribute {
     oid: Vec<u8>,
     tag: u8,
     value: Vec<u8>,
-}
-
-impl PartialEq for Attribute {
-    fn eq(&self, other: &Self) -> bool {
-        let texts = TEXT_TAGS.contains(&self.tag) && TEXT_TAGS.contains(&other.tag) && self.value.is_ascii();
-        self.oid == other.oid && self.value == other.value && (self.tag == other.tag || texts)
-    }
 }
 
 impl Attribute {
@@ -75,21 +67,25 @@ impl Attribute {
 
 /// A distinguished name.
 ///
-/// Equality is stricter than RFC 5280 section 7.1: letter case and blanks count. Only the string type of an ASCII
-/// text does not, since OpenSSL and Java pick different ones when they write a proxy.
+/// Two are equal by RFC 5280 section 7.1 as OpenSSL reads it: letter case of ASCII, runs of blanks and the string type do
+/// not count. CAs and tools write one name in several ways: a proxy made by Java below a certificate made in 2003 has T61
+/// and UTF-8 side by side.
 #[derive(Debug, Clone)]
 pub struct Name {
     raw: Vec<u8>,
     rdns: Vec<Vec<Attribute>>,
     one_line: String,
-    canonical: Vec<u8>,
+    /// Each component in the form in which names are compared.
+    canonical: Vec<Vec<u8>>,
 }
 
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
-        self.rdns == other.rdns
+        self.canonical == other.canonical
     }
 }
+
+impl Eq for Name {}
 
 impl Name {
     /// Reads a DER `Name`.
@@ -132,11 +128,8 @@ impl Name {
 
     /// The common name that this name adds to `parent`: exactly one component that holds exactly one CN.
     pub fn added_common_name(&self, parent: &Name) -> Option<&[u8]> {
-        let (last, front) = self.rdns.split_last()?;
-        match last.as_slice() {
-            [one] if one.oid == COMMON_NAME && front == parent.rdns => Some(&one.value),
-            _ => None,
-        }
+        let (_, front) = self.canonical.split_last()?;
+        self.last_common_name().filter(|_| front == parent.canonical)
     }
 
     /// The value of the last component if that is a single CN.
@@ -147,19 +140,41 @@ impl Name {
         }
     }
 
-    /// Whether the names are the same by RFC 5280 section 7.1: letter case and runs of blanks do not count.
-    pub fn matches(&self, other: &Name) -> bool {
-        self.canonical == other.canonical
+    /// This name with one more component, given as DER.
+    pub fn below(&self, component: &[u8]) -> Result<Name, DerError> {
+        let mut outer = Der::new(&self.raw);
+        let components = outer.take(der::SEQUENCE, "name")?.body;
+        Name::parse(&der::element(der::SEQUENCE, &[components, component].concat()))
+    }
+
+    /// Whether this is the empty name.
+    pub fn is_empty(&self) -> bool {
+        self.rdns.is_empty()
     }
 
     /// OpenSSL's hash of the name, which files in the CA directory are called by.
     pub fn hash(&self) -> u32 {
-        first_four(digest(&SHA1_FOR_LEGACY_USE_ONLY, &self.canonical).as_ref())
+        first_four(digest(&SHA1_FOR_LEGACY_USE_ONLY, &self.canonical.concat()).as_ref())
     }
 
     /// Whether this name is `base` or lies below it (directoryName constraints, RFC 5280 section 4.2.1.10).
     pub fn is_within(&self, base: &Name) -> bool {
-        self.rdns.starts_with(&base.rdns)
+        self.canonical.starts_with(&base.canonical)
+    }
+
+    /// The texts of all common names.
+    pub fn common_names(&self) -> Vec<String> {
+        self.texts(COMMON_NAME)
+    }
+
+    /// The texts of all emailAddress attributes.
+    pub fn emails(&self) -> Vec<String> {
+        self.texts(EMAIL)
+    }
+
+    fn texts(&self, oid: &[u8]) -> Vec<String> {
+        let mine = self.rdns.iter().flatten().filter(|a| a.oid == oid);
+        mine.filter_map(|a| a.text().ok().flatten()).collect()
     }
 }
 
@@ -192,14 +207,13 @@ fn one_line(rdns: &[Vec<Attribute>]) -> String {
 
 /// The form in which OpenSSL compares and hashes names: components in DER, their texts in UTF-8, lower case (of ASCII)
 /// and with single blanks, no outer SEQUENCE.
-fn canonical(rdns: &[Vec<Attribute>]) -> Result<Vec<u8>, DerError> {
-    let mut whole = Vec::new();
-    for rdn in rdns {
+fn canonical(rdns: &[Vec<Attribute>]) -> Result<Vec<Vec<u8>>, DerError> {
+    let one = |rdn: &Vec<Attribute>| {
         let mut pairs = rdn.iter().map(Attribute::canonical).collect::<Result<Vec<_>, _>>()?;
         pairs.sort();
-        whole.extend(der::element(der::SET, &pairs.concat()));
-    }
-    Ok(whole)
+        Ok(der::element(der::SET, &pairs.concat()))
+    };
+    rdns.iter().map(one).collect()
 }
 
 /// Whether the unused bits of a BIT STRING are zero, as DER wants them.
@@ -291,22 +305,39 @@ mod tests {
             name(&[("O", "Grid"), ("CN", "Bob"), ("CN", "123")]),
             name(&[("O", "Grid"), ("CN", "Alice"), ("OU", "123")]),
             name(&[("O", "Grid"), ("CN", "Alice"), ("CN", "1"), ("CN", "2")]),
-            name(&[("O", "Grid"), ("CN", "ALICE"), ("CN", "123")]),
+            name(&[("O", "Grid"), ("CN", "Alice A"), ("CN", "123")]),
             user.clone(),
         ] {
             assert_eq!(bad.added_common_name(&user), None, "{}", bad.as_str());
         }
     }
 
+    /// One name as Java, OpenSSL and CAs of different years write it.
     #[test]
-    fn string_types_matter_only_beyond_ascii() {
-        let build = |kind| {
-            let mut b = X509Name::builder().unwrap();
-            b.append_entry_by_text_with_type("CN", "Alice", kind).unwrap();
-            Name::parse(&b.build().to_der().unwrap()).unwrap()
-        };
-        assert_eq!(build(Asn1Type::PRINTABLESTRING), build(Asn1Type::UTF8STRING));
-        assert_ne!(build(Asn1Type::PRINTABLESTRING), build(Asn1Type::T61STRING));
+    fn a_name_in_another_string_type_case_or_spacing_is_the_same_name() {
+        let alice =
+            |tag: u8, value: &[u8]| Name::parse(&der::element(der::SEQUENCE, &component(&[(3, tag, value)])));
+        let plain = alice(UTF8, "Jürgen Müller".as_bytes()).unwrap();
+        let wide: Vec<u8> = "Jürgen Müller".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let universal: Vec<u8> = "Jürgen Müller".chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
+        for (tag, value) in [
+            (T61, b"J\xfcrgen M\xfcller".to_vec()),
+            (BMP, wide),
+            (UNIVERSAL, universal),
+            (UTF8, "  jürgen \t MÜLLER ".replace('Ü', "ü").into_bytes()),
+        ] {
+            let other = alice(tag, &value).unwrap();
+            assert_eq!(other, plain, "{tag:#x}");
+            assert!(other.is_within(&plain) && plain.is_within(&other), "{tag:#x}");
+            let proxy = [component(&[(3, tag, &value)]), component(&[(3, PRINTABLE, b"1")])].concat();
+            let proxy = Name::parse(&der::element(der::SEQUENCE, &proxy)).unwrap();
+            assert_eq!(proxy.added_common_name(&plain), Some(&b"1"[..]), "{tag:#x}");
+        }
+        assert_ne!(alice(T61, b"Jurgen").unwrap(), plain);
+        let two = component(&[(3, UTF8, b"a"), (11, UTF8, b"b")]);
+        let swapped = component(&[(11, PRINTABLE, b"B"), (3, PRINTABLE, b"A")]);
+        let [one, other] = [two, swapped].map(|n| Name::parse(&der::element(der::SEQUENCE, &n)).unwrap());
+        assert_eq!(one, other, "a component of two attributes has no order");
     }
 
     /// `SET OF` one component from pairs of the last number of an X.520 type, a tag and a value.
@@ -354,7 +385,7 @@ mod tests {
                     if let Ok(name) = Name::parse(&raw) {
                         assert_eq!(Some(name.hash()), hash_by_openssl(&raw), "{tag:#x} {value:x?}");
                         judged += 1;
-                    } else if TEXT_TAGS.contains(&tag) || [T61, BMP, UNIVERSAL, NUMERIC].contains(&tag) {
+                    } else if [UTF8, PRINTABLE, IA5, T61, BMP, UNIVERSAL, NUMERIC].contains(&tag) {
                         assert_eq!(hash_by_openssl(&raw), None, "{tag:#x} {value:x?}");
                     }
                 }
@@ -367,8 +398,8 @@ mod tests {
     #[test]
     fn letter_case_and_blanks_do_not_part_names() {
         let alice = name(&[("O", "Grid  Lab"), ("CN", "Alice")]);
-        assert!(alice.matches(&name(&[("O", " grid lab"), ("CN", "ALICE ")])));
-        assert!(!alice.matches(&name(&[("O", "gridlab"), ("CN", "ALICE")])));
-        assert!(!name(&[("CN", "J\u{fc}rgen")]).matches(&name(&[("CN", "J\u{dc}rgen")])));
+        assert_eq!(alice, name(&[("O", " grid lab"), ("CN", "ALICE ")]));
+        assert_ne!(alice, name(&[("O", "gridlab"), ("CN", "ALICE")]));
+        assert_ne!(name(&[("CN", "J\u{fc}rgen")]), name(&[("CN", "J\u{dc}rgen")]));
     }
 }

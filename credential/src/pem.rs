@@ -36,17 +36,43 @@ impl Block {
     }
 }
 
-fn malformed(line: usize, what: &str) -> Refusal {
-    let remedy = "make a new proxy (grid-proxy-init, voms-proxy-init)";
-    refuse(RefusalKind::Malformed, format!("credential, line {line}: {what}; {remedy}"))
+/// A text that is no PEM: the line and what is wrong. What to do depends on whose text it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub struct PemError {
+    line: usize,
+    what: String,
+}
+
+impl From<PemError> for Refusal {
+    /// As a fault of the credential that somebody presents.
+    fn from(error: PemError) -> Self {
+        let remedy = "make a new proxy (grid-proxy-init, voms-proxy-init)";
+        refuse(RefusalKind::Malformed, format!("credential, {error}; {remedy}"))
+    }
+}
+
+fn malformed(line: usize, what: &str) -> PemError {
+    PemError { line, what: what.to_owned() }
 }
 
 fn boundary<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     line.strip_prefix("-----")?.strip_prefix(word)?.strip_prefix(' ')?.strip_suffix("-----")
 }
 
-/// Takes a PEM text apart. Text between blocks is skipped, as OpenSSL does.
+/// Takes the PEM text of a credential apart, see [`blocks`].
+///
+/// # Errors
+/// `Malformed` with the line.
 pub fn split_pem(text: &[u8]) -> Result<Vec<Block>, Refusal> {
+    Ok(blocks(text)?)
+}
+
+/// Takes a PEM text apart. Text between blocks is skipped, as OpenSSL does, whatever its encoding.
+///
+/// # Errors
+/// For blocks that are cut off, nested, mislabelled or not base64.
+pub fn blocks(text: &[u8]) -> Result<Vec<Block>, PemError> {
     let mut blocks = Vec::new();
     let mut open: Option<(String, String, bool)> = None;
     let mut count = 0;

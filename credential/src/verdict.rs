@@ -1,11 +1,12 @@
 //! From bytes to identity: the order in which everything is judged.
 
+use crate::anchor::anchor;
 use crate::cadir::CaDir;
 use crate::cert::Cert;
-use crate::chain::{Delegation, anchor, delegation_of};
+use crate::chain::{Delegation, delegation_of};
 use crate::{key, pem, refuse, voms};
 use helper::{VerifyReply, VerifyRequest};
-use identity::{Refusal, RefusalKind, VerifiedIdentity};
+use identity::{ChainRules, Refusal, RefusalKind, VerifiedIdentity};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Trust {
     pub max_proxy_lifetime: Duration,
     /// Take limited proxies.
     pub allow_limited: bool,
+    /// What else of a chain to take.
+    pub rules: ChainRules,
 }
 
 impl Trust {
@@ -30,7 +33,14 @@ impl Trust {
         let ca_dir = ca_dir.into();
         let voms_dir = ca_dir.with_file_name("vomsdir");
         let max_proxy_lifetime = Duration::from_secs(7 * 86_400);
-        Self { ca_dir, voms_dir, require_crl: false, max_proxy_lifetime, allow_limited: true }
+        Self {
+            ca_dir,
+            voms_dir,
+            require_crl: false,
+            max_proxy_lifetime,
+            allow_limited: true,
+            rules: ChainRules::default(),
+        }
     }
 
     fn of(request: &VerifyRequest) -> Self {
@@ -40,6 +50,7 @@ impl Trust {
             require_crl: request.require_crl,
             max_proxy_lifetime: request.max_proxy_lifetime,
             allow_limited: request.allow_limited,
+            rules: request.rules,
         }
     }
 }

@@ -24,6 +24,7 @@ fn request(pki: &Pki, credential: Vec<u8>) -> VerifyRequest {
         require_crl: true,
         max_proxy_lifetime: Duration::from_secs(7 * 86_400),
         allow_limited: true,
+        rules: identity::ChainRules::default(),
         require_key: true,
         now: now(),
     }

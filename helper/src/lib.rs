@@ -10,7 +10,7 @@ mod frame;
 pub use frame::{FrameError, MAX_CREDENTIAL, MAX_REPLY, MAX_REQUEST, frame_length};
 
 use frame::{Reader, Writer, to_id, to_text};
-use identity::{Mapping, Refusal, RefusalKind, Service, VerifiedIdentity, one_line};
+use identity::{ChainRules, Mapping, Refusal, RefusalKind, Service, VerifiedIdentity, one_line};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct VerifyRequest {
     pub max_proxy_lifetime: Duration,
     /// `[trust] allow_limited`.
     pub allow_limited: bool,
+    /// `[trust]` `allow_legacy`, `allow_sha1`, `min_rsa_bits`, `min_proxy_rsa_bits`.
+    pub rules: ChainRules,
     /// False for callers in `omission_private_key_white_list`.
     pub require_key: bool,
     /// The time to judge by, seconds since the epoch.
@@ -85,6 +87,10 @@ impl VerifyRequest {
         w.number(6, u64::from(self.allow_limited));
         w.number(7, u64::from(self.require_key));
         w.number(8, self.now);
+        w.number(9, u64::from(self.rules.allow_legacy));
+        w.number(10, u64::from(self.rules.allow_sha1));
+        w.number(11, u64::from(self.rules.min_rsa_bits));
+        w.number(12, u64::from(self.rules.min_proxy_rsa_bits));
         w.finish(KIND_VERIFY_REQUEST)
     }
 
@@ -100,6 +106,12 @@ impl VerifyRequest {
             allow_limited: r.flag(6)?,
             require_key: r.flag(7)?,
             now: r.number(8)?,
+            rules: ChainRules {
+                allow_legacy: r.flag(9)?,
+                allow_sha1: r.flag(10)?,
+                min_rsa_bits: to_id(r.one(11)?)?,
+                min_proxy_rsa_bits: to_id(r.one(12)?)?,
+            },
         };
         r.end().map(|()| request)
     }

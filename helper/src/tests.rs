@@ -43,6 +43,7 @@ fn every_frame_survives_the_round_trip() {
         require_crl: true,
         max_proxy_lifetime: Duration::from_secs(604_800),
         allow_limited: false,
+        rules: identity::ChainRules::default(),
         require_key: true,
         now: 5,
     };

@@ -64,6 +64,8 @@ pub struct TrustPolicy {
     pub max_proxy_lifetime: Duration,
     /// Accept limited proxies.
     pub allow_limited: bool,
+    /// What else of a chain is accepted.
+    pub rules: identity::ChainRules,
 }
 
 /// A path and whether the administrator wrote it: only a written one must exist.

@@ -46,6 +46,7 @@ impl Bench {
             require_crl: false,
             max_proxy_lifetime: Duration::from_secs(7 * 86_400),
             allow_limited: true,
+            rules: identity::ChainRules { allow_legacy: true, ..identity::ChainRules::default() },
         };
         Self { _dir: dir, pki, alice, trust, wrong: Vec::new(), counts: BTreeMap::new() }
     }

@@ -446,6 +446,7 @@ fn our_account(policy: &SitePolicy, proxy: &Path) -> Option<u32> {
         require_crl: policy.trust.require_crl,
         max_proxy_lifetime: policy.trust.max_proxy_lifetime,
         allow_limited: policy.trust.allow_limited,
+        rules: identity::ChainRules::default(),
     };
     let identity: VerifiedIdentity = identity_of_file(proxy, &trust, now).ok()?;
     let read = |path: &Path| Mapfile::parse(&fs::read_to_string(path).unwrap()).unwrap();

@@ -433,6 +433,7 @@ fn the_verifier_works_on_kernels_without_landlock() {
         require_crl: false,
         max_proxy_lifetime: Duration::from_secs(7 * 86400),
         allow_limited: true,
+        rules: identity::ChainRules::default(),
         require_key: true,
         now: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(),
     };

@@ -3,7 +3,7 @@
 use crate::cert::{Cert, MAX_EXTENSIONS};
 use crate::der::{self, Der, DerError, Element};
 use crate::name::Name;
-use crate::signature;
+use crate::signature::{self, Algorithm, Outcome};
 use identity::Refusal;
 
 const FQANS: &[u8] = &asn1_rs::oid!(raw 1.3.6.1.4.1.8005.100.100.4);
@@ -32,7 +32,8 @@ pub enum HolderName {
 #[derive(Debug, Clone)]
 pub struct AttributeCertificate<'a> {
     signed: &'a [u8],
-    algorithm: &'a [u8],
+    /// How it is signed.
+    pub algorithm: Algorithm,
     signature: &'a [u8],
     /// Holder.
     pub holder: HolderName,
@@ -72,7 +73,7 @@ impl<'a> AttributeCertificate<'a> {
     fn parse(element: Element<'a>) -> Result<Self, DerError> {
         let mut outer = Der::new(element.body);
         let signed = outer.take(der::SEQUENCE, "contents")?;
-        let (oid, raw_algorithm) = signature::algorithm(&mut outer)?;
+        let (algorithm, raw_algorithm) = signature::algorithm(&mut outer)?;
         let signature = der::whole_bits(outer.take(der::BIT_STRING, "signature")?, "signature")?;
         outer.end("bytes after the signature")?;
         let mut info = Der::new(signed.body);
@@ -98,7 +99,6 @@ impl<'a> AttributeCertificate<'a> {
         info.end("bytes after the extensions")?;
         let Extensions { targets, certificates } = extensions;
         let signed = signed.raw;
-        let algorithm = oid;
         let certificate = Self {
             signed,
             algorithm,
@@ -121,9 +121,9 @@ impl<'a> AttributeCertificate<'a> {
         self.certificates.iter().map(|der| Cert::parse(der)).collect()
     }
 
-    /// Whether the signature fits that certificate's key.
-    pub fn is_signed_by(&self, signer: &Cert) -> bool {
-        signature::is_good(&signer.key, self.algorithm, self.signed, self.signature)
+    /// What becomes of the signature under that certificate's key.
+    pub fn signature_by(&self, signer: &Cert) -> Outcome {
+        signature::check(&signer.key, &self.algorithm, self.signed, self.signature)
     }
 }
 

@@ -1,5 +1,9 @@
 //! `HOST.lsc` files: the chain of names that a VO's server must show, subject and issuer in turn, signer first.
+//!
 //! Alternatives are set apart by a line `------ NEXT CHAIN ------`.
+
+use crate::signing_policy::printable;
+use identity::same_name;
 
 /// One alternative: pairs of subject and issuer.
 pub type Names = Vec<(String, String)>;
@@ -12,8 +16,9 @@ pub struct LscError {
     what: &'static str,
 }
 
-/// Reads the text of a file.
-pub fn parse(text: &str) -> Result<Vec<Names>, LscError> {
+/// Reads the bytes of a file. Bytes beyond ASCII become `\xHH`, the form in which names are compared.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Names>, LscError> {
+    let text = printable(bytes);
     let mut lists = Vec::new();
     let mut current: Vec<&str> = Vec::new();
     let mut count = 0;
@@ -46,7 +51,9 @@ fn close(names: &[&str], line: usize) -> Result<Names, LscError> {
 ///
 /// Certificates above the listed ones are not compared: they count only if they lead to a trusted root.
 pub fn any_matches(lists: &[Names], chain: &[(&str, &str)]) -> bool {
-    let fits = |((s, i), (subject, issuer)): (&(String, String), &(&str, &str))| s == subject && i == issuer;
+    let fits = |((s, i), (subject, issuer)): (&(String, String), &(&str, &str))| {
+        same_name(s, subject) && same_name(i, issuer)
+    };
     lists.iter().any(|list| {
         // the last pair may describe the root, which servers leave out
         let rooted = list.last().is_some_and(|(s, i)| s == i);
@@ -59,30 +66,52 @@ pub fn any_matches(lists: &[Names], chain: &[(&str, &str)]) -> bool {
 mod tests {
     use super::*;
 
+    fn matches(text: &str, chain: &[(&str, &str)]) -> bool {
+        any_matches(&parse(text.as_bytes()).unwrap(), chain)
+    }
+
     #[test]
     fn alternatives_quotes_and_comments_are_read() {
-        let text = "# server\n\"/CN=new\"\n/CN=ca\n------ NEXT CHAIN ------\n/CN=old\n/CN=ca\n";
-        let lists = parse(text).unwrap();
-        assert_eq!(lists.len(), 2);
-        assert!(any_matches(&lists, &[("/CN=new", "/CN=ca")]));
-        assert!(any_matches(&lists, &[("/CN=old", "/CN=ca")]));
-        assert!(!any_matches(&lists, &[("/CN=new", "/CN=other")]));
-        assert!(!any_matches(&lists, &[]));
+        let text =
+            "# server of Z\u{fc}rich\n\"/CN=new\"\n/CN=ca\n------ NEXT CHAIN ------\n/CN=old\n/CN=ca\n";
+        assert_eq!(parse(text.as_bytes()).unwrap().len(), 2);
+        assert!(matches(text, &[("/CN=new", "/CN=ca")]));
+        assert!(matches(text, &[("/CN=old", "/CN=ca")]));
+        assert!(!matches(text, &[("/CN=new", "/CN=other")]));
+        assert!(!matches(text, &[]));
     }
 
     #[test]
     fn a_listed_intermediate_must_be_there_a_listed_root_need_not() {
-        let lists = parse("/CN=s\n/CN=sub\n/CN=sub\n/CN=root\n").unwrap();
-        assert!(!any_matches(&lists, &[("/CN=s", "/CN=sub")]));
-        assert!(any_matches(&lists, &[("/CN=s", "/CN=sub"), ("/CN=sub", "/CN=root")]));
-        let rooted = parse("/CN=s\n/CN=root\n/CN=root\n/CN=root\n").unwrap();
-        assert!(any_matches(&rooted, &[("/CN=s", "/CN=root")]));
+        let text = "/CN=s\n/CN=sub\n/CN=sub\n/CN=root\n";
+        assert!(!matches(text, &[("/CN=s", "/CN=sub")]));
+        assert!(matches(text, &[("/CN=s", "/CN=sub"), ("/CN=sub", "/CN=root")]));
+        assert!(matches("/CN=s\n/CN=root\n/CN=root\n/CN=root\n", &[("/CN=s", "/CN=root")]));
+    }
+
+    #[test]
+    fn every_spelling_of_a_name_is_that_name() {
+        let server = r"/O=Grid/CN=host\/voms.example.org/emailAddress=v@x.org";
+        let ca = r"/DC=org/CN=J\xC3\xBCrgen\+Co CA";
+        for subject in [
+            server,
+            "/O=Grid/CN=host/voms.example.org/Email=v@x.org",
+            "/o=Grid/cn=host/voms.example.org/E=v@x.org",
+            "/O=Grid/CN=host/voms.example.org/1.2.840.113549.1.9.1=v@x.org",
+        ] {
+            for issuer in [ca, "/DC=org/CN=J\u{fc}rgen+Co CA", "/dc=org/cn=J\u{fc}rgen+Co CA"] {
+                assert!(matches(&format!("{subject}\n{issuer}\n"), &[(server, ca)]), "{subject} {issuer}");
+            }
+        }
+        assert!(!matches("/O=Grid/CN=host\n/CN=a\n", &[(r"/O=Grid\/CN=host", "/CN=a")]), "one is not two");
     }
 
     #[test]
     fn broken_files_name_the_line() {
-        assert_eq!(parse("/CN=a\nCN=b\n").unwrap_err().line, 2);
-        assert!(parse("/CN=a\n").is_err());
-        assert!(parse("").is_err());
+        assert_eq!(parse(b"/CN=a\nCN=b\n").unwrap_err().line, 2);
+        for broken in [&b"/CN=a\n"[..], b"", b"\0\0\0\0", b"<html>\n", b"\x1f\x8b\x08", b"/\0C\0N\0=\0a\0\n"]
+        {
+            assert!(parse(broken).is_err(), "{broken:?}");
+        }
     }
 }

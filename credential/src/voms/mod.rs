@@ -5,10 +5,12 @@
 pub mod ac;
 pub mod lsc;
 
+use crate::anchor::anchor;
 use crate::cadir::{self, CaDir};
 use crate::cert::Cert;
-use crate::chain::{Delegation, SKEW, anchor};
+use crate::chain::{Delegation, SKEW, bad_signature};
 use crate::refuse;
+use crate::signature::{Outcome, Strength};
 use crate::verdict::Trust;
 use ac::{AttributeCertificate, HolderName};
 use identity::{Fqan, Refusal, RefusalKind, VomsAttributes};
@@ -143,10 +145,7 @@ fn signer(ac: &AttributeCertificate<'_>, dir: &CaDir<'_>, trust: &Trust, now: i6
     if signer.is_ca || signer.proxy.is_some() || !signer.may_sign {
         return Err(voms(format_args!("{} may not sign attributes; ask the VO", signer.title())));
     }
-    if !ac.is_signed_by(&signer) {
-        let what = format_args!("the signature is not that of {}", signer.subject.as_str());
-        return Err(voms(format_args!("{what}: altered or forged; {REMEDY}")));
-    }
+    judge_signature(ac, &signer, trust)?;
     if now > signer.not_after || now.saturating_add(SKEW) < signer.not_before {
         return Err(voms(format_args!("the server's {} is not valid now; ask the VO", signer.title())));
     }
@@ -158,14 +157,32 @@ fn signer(ac: &AttributeCertificate<'_>, dir: &CaDir<'_>, trust: &Trust, now: i6
     Ok(signer)
 }
 
+fn judge_signature(ac: &AttributeCertificate<'_>, signer: &Cert, trust: &Trust) -> Result<(), Refusal> {
+    let accepted = match ac.algorithm.strength() {
+        Strength::Strong => true,
+        Strength::Sha1 => trust.rules.allow_sha1,
+        Strength::Broken => false,
+    };
+    if !accepted {
+        let name = ac.algorithm.name();
+        return Err(voms(format_args!(
+            "signed by {name}, which is not accepted here; ask the VO for SHA-256"
+        )));
+    }
+    match ac.signature_by(signer) {
+        Outcome::Good => Ok(()),
+        outcome => Err(voms(bad_signature(&outcome, signer.subject.as_str(), REMEDY))),
+    }
+}
+
 fn judge_lsc(path: &Path, text: &[u8], chain: &[Cert]) -> Result<(), Refusal> {
-    let lists = lsc::parse(&String::from_utf8_lossy(text));
+    let lists = lsc::parse(text);
     let lists = lists.map_err(|e| refuse(RefusalKind::Site, format!("{}: {e}", path.display())))?;
-    let names: Vec<(&str, &str)> = chain.iter().map(|c| (c.subject.as_str(), c.issuer.as_str())).collect();
+    let names: Vec<_> = chain.iter().map(|c| (c.subject.as_str(), c.issuer.as_str())).collect();
     if lsc::any_matches(&lists, &names) {
         return Ok(());
     }
-    let (subject, issuer) = names[0];
+    let (subject, issuer) = (chain[0].subject.as_str(), chain[0].issuer.as_str());
     let what = format_args!("{} does not list the server {subject} of {issuer}", path.display());
     Err(voms(format_args!("{what}; update the file if the VO changed its server")))
 }
@@ -176,11 +193,21 @@ fn installed_signer(
     trust: &Trust,
     lsc: &Path,
 ) -> Result<Cert, Refusal> {
+    let mut trouble = None;
     for path in pem_files(vo_dir).into_iter().chain(pem_files(&trust.voms_dir)) {
-        let certs = cadir::read_certificates(&path)?.unwrap_or_default();
-        if let Some(signer) = certs.into_iter().find(|c| c.subject == ac.issuer && ac.is_signed_by(c)) {
-            return Ok(signer);
+        match cadir::read_certificates(&path) {
+            // a broken file of one server is no reason to turn away the users of the others
+            Err(refusal) => trouble = trouble.or(Some(refusal)),
+            Ok(certs) => {
+                let mut mine = certs.into_iter().flatten().filter(|c| c.subject == ac.issuer);
+                if let Some(signer) = mine.find(|c| ac.signature_by(c) != Outcome::Forged) {
+                    return Ok(signer);
+                }
+            }
         }
+    }
+    if let Some(refusal) = trouble {
+        return Err(refusal);
     }
     let what = format_args!("server {} of VO {} is not trusted here: no {}", ac.host, ac.vo, lsc.display());
     Err(voms(format_args!("{what}; install it")))

@@ -59,6 +59,7 @@ fn request(config: &Config, caller: &Caller, credential: &Credential) -> VerifyR
         require_crl: trust.require_crl,
         max_proxy_lifetime: trust.max_proxy_lifetime,
         allow_limited: trust.allow_limited,
+        rules: trust.rules,
         require_key: !caller.name.as_ref().is_some_and(may_omit),
         now: process::unix_ns() / 1_000_000_000,
     }

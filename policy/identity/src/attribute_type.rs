@@ -49,6 +49,11 @@ fn canonical_case(name: &'static str) -> &'static str {
     if name == "uid" { "UID" } else { name }
 }
 
+/// Whether the text begins with a type and an equals sign, as a component of a written name does.
+pub fn begins(text: &str) -> bool {
+    text.split_once('=').is_some_and(|(word, _)| known(word).is_some())
+}
+
 const ALIASES: [(&str, &str); 16] = [
     ("E", "emailAddress"),
     ("Email", "emailAddress"),

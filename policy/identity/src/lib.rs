@@ -21,12 +21,14 @@ mod line;
 mod mapping;
 mod name;
 mod refusal;
+mod rules;
 pub mod shown;
 
 pub use line::one_line;
 pub use mapping::{Mapping, Service};
 pub use name::{Meaning, loose_forms, same_name};
 pub use refusal::{Refusal, RefusalKind};
+pub use rules::ChainRules;
 
 use std::fmt;
 

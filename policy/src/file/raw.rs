@@ -1,6 +1,7 @@
 //! The keys of `policy.toml` as they stand in the file, and their translation into meaning.
 
 use super::*;
+use identity::ChainRules;
 use serde::{Deserialize, Deserializer, de::Error};
 use std::ops::Range;
 use toml::Spanned;
@@ -47,16 +48,27 @@ struct Trust {
     #[serde(deserialize_with = "duration")]
     max_proxy_lifetime: Duration,
     allow_limited: bool,
+    allow_legacy: bool,
+    allow_sha1: bool,
+    #[serde(deserialize_with = "rsa_bits")]
+    min_rsa_bits: u32,
+    #[serde(deserialize_with = "rsa_bits")]
+    min_proxy_rsa_bits: u32,
 }
 
 impl Default for Trust {
     fn default() -> Self {
+        let rules = ChainRules::default();
         Self {
             ca_dir: "/etc/grid-security/certificates".into(),
             voms_dir: "/etc/grid-security/vomsdir".into(),
             require_crl: false,
             max_proxy_lifetime: Duration::from_secs(7 * 86400),
             allow_limited: true,
+            allow_legacy: rules.allow_legacy,
+            allow_sha1: rules.allow_sha1,
+            min_rsa_bits: rules.min_rsa_bits,
+            min_proxy_rsa_bits: rules.min_proxy_rsa_bits,
         }
     }
 }
@@ -275,6 +287,12 @@ impl Policy {
                 require_crl: self.trust.require_crl,
                 max_proxy_lifetime: self.trust.max_proxy_lifetime,
                 allow_limited: self.trust.allow_limited,
+                rules: ChainRules {
+                    allow_legacy: self.trust.allow_legacy,
+                    allow_sha1: self.trust.allow_sha1,
+                    min_rsa_bits: self.trust.min_rsa_bits,
+                    min_proxy_rsa_bits: self.trust.min_proxy_rsa_bits,
+                },
             },
             bans: BansPolicy {
                 dn_file: configured(self.bans.dn_file, "/etc/grid-security/ban-mapfile"),
@@ -381,6 +399,12 @@ impl Ports {
 
 fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     identity::duration::parse(&String::deserialize(d)?).map_err(D::Error::custom)
+}
+
+/// RSA keys that the verifier can compute with.
+fn rsa_bits<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    let bits = u32::deserialize(d)?;
+    if (1024..=8192).contains(&bits) { Ok(bits) } else { Err(D::Error::custom("use 1024 to 8192 bits")) }
 }
 
 fn absolute<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {

@@ -86,6 +86,7 @@ fn verdict(credential: &[u8], require_key: bool) -> Result<VerifiedIdentity, Ref
         require_crl: true,
         max_proxy_lifetime: trust.max_proxy_lifetime,
         allow_limited: true,
+        rules: identity::ChainRules::default(),
         require_key,
         now: *now,
     })
@@ -119,7 +120,7 @@ pub fn der_chain(data: &[u8]) {
     ders.truncate(8);
     judge(&verify_chain(&ders, &world().trust, world().now));
     for cert in ders.iter().filter_map(|der| Cert::parse(der).ok()) {
-        assert!(cert.subject.matches(&cert.subject) && cert.subject.is_within(&cert.subject));
+        assert!(cert.subject.is_within(&cert.subject));
         assert!(cert.serial_hex().bytes().all(|c| c.is_ascii_hexdigit()));
         assert_one_line(&cert.title());
     }
@@ -150,7 +151,7 @@ pub fn crl(data: &[u8]) {
     let listed = list.lists(&revoked.serial);
     if list.is_signed_by(ca) {
         assert_eq!(listed, Ok(true), "a forged list passes for the CA's");
-        assert!(list.covers(revoked));
+        assert_eq!(list.covers(revoked), Ok(()));
     }
 }
 

@@ -109,7 +109,7 @@ fn c_library(pattern: &str, text: &str) -> Option<bool> {
 /// `<hash>.signing_policy`.
 pub fn signing_policy(data: &[u8]) {
     const CA: &str = "/C=XX/O=Test Grid/CN=Test Grid CA";
-    match SigningPolicy::parse(&text(data)) {
+    match SigningPolicy::parse(data) {
         Ok(policy) => {
             let lower = text(data).to_ascii_lowercase();
             for subject in ["/C=XX/O=Test Grid/CN=Alice", "/C=YY/CN=Mallory", ""] {
@@ -117,7 +117,8 @@ pub fn signing_policy(data: &[u8]) {
                     assert!(lower.contains("ca:sign") && lower.contains("cond_subjects"));
                 }
             }
-            assert_eq!(policy.permits("/CN=not in the file: \u{0}", "/CN=x"), None);
+            let stranger = policy.permits("/CN=not in the file: \u{0}", "/CN=x");
+            assert!(stranger.is_none() || lower.contains("access_id_anybody"));
         }
         Err(why) => assert_one_line(&why.to_string()),
     }
@@ -125,12 +126,10 @@ pub fn signing_policy(data: &[u8]) {
 
 /// `<host>.lsc`.
 pub fn lsc(data: &[u8]) {
-    match lsc_file::parse(&text(data)) {
+    match lsc_file::parse(data) {
         Ok(lists) => {
             assert!(lists.iter().all(|names| !names.is_empty()));
             assert!(!lsc_file::any_matches(&lists, &[]), "a chain of nobody is trusted");
-            let first: Vec<(&str, &str)> = lists[0].iter().map(|(s, i)| (s.as_str(), i.as_str())).collect();
-            assert!(lsc_file::any_matches(&lists, &first), "the file does not match itself");
         }
         Err(why) => assert_one_line(&why.to_string()),
     }

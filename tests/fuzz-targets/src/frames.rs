@@ -5,7 +5,9 @@ use helper::{
     MAX_REPLY, MapReply, MapRequest, VerifyReply, VerifyRequest, decode_verify_reply, encode_verify_reply,
     frame_length,
 };
-use identity::{Dn, Fqan, Mapping, Refusal, RefusalKind, Service, VerifiedIdentity, VomsAttributes};
+use identity::{
+    ChainRules, Dn, Fqan, Mapping, Refusal, RefusalKind, Service, VerifiedIdentity, VomsAttributes,
+};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,6 +82,12 @@ fn verify_request(source: &mut Source<'_>) -> VerifyRequest {
         require_crl: source.flag(),
         max_proxy_lifetime: Duration::from_secs(source.number()),
         allow_limited: source.flag(),
+        rules: ChainRules {
+            allow_legacy: source.flag(),
+            allow_sha1: source.flag(),
+            min_rsa_bits: u32::from(source.byte()),
+            min_proxy_rsa_bits: u32::from(source.byte()),
+        },
         require_key: source.flag(),
         now: source.number(),
     }

@@ -2,8 +2,10 @@
 //!
 //! Good proxies come from the real `grid-proxy-init` and `voms-proxy-fake`; bad ones, which those tools refuse to make, from [`Craft`].
 
+pub mod build;
 mod craft;
 
+use build::tlv;
 pub use craft::{Craft, INDEPENDENT, INHERIT_ALL, LIMITED, PCI_DRAFT, PCI_RFC, tampered};
 
 use openssl::asn1::{Asn1Integer, Asn1Object, Asn1OctetString, Asn1Time};
@@ -417,9 +419,4 @@ fn alternative_names(parts: &[(&str, &str)]) -> SubjectAlternativeName {
 fn extension(oid: &str, critical: bool, der: &[u8]) -> io::Result<X509Extension> {
     let value = Asn1OctetString::new_from_bytes(der)?;
     Ok(X509Extension::new_from_der(&*Asn1Object::from_str(oid)?, critical, &value)?)
-}
-
-fn tlv(tag: u8, body: &[u8]) -> Vec<u8> {
-    assert!(body.len() < 128, "only short forms are needed here");
-    [&[tag, body.len() as u8], body].concat()
 }

@@ -100,6 +100,7 @@ fn verify(scene: &Scene<'_>, credential: Vec<u8>, play: &mut Play) -> Result<Ver
         require_crl: trust.require_crl,
         max_proxy_lifetime: trust.max_proxy_lifetime,
         allow_limited: trust.allow_limited,
+        rules: trust.rules,
         require_key: !scene.caller.name.as_ref().is_some_and(may_omit),
         now: scene.now,
     };
