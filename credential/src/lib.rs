@@ -13,7 +13,7 @@
 //! | PEM, DER and names | [`pem`], [`der`], [`name`] |
 //!
 //! Every parser takes `&[u8]` or `&str` and does no I/O, so that it can be fuzzed alone. Only [`cadir`], [`voms::lsc`]'s
-//! callers and [`file`] read files. The order of the checks is described in `docs/credentials.md`.
+//! callers and [`file`](mod@file) read files. The order of the checks is described in `docs/credentials.md`.
 #![forbid(unsafe_code)]
 
 pub mod anchor;

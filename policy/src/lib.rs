@@ -6,7 +6,7 @@
 //! | looking for | see |
 //! |---|---|
 //! | who may get what: the decision | [`judge`] |
-//! | `/etc/pilotage/policy.toml` | [`file`] |
+//! | `/etc/pilotage/policy.toml` | [`file`](mod@file) |
 //! | `/etc/glexec.conf` | [`glexec_conf`] |
 //! | `grid-mapfile`, `voms-mapfile`, ban files | [`mapfile`] |
 //! | uid and gid ranges | [`ids`] |

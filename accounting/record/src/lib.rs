@@ -7,7 +7,7 @@
 //! | looking for | see |
 //! |---|---|
 //! | what a record says | [`event`] |
-//! | how a line is written and checked | [`line`] |
+//! | how a line is written and checked | [`line`](mod@line) |
 //! | writing: open, append, close, deny | [`spool`] |
 //! | reading: the folded [`Record`] and [`Damaged`] files | [`read`] |
 //! | UTC times as RFC 3339 | [`time`] |

@@ -2,7 +2,7 @@
 //!
 //! The server half ([`ServerTls`], [`serve`]) lets any client finish the handshake, judges its chain with
 //! [`credential::verify_chain`] and answers refused ones with the reason, so that users see more than a TLS alert. Handlers find
-//! the client in the request extension [`Peer`]. The client half ([`client`], [`client_from_pem`]) trusts the CA directory only.
+//! the client in the request extension [`Peer`]. The client half ([`client`](mod@client), [`client_from_pem`]) trusts the CA directory only.
 #![forbid(unsafe_code)]
 
 mod client;

@@ -116,7 +116,7 @@ pub struct Connection {
     /// URL of the queue, https://HOST:PORT
     #[arg(long, env = "PILOT_QUEUE", value_name = "URL")]
     pub queue: Option<String>,
-    /// Proxy to authenticate with [default: /tmp/x509up_u<uid>]
+    /// Proxy to authenticate with [default: /tmp/x509up_uUID]
     #[arg(long, env = "X509_USER_PROXY", value_name = "F")]
     pub proxy: Option<PathBuf>,
     /// Directory of trusted CA certificates

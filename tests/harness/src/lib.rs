@@ -6,7 +6,7 @@
 //! | starting a program as an account, and what became of it | [`Run`], [`Running`], [`Ran`] |
 //! | the machine's own grid: authority, users, proxies | [`Machine::pki`], [`Machine::proxy`] |
 //! | long-running programs, the mapping service | [`Service`], [`Machine::mapping_server`] |
-//! | skipping what cannot run here | [`needs`], [`need`] |
+//! | skipping what cannot run here | [`needs`](macro@needs), [`need`] |
 //! | full disks, failing calls, wrong answers, stepped clocks | [`fault`] |
 //! | a throw-away grid: CA, people, proxies, VOMS | [`pki`] |
 //! | proving that nothing is left behind | [`left`] |
