@@ -89,6 +89,12 @@ pub(crate) fn read_certificates(path: &Path) -> Result<Option<Vec<Cert>>, Refusa
     certs.map(Some).map_err(|e| site(path, format_args!("{}; install the file again", e.reason)))
 }
 
+/// Reads every revocation list of a PEM or DER file, as DER.
+pub(crate) fn read_lists(path: &Path) -> Result<Vec<Vec<u8>>, Refusal> {
+    let bytes = read(path, MAX_CRL)?.unwrap_or_default();
+    contents(path, bytes, |b| b.label == "X509 CRL", "revocation list")
+}
+
 /// The DER in a file: itself, or its PEM blocks of that kind, at least one.
 fn contents(
     path: &Path,
@@ -230,11 +236,7 @@ impl<'a> CaDir<'a> {
 
     /// The files of a CA's revocation lists.
     pub fn crls(&self, ca: &Cert) -> Vec<ListFile> {
-        let lists = |path: &Path| {
-            let bytes = read(path, MAX_CRL)?.unwrap_or_default();
-            contents(path, bytes, |b| b.label == "X509 CRL", "revocation list")
-        };
-        self.numbered(&ca.subject, "r").into_iter().map(|path| (path.clone(), lists(&path))).collect()
+        self.numbered(&ca.subject, "r").into_iter().map(|path| (path.clone(), read_lists(&path))).collect()
     }
 
     /// The files `<hash>.<kind>N` that exist; those under the old hash only if there are none under the new one. A gap in

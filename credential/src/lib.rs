@@ -8,6 +8,7 @@
 //! | one certificate, read and classified | [`cert`] |
 //! | the way up to a trusted root; name constraints | [`anchor`], [`constraints`] |
 //! | the hashed CA directory: CAs, signing policies, namespaces, revocation lists | [`cadir`], [`signing_policy`], [`namespaces`], [`crl`] |
+//! | what is wrong with the files of both directories, for `site-policy check` | [`inspect`] |
 //! | VOMS attribute certificates | [`voms`] |
 //! | making proxies for others | the crate `delegation` |
 //! | PEM, DER and names | [`pem`], [`der`], [`name`] |
@@ -24,6 +25,7 @@ pub mod constraints;
 pub mod crl;
 pub mod der;
 pub mod file;
+pub mod inspect;
 pub mod key;
 pub mod name;
 pub mod namespaces;

@@ -76,6 +76,27 @@ pub(crate) fn judge(
     }
 }
 
+/// What is wrong with a list of the CA, whoever asks; `cas` are its certificates.
+pub(crate) fn inspect(
+    path: &Path,
+    der: &[u8],
+    ca: &Cert,
+    cas: &[Cert],
+    trust: &Trust,
+    now: i64,
+) -> Option<Refusal> {
+    let question = Question { ca, signers: cas, subject: ca, trust, now };
+    let crl = match Crl::parse(der) {
+        Ok(crl) => crl,
+        Err(error) => return Some(question.useless(path, error)),
+    };
+    if let Err(error) = crl.lists(&[]) {
+        return Some(question.useless(path, error));
+    }
+    let judged = question.judge_signature(&crl).and_then(|()| question.judge_dates(&crl));
+    judged.err().map(|what| question.refusal(path, &what))
+}
+
 struct Question<'a> {
     ca: &'a Cert,
     signers: &'a [Cert],
@@ -86,18 +107,10 @@ struct Question<'a> {
 
 impl Question<'_> {
     fn ask(&self, path: &Path, der: &[u8]) -> Says {
-        let nothing =
-            |what: String| Says::Nothing(distrust(self.ca, format_args!("{}: {what}", path.display())));
-        let useless = |error: CrlError| match error {
-            CrlError::Malformed(e) => {
-                let what = format!("{}: no whole revocation list ({e}); run fetch-crl", path.display());
-                Says::Nothing(refuse(RefusalKind::Site, what))
-            }
-            CrlError::Unusable(what) => nothing(format!("{what}; ask the CA for a complete list")),
-        };
+        let nothing = |what: String| Says::Nothing(self.refusal(path, &what));
         let crl = match Crl::parse(der) {
             Ok(crl) => crl,
-            Err(error) => return useless(error),
+            Err(error) => return Says::Nothing(self.useless(path, error)),
         };
         if let Err(what) = self.judge_signature(&crl) {
             return nothing(what);
@@ -106,21 +119,42 @@ impl Question<'_> {
             return nothing(format!("{what}, so it says nothing of {}; ask the CA", self.subject.title()));
         }
         match crl.lists(&self.subject.serial) {
-            Err(error) => return useless(error),
+            Err(error) => return Says::Nothing(self.useless(path, error)),
             Ok(true) => return Says::Revoked,
             Ok(false) => {}
         }
+        self.judge_dates(&crl).map_or_else(nothing, |()| Says::Good)
+    }
+
+    fn refusal(&self, path: &Path, what: &str) -> Refusal {
+        distrust(self.ca, format_args!("{}: {what}", path.display()))
+    }
+
+    fn useless(&self, path: &Path, error: CrlError) -> Refusal {
+        match error {
+            CrlError::Malformed(e) => {
+                let what = format!("{}: no whole revocation list ({e}); run fetch-crl", path.display());
+                refuse(RefusalKind::Site, what)
+            }
+            CrlError::Unusable(what) => {
+                self.refusal(path, &format!("{what}; ask the CA for a complete list"))
+            }
+        }
+    }
+
+    fn judge_dates(&self, crl: &Crl<'_>) -> Result<(), String> {
         match crl.next_update {
-            None => nothing(
-                "it has no nextUpdate, so nobody can tell whether it is current (RFC 5280 5.1.2.5); ask the CA".into(),
-            ),
+            None => {
+                let why = "it has no nextUpdate, so nobody can tell whether it is current (RFC 5280 5.1.2.5)";
+                Err(format!("{why}; ask the CA"))
+            }
             Some(end) if end < self.now => {
-                nothing("the revocation list is out of date; run fetch-crl".into())
+                Err("the revocation list is out of date; run fetch-crl".to_owned())
             }
             _ if crl.this_update > self.now.saturating_add(SKEW) => {
-                nothing("the revocation list is dated in the future; check the clocks".into())
+                Err("the revocation list is dated in the future; check the clocks".to_owned())
             }
-            Some(_) => Says::Good,
+            Some(_) => Ok(()),
         }
     }
 

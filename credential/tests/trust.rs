@@ -421,3 +421,60 @@ fn limits_and_languages_of_proxies_hold_through_every_level() {
         }
     }
 }
+
+#[test]
+fn an_inspection_names_each_file_that_a_verdict_would_fall_over() {
+    use credential::inspect::{Weight, inspect};
+    let w = World::new();
+    let trust = Trust::in_dir(w.directory.path());
+    let look = || inspect(&trust, i64::try_from(now()).unwrap());
+    w.revoke(&List::new(&w.ca));
+    assert_eq!(look(), []);
+    let names = |path: &std::path::Path, words: &str| {
+        let found = look();
+        let hit = found.iter().find(|o| o.path == path && o.weight == Weight::Error);
+        let hit = hit.unwrap_or_else(|| panic!("{} is not named: {found:?}", path.display()));
+        assert!(hit.reason.contains(words), "{:?} lacks {words:?}", hit.reason);
+        assert!(!hit.reason.contains(path.to_str().unwrap()), "{}", hit.reason);
+    };
+    for ending in [".r0", ".0", ".signing_policy"] {
+        let path = w.directory.file(&w.ca, ending);
+        let whole = std::fs::read(&path).unwrap();
+        for (_, bytes) in broken(&whole) {
+            std::fs::write(&path, bytes).unwrap();
+            names(&path, "install the file again");
+        }
+        std::fs::write(&path, whole).unwrap();
+        let set = |mode| {
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap()
+        };
+        set(0o666);
+        names(&path, "everybody may write it");
+        set(0o600);
+        names(&path, "as account glexec");
+        set(0o644);
+    }
+    let list = w.revoke(&List { to: Some(-60), ..List::new(&w.ca) });
+    names(&list, "out of date");
+    w.revoke(&List::new(&w.ca).with(Extension("1.2.3.4", true, vec![5, 0])));
+    names(&list, "critical extension");
+    w.revoke(&List::new(&w.ca));
+    let policy = w.directory.file(&w.ca, ".signing_policy");
+    std::fs::write(
+        &policy,
+        "access_id_CA X509 '/CN=x' pos_rights globus CA:sign cond_subjects globus '\"*\"'",
+    )
+    .unwrap();
+    names(&policy, "no entry for its CA");
+    std::fs::remove_file(&policy).unwrap();
+    names(&policy, "does not exist");
+    w.install(&w.root());
+    let vo = trust.voms_dir.join("cms");
+    std::fs::create_dir_all(&vo).unwrap();
+    for (file, text) in [("a.lsc", "/CN=one\n"), ("b.lsc", ""), ("c.pem", "<html>")] {
+        std::fs::write(vo.join(file), text).unwrap();
+        names(&vo.join(file), if file == "c.pem" { "web page" } else { "odd number of names" });
+        std::fs::remove_file(vo.join(file)).unwrap();
+    }
+    assert_eq!(look(), []);
+}

@@ -100,7 +100,7 @@ fn the_seeds_are_what_they_are_called() {
             require_crl: true,
             max_proxy_lifetime: std::time::Duration::from_secs(7 * 86_400),
             allow_limited: true,
-            rules: identity::ChainRules::default(),
+            rules: identity::ChainRules { allow_legacy: true, ..identity::ChainRules::default() },
             require_key: false,
             now,
         });

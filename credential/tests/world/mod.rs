@@ -67,8 +67,9 @@ impl World {
         self.judge(&[person.der(&ca_key()).unwrap()])
     }
 
-    pub fn revoke(&self, list: &List) {
-        self.directory.revoke(&self.ca, &list.der(&ca_key()).unwrap()).unwrap();
+    /// Installs a revocation list.
+    pub fn revoke(&self, list: &List) -> std::path::PathBuf {
+        self.directory.revoke(&self.ca, &list.der(&ca_key()).unwrap()).unwrap()
     }
 
     /// The error number of `openssl verify` for Alice's certificate; 0 when it accepts.

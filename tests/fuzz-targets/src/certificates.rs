@@ -86,7 +86,7 @@ fn verdict(credential: &[u8], require_key: bool) -> Result<VerifiedIdentity, Ref
         require_crl: true,
         max_proxy_lifetime: trust.max_proxy_lifetime,
         allow_limited: true,
-        rules: identity::ChainRules::default(),
+        rules: identity::ChainRules { allow_legacy: true, ..identity::ChainRules::default() },
         require_key,
         now: *now,
     })
