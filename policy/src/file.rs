@@ -190,6 +190,8 @@ pub struct PortsPolicy {
     pub range: Option<PortRange>,
     /// Ports in a block.
     pub per_payload: u16,
+    /// Ports for a payload that asks for none; 0: it gets none.
+    pub default: u16,
     /// Rest between two payloads on one block (TIME_WAIT).
     pub quarantine: Duration,
     /// Only leased ports may be bound.

@@ -62,6 +62,7 @@ fn errors_name_line_and_column() {
 fn contradictions_are_refused() {
     assert!(error("[accounts]\nallow = [\"20000\"]\n").contains("allow without gids"));
     assert!(error("[ports]\nrange = \"40000-40004\"\nper_payload = 6\n").contains(":3:15: per_payload"));
+    assert!(error("[ports]\nrange = \"40000-40009\"\ndefault = 11\n").contains(":3:11: default"));
     assert!(error("[ports]\nrange = \"40000-40009\"\nhosts = { a = \"50000-50009\" }\n").contains("leaves"));
     let overlap = "[ports]\nrange = \"40000-40999\"\nhosts = { a = \"40000-40100\", b = \"40100-40200\" }\n";
     assert!(error(overlap).contains("overlap"));

@@ -234,7 +234,7 @@ fn payloads_at_the_same_time_get_different_ports_and_no_more_than_there_are() {
     let args = ["--slots", "3", "--policy", &policy, "--port-dir", &dir];
     let (_one, _two) = (site.agent("agent", &args), site.agent("second", &args));
     let script = "echo $GLOBUS_TCP_PORT_RANGE $GLOBUS_HOSTNAME; sleep 2";
-    let ids = site.submit(&["--array", "1-4", "--", "/bin/sh", "-c", script]);
+    let ids = site.submit(&["--array", "1-4", "--ports", "1", "--", "/bin/sh", "-c", script]);
     let ids: Vec<&str> = ids.lines().collect();
     assert_eq!(site.alice(&[&["wait"], &ids[..]].concat()).status.code(), Some(0), "{}", site.log("agent"));
     let mut given: Vec<String> = ids.iter().map(|id| site.ok(&["logs", id])).collect();

@@ -85,7 +85,8 @@ impl Site {
     }
 
     fn shell(&self, who: &str, script: &str) -> String {
-        self.as_user(who, &["submit", "--output", "*.out", "--", "/bin/sh", "-c", script]).ok()
+        self.as_user(who, &["submit", "--output", "*.out", "--ports", "1", "--", "/bin/sh", "-c", script])
+            .ok()
     }
 
     fn show(&self, who: &str, id: &str) -> serde_json::Value {
@@ -175,7 +176,7 @@ fn a_pilot_notices_nothing_of_process_namespaces() {
     assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(0), "{}", site.log());
     let mut seen: Vec<_> = site.as_user("Alice", &["logs", &id]).ok().lines().map(str::to_owned).collect();
     seen.dedup();
-    assert_eq!(seen[..3], ["glexec-init", "pilot", "sh"], "process 1, the runner, the payload");
+    assert_eq!(seen[..3], ["glexec-init", "pilot-runner", "sh"], "process 1, the runner, the payload");
 }
 
 /// A payload can stop its own runner, which has the same account; it cannot stop the session.

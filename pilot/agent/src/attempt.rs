@@ -1,15 +1,19 @@
 //! One lease from its receipt to its report: carries out what [`super::lease`] decides.
 
 use super::Agent;
+use super::delivery::{Answer, Delivered, Delivery};
+use super::health::Experience;
 use super::launch::Launch;
-use super::lease::{Answer, Delivered, Delivery, Effects, Event, Exit, GRACE, Lease, Verdict, Wish};
-use super::ports::Reservation;
-use super::session::{Input, News, Session};
+use super::lease::{
+    ChildExit, Conclusion, Effects, GRACE, LeaseEvent, LeaseMachine, StopReason, settle_output,
+};
+use super::ports::{NoPorts, PortLease};
+use super::session::{Input, Session, SessionNews};
 use super::stage::{Staged, stage};
 use anyhow::{Context, Result};
-use pilot_api::{AttemptResult, PayloadState, Report};
+use pilot_api::{self as api, AttemptResult, Outcome, OutputSummary, PayloadSpec, PayloadState, Report};
 use pilot_client::{ClientError, file_body, pause};
-use pilot_wire::{Cause, Start, ToAgent};
+use pilot_wire::{EndCause, Start, ToAgent};
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,28 +28,37 @@ const FORCE: Duration = Duration::from_secs(5);
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 /// How long a log may still travel once the lease goes back unreported.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long output may be packed beyond the walltime.
+const PACKING: Duration = Duration::from_secs(60);
 
-type Wishes = mpsc::UnboundedReceiver<Wish>;
+/// Pause before looking for free ports again: blocks of other pilots end their rest without a word.
+const PORTS_PAUSE: Duration = Duration::from_millis(500);
+/// How often the log says that a payload still waits for ports.
+const PORTS_REMIND: Duration = Duration::from_secs(60);
+
+type Stops = mpsc::UnboundedReceiver<StopReason>;
 
 /// Runs the payload of one lease.
-pub async fn run(agent: Arc<Agent>, lease: pilot_api::Lease, ports: Option<Reservation>, mut wishes: Wishes) {
+pub async fn run(agent: Arc<Agent>, lease: api::Lease, mut stops: Stops) {
     tracing::info!(payload = %lease.payload, attempt = %lease.attempt, number = lease.number, owner = lease.owner, "lease received");
-    let hands = Hands { agent: &agent, lease: lease.lease, session: None, force_at: None, verdict: None };
-    let mut work = Work { agent: &agent, lease: &lease, machine: Lease::new(&agent.node.host), hands };
-    work.carry_out(ports, &mut wishes).await;
+    let effects =
+        EffectRunner { agent: &agent, lease: lease.lease, session: None, force_at: None, conclusion: None };
+    let machine = LeaseMachine::new(&agent.node.host, !lease.spec.outputs.is_empty());
+    let mut work = Work { agent: &agent, lease: &lease, machine, effects, user_refused: false };
+    work.carry_out(&mut stops).await;
     agent.registry.remove(lease.lease);
 }
 
 /// Does what the machine asks for.
-struct Hands<'a> {
+struct EffectRunner<'a> {
     agent: &'a Agent,
     lease: uuid::Uuid,
     session: Option<Session>,
     force_at: Option<Instant>,
-    verdict: Option<Verdict>,
+    conclusion: Option<Conclusion>,
 }
 
-impl Effects for Hands<'_> {
+impl Effects for EffectRunner<'_> {
     fn state(&mut self, state: PayloadState) {
         self.agent.registry.set_state(self.lease, state);
     }
@@ -57,28 +70,30 @@ impl Effects for Hands<'_> {
         }
     }
 
-    fn finish(&mut self, verdict: Verdict) {
-        self.verdict = Some(verdict);
+    fn finish(&mut self, conclusion: Conclusion) {
+        self.conclusion = Some(conclusion);
     }
 }
 
 struct Work<'a> {
     agent: &'a Agent,
-    lease: &'a pilot_api::Lease,
-    machine: Lease,
-    hands: Hands<'a>,
+    lease: &'a api::Lease,
+    machine: LeaseMachine,
+    effects: EffectRunner<'a>,
+    /// Whether the site turned the user away.
+    user_refused: bool,
 }
 
 impl Work<'_> {
-    fn on(&mut self, event: Event) {
-        self.machine.on(event, &mut self.hands);
+    fn on(&mut self, event: LeaseEvent) {
+        self.machine.on(event, &mut self.effects);
     }
 
-    async fn carry_out(&mut self, ports: Option<Reservation>, wishes: &mut Wishes) {
+    async fn carry_out(&mut self, stops: &mut Stops) {
         let staged = tokio::select! {
-            staged = stage(self.agent, self.lease, ports) => staged,
-            Some(wish) = wishes.recv() => {
-                self.on(Event::Wished(wish));
+            staged = self.prepare() => staged,
+            Some(reason) = stops.recv() => {
+                self.on(LeaseEvent::Stop(reason));
                 Err(anyhow::anyhow!("ended before the start"))
             }
         };
@@ -96,74 +111,140 @@ impl Work<'_> {
                     let client = self.agent.client.clone();
                     shipping.spawn(spool.ship(client, self.lease.attempt, self.lease.lease, stream));
                 }
-                self.hands.session = Some(session);
-                self.attend(wishes).await;
+                self.effects.session = Some(session);
+                self.attend(stops).await;
             }
-            Err(reason) => self.on(Event::Gone(Exit::Unprepared(reason))),
+            Err(reason) => self.on(LeaseEvent::Gone(ChildExit::Unprepared(reason))),
         }
-        self.conclude(staged.as_ref().ok(), shipping, wishes).await;
+        self.conclude(shipping, stops).await;
         if let Ok(staged) = &staged {
             launcher(self.agent, self.lease, &staged.proxy()).clean_up();
         }
     }
 
+    async fn prepare(&self) -> Result<Staged> {
+        PayloadSpec::parse(self.lease.spec.clone()).context("the queue sent a payload that cannot be run")?;
+        let ports = self.ports().await?;
+        stage(self.agent, self.lease, ports).await
+    }
+
+    /// Ports for a payload that asks for them. A full range is waited for, and said: it will pass.
+    async fn ports(&self) -> Result<Option<PortLease>> {
+        let wanted = self.lease.spec.ports;
+        let Some(ports) = &self.agent.ports else {
+            anyhow::ensure!(
+                wanted == 0,
+                "the payload wants {wanted} ports, but this node has none: [ports] range in policy.toml"
+            );
+            return Ok(None);
+        };
+        let wanted = if wanted == 0 { ports.default } else { wanted };
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let begun = Instant::now();
+        let mut told: Option<Instant> = None;
+        loop {
+            match ports.pool.lease(wanted) {
+                Ok(lease) => return Ok(Some(lease)),
+                Err(e @ NoPorts::Full { .. }) if begun.elapsed() < ports.patience => {
+                    if told.is_none_or(|told| told.elapsed() > PORTS_REMIND) {
+                        tracing::warn!(payload = %self.lease.payload, attempt = %self.lease.attempt, wanted,
+                            waited_s = begun.elapsed().as_secs(), reason = %e, "payload waits for ports");
+                        told = Some(Instant::now());
+                    }
+                    sleep(PORTS_PAUSE).await;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
     fn launch(&self, staged: &Staged) -> Result<Session> {
-        let started = launcher(self.agent, self.lease, &staged.proxy()).start()?;
+        let launch = launcher(self.agent, self.lease, &staged.proxy());
+        let ports = staged.ports.as_ref().map(|ports| ports.range().globus());
+        let mut start = start(self.lease, site_env(self.lease, ports, &self.agent.dial_name));
+        start.proxy_copy = launch.removable_proxy();
+        start.scratch = Some(self.agent.scratch.display().to_string());
         let inputs = self.lease.spec.inputs.iter().enumerate().map(|(number, input)| Input {
             name: input.path.clone(),
             mode: input.mode,
             size: input.size,
             content: staged.input(number),
         });
-        let ports = staged.ports.as_ref().map(|ports| ports.range().globus());
-        let start = start(self.lease, site_env(self.lease, ports, &self.agent.dial_name));
-        Session::begin(started, start, inputs.collect(), staged.dir.path())
+        Session::begin(launch.start()?, start, inputs.collect(), staged.dir.path())
     }
 
     /// Follows the session until it is over.
-    async fn attend(&mut self, wishes: &mut Wishes) {
+    async fn attend(&mut self, stops: &mut Stops) {
         let mut stopped_alone = false;
-        while self.hands.verdict.is_none() {
-            let Some(session) = self.hands.session.as_mut() else { return };
-            let force_at = self.hands.force_at;
+        let mut packing_until: Option<Instant> = None;
+        let mut started_at: Option<Instant> = None;
+        while self.effects.conclusion.is_none() {
+            let Some(session) = self.effects.session.as_mut() else { return };
+            let force_at = self.effects.force_at;
+            let packing = packing_until.filter(|_| self.machine.is_packing());
             let event = tokio::select! {
                 news = session.next() => match news {
-                    News::Message(ToAgent::Started(started)) => {
+                    SessionNews::Message(ToAgent::Started(started)) => {
                         tracing::info!(payload = %self.lease.payload, attempt = %self.lease.attempt, account = started.account,
                             session = started.session, pid = started.pid, "payload started");
-                        Event::Started(started)
+                        started_at = Some(Instant::now());
+                        LeaseEvent::Started(started)
                     }
-                    News::Message(ToAgent::Ended(ended)) => {
-                        stopped_alone = ended.cause == Cause::Stopped;
-                        Event::Ended(ended)
+                    SessionNews::Message(ToAgent::Ended(ended)) => {
+                        stopped_alone = ended.cause == EndCause::Stopped;
+                        packing_until = packing_end(started_at, self.lease.spec.walltime);
+                        LeaseEvent::Ended(ended)
                     }
-                    News::Message(ToAgent::Done | ToAgent::Here { .. }) => continue,
-                    News::Over(exit) => Event::Gone(exit),
+                    SessionNews::Message(ToAgent::Packed(summary)) => LeaseEvent::Packed(summary),
+                    SessionNews::Message(ToAgent::Done | ToAgent::Here { .. }) => continue,
+                    SessionNews::Failed(why) => {
+                        tracing::error!(payload = %self.lease.payload, attempt = %self.lease.attempt, reason = why, "the node failed a payload");
+                        LeaseEvent::NodeFailed(why)
+                    }
+                    SessionNews::Over(exit) => LeaseEvent::Gone(exit),
                 },
-                Some(wish) = wishes.recv() => Event::Wished(wish),
-                () = sleep_until(force_at.unwrap_or_else(Instant::now)), if force_at.is_some() => {
+                Some(reason) = stops.recv() => LeaseEvent::Stop(reason),
+                () = at(packing) => {
+                    packing_until = None;
+                    LeaseEvent::Stop(StopReason::Time)
+                }
+                () = at(force_at) => {
                     session.force();
-                    self.hands.force_at = Some(Instant::now() + FORCE);
+                    self.effects.force_at = Some(Instant::now() + FORCE);
                     continue;
                 }
             };
-            if stopped_alone && matches!(event, Event::Gone(_)) {
+            if stopped_alone && matches!(event, LeaseEvent::Gone(_)) {
                 // A batch system signals all processes of a job: the reason may be on its way to us as well.
-                if let Ok(Some(wish)) = timeout(SAME_SIGNAL, wishes.recv()).await {
-                    self.on(Event::Wished(wish));
+                if let Ok(Some(reason)) = timeout(SAME_SIGNAL, stops.recv()).await {
+                    self.on(LeaseEvent::Stop(reason));
                 }
+            }
+            if let LeaseEvent::Gone(exit) = &event {
+                self.user_refused = matches!(exit, ChildExit::Code(203, _));
+                self.note_lost_logs();
             }
             self.on(event);
         }
     }
 
+    /// A log that the node could not keep is the node's fault, whatever the payload made of it.
+    fn note_lost_logs(&mut self) {
+        let logs = self.effects.session.as_ref().map(Session::logs);
+        if let Some(why) = logs.into_iter().flatten().find_map(|log| log.failure()) {
+            self.on(LeaseEvent::NodeFailed(why));
+        }
+    }
+
     /// Delivers logs, output and the result; only the loss of the lease cuts it short, and not once the queue has the
     /// result.
-    async fn conclude(&mut self, staged: Option<&Staged>, mut shipping: JoinSet<()>, wishes: &mut Wishes) {
+    async fn conclude(&mut self, mut shipping: JoinSet<Option<String>>, stops: &mut Stops) {
         let ids = (self.lease.payload, self.lease.attempt);
-        let (outcome, report) = match self.hands.verdict.take() {
-            Some(Verdict::Report(outcome, report)) => (outcome, report),
-            Some(Verdict::Silent) | None => {
+        let (outcome, report) = match self.effects.conclusion.take() {
+            Some(Conclusion::Report(outcome, report)) => (outcome, *report),
+            Some(Conclusion::Silent) | None => {
                 tracing::info!(payload = %ids.0, attempt = %ids.1, "payload ended, lease handed back or lost");
                 timeout(LAST_WORDS, async { while shipping.join_next().await.is_some() {} }).await.ok();
                 return;
@@ -171,12 +252,24 @@ impl Work<'_> {
         };
         tracing::info!(payload = %ids.0, attempt = %ids.1, outcome = %outcome, exit_code = report.exit_code,
             reason = report.reason, wall_ms = report.wall_ms, cpu_ms = report.cpu_ms, "payload ended");
-        let delivered = tokio::select! {
-            report = self.deliver_files(staged, shipping, report) => {
+        self.agent.registry.note(match outcome {
+            Outcome::Infra if self.user_refused => Experience::Refused(&self.lease.owner),
+            Outcome::Infra => Experience::Bad,
+            _ => Experience::Good,
+        });
+        let stored = tokio::select! {
+            (outcome, report) = self.deliver_files(shipping, outcome, report.clone()) => Some((outcome, report)),
+            reason = cut_short(stops) => (reason == StopReason::Cancel).then(|| {
+                let reason = Some("cancelled while its logs and output files were stored".to_owned());
+                (Outcome::Killed, Report { reason, ..report })
+            }),
+        };
+        let delivered = match stored {
+            Some((outcome, report)) => {
                 let result = AttemptResult { lease: self.lease.lease, outcome, report };
-                self.deliver(&result, wishes).await
+                self.deliver(&result, stops).await
             }
-            () = lost(wishes) => Delivered::Lost,
+            None => Delivered::Lost,
         };
         match delivered {
             Delivered::Yes => tracing::debug!(payload = %ids.0, attempt = %ids.1, "result delivered"),
@@ -191,20 +284,28 @@ impl Work<'_> {
     /// Logs and output; what could not be stored is added to the report.
     async fn deliver_files(
         &self,
-        staged: Option<&Staged>,
-        mut shipping: JoinSet<()>,
+        mut shipping: JoinSet<Option<String>>,
+        outcome: Outcome,
         mut report: Report,
-    ) -> Report {
-        while shipping.join_next().await.is_some() {}
-        if let Err(e) = self.upload(staged).await {
-            let text = format!("output files were not stored: {e:#}");
-            tracing::error!(attempt = %self.lease.attempt, "{text}");
-            report.reason = Some(report.reason.map_or(text.clone(), |reason| format!("{reason}; {text}")));
+    ) -> (Outcome, Report) {
+        while let Some(shipped) = shipping.join_next().await {
+            if let Ok(Some(text)) = shipped {
+                report.reason =
+                    Some(report.reason.map_or(text.clone(), |reason| format!("{reason}; {text}")));
+            }
         }
-        report
+        if let Err(e) = self.upload().await {
+            tracing::error!(attempt = %self.lease.attempt, error = format!("{e:#}"), "output files were not stored");
+            let mut output = OutputSummary { broken: true, ..report.output.unwrap_or_default() };
+            // The refusal says most, so it stands first.
+            output.notes.clear();
+            output.note(&format!("{e:#}"));
+            report.output = Some(output);
+        }
+        settle_output(outcome, report, self.lease.spec.missing_output)
     }
 
-    async fn deliver(&self, result: &AttemptResult, wishes: &mut Wishes) -> Delivered {
+    async fn deliver(&self, result: &AttemptResult, stops: &mut Stops) -> Delivered {
         let (mut delivery, mut failures) = (Delivery::default(), 0);
         loop {
             delivery.send();
@@ -215,14 +316,14 @@ impl Work<'_> {
                         let answer = sent.map_or_else(|e| self.refusal(&e), |()| Answer::Taken);
                         break delivery.answer(answer);
                     }
-                    () = lost(wishes) => if let Some(delivered) = delivery.lose() { return delivered },
+                    () = lost(stops) => if let Some(delivered) = delivery.lose() { return delivered },
                 }
             };
             if let Some(delivered) = delivered {
                 return delivered;
             }
             failures += 1;
-            if timeout(pause(failures, fastrand::f64()), lost(wishes)).await.is_ok()
+            if timeout(pause(failures, fastrand::f64()), lost(stops)).await.is_ok()
                 && let Some(delivered) = delivery.lose()
             {
                 return delivered;
@@ -231,26 +332,25 @@ impl Work<'_> {
     }
 
     fn refusal(&self, error: &ClientError) -> Answer {
-        if error.is_transient() {
-            return Answer::Unknown;
-        }
         if error.code() == Some("lease_superseded") {
             return Answer::Late;
         }
-        tracing::error!(attempt = %self.lease.attempt, %error, "the queue does not take the result");
-        Answer::Refused
+        if error.is_final() {
+            tracing::error!(attempt = %self.lease.attempt, %error, "the queue does not take the result");
+            return Answer::Refused;
+        }
+        tracing::warn!(attempt = %self.lease.attempt, %error, "the queue has not taken the result yet");
+        Answer::Unknown
     }
 
-    async fn upload(&self, staged: Option<&Staged>) -> Result<()> {
-        let size = self.hands.session.as_ref().map_or(0, Session::output_size);
-        let Some(staged) = staged.filter(|_| size > 0) else { return Ok(()) };
-        let path = staged.dir.path().join("output.tar");
+    async fn upload(&self) -> Result<()> {
+        let Some(path) = self.effects.session.as_ref().and_then(Session::output) else { return Ok(()) };
         let mut failures = 0;
         loop {
-            let file = tokio::fs::File::open(&path).await.context("cannot read them back")?;
+            let file = tokio::fs::File::open(path).await.context("cannot read them back")?;
             match self.agent.client.put_output(self.lease.attempt, self.lease.lease, file_body(file)).await {
                 Ok(()) => return Ok(()),
-                Err(e) if !e.is_transient() => return Err(e.into()),
+                Err(e) if e.is_final() => return Err(e.into()),
                 Err(_) => failures += 1,
             }
             sleep(pause(failures, fastrand::f64())).await;
@@ -258,44 +358,62 @@ impl Work<'_> {
     }
 }
 
-fn launcher<'a>(agent: &'a Agent, lease: &pilot_api::Lease, proxy: &std::path::Path) -> Launch<'a> {
-    let (attempt, payload_proxy) = (lease.attempt, proxy.to_owned());
-    Launch {
-        switch: &agent.switch,
-        attempt,
-        payload_proxy,
-        pilot_proxy: &agent.proxy,
-        account: &agent.node.account,
+/// Until when output may be packed; without a walltime as long as it takes.
+fn packing_end(started: Option<Instant>, walltime: Option<u64>) -> Option<Instant> {
+    let end = started?.checked_add(Duration::from_secs(walltime?))?;
+    end.max(Instant::now()).checked_add(PACKING)
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
     }
 }
 
-async fn lost(wishes: &mut Wishes) {
-    while let Some(wish) = wishes.recv().await {
-        if wish == Wish::Lost {
-            return;
+fn launcher<'a>(agent: &'a Agent, lease: &'a api::Lease, proxy: &std::path::Path) -> Launch<'a> {
+    Launch {
+        switch: &agent.switch,
+        runner: &agent.runner,
+        attempt: lease.attempt,
+        spec: &lease.spec,
+        payload_proxy: proxy.to_owned(),
+        pilot_proxy: &agent.proxy,
+        account: &agent.node.account,
+        batch_job: agent.node.batch_job.as_deref(),
+        scratch: &agent.scratch,
+    }
+}
+
+async fn lost(stops: &mut Stops) {
+    while cut_short(stops).await != StopReason::Lost {}
+}
+
+/// Waits for a reason that counts even when the payload is over.
+async fn cut_short(stops: &mut Stops) -> StopReason {
+    while let Some(reason) = stops.recv().await {
+        if reason >= StopReason::Cancel {
+            return reason;
         }
     }
     std::future::pending().await
 }
 
-fn start(lease: &pilot_api::Lease, site_env: BTreeMap<String, String>) -> Start {
-    let spec = &lease.spec;
+fn start(lease: &api::Lease, site_env: BTreeMap<String, String>) -> Start {
     Start {
         version: pilot_wire::VERSION,
         payload: lease.payload,
         attempt: lease.attempt,
-        command: spec.command.clone(),
-        env: spec.env.clone(),
+        spec: lease.spec.clone(),
         site_env,
-        outputs: spec.outputs.clone(),
-        walltime_ms: spec.walltime.map(|s| s.saturating_mul(1000)),
-        memory: spec.memory,
+        scratch: None,
+        proxy_copy: None,
         grace_ms: u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
 /// What the pilot says to the payload; `PILOT_SESSION` and `X509_USER_PROXY` come from `glexec`.
-fn site_env(lease: &pilot_api::Lease, ports: Option<String>, dial_name: &str) -> BTreeMap<String, String> {
+fn site_env(lease: &api::Lease, ports: Option<String>, dial_name: &str) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([("PILOT_PAYLOAD_ID".to_owned(), lease.payload.to_string())]);
     if let Some(index) = lease.array_index {
         env.insert("PILOT_ARRAY_INDEX".to_owned(), index.to_string());
@@ -310,13 +428,13 @@ fn site_env(lease: &pilot_api::Lease, ports: Option<String>, dial_name: &str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pilot_api::PayloadSpec;
+    use pilot_api::RawSpec;
     use uuid::Uuid;
 
-    fn lease(array_index: Option<u64>) -> pilot_api::Lease {
-        let spec: PayloadSpec = serde_json::from_str(r#"{"command":["/bin/true"],"walltime":3}"#).unwrap();
+    fn lease(array_index: Option<u64>) -> api::Lease {
+        let spec: RawSpec = serde_json::from_str(r#"{"command":["/bin/true"],"walltime":3}"#).unwrap();
         let owner = "/CN=u".to_owned();
-        pilot_api::Lease {
+        api::Lease {
             lease: Uuid::nil(),
             attempt: Uuid::nil(),
             number: 1,
@@ -340,7 +458,11 @@ mod tests {
     }
 
     #[test]
-    fn the_walltime_reaches_the_runner_in_milliseconds() {
-        assert_eq!(start(&lease(None), BTreeMap::new()).walltime_ms, Some(3000));
+    fn output_is_packed_for_a_while_beyond_the_walltime_and_for_ever_without_one() {
+        let now = Instant::now();
+        assert_eq!(packing_end(Some(now), None), None);
+        let end = packing_end(Some(now), Some(3600)).unwrap();
+        assert!(end >= now + Duration::from_secs(3600) + PACKING);
+        assert_eq!(packing_end(Some(now), Some(u64::MAX)), None);
     }
 }

@@ -1,8 +1,10 @@
 //! Starts the runner: through `glexec`, which switches to the user's own account, or directly with `--no-switch`.
 
+use super::conversation::pair;
 use super::node::Account;
+use super::runner::Runner;
 use anyhow::{Context, Result};
-use pilot_wire::proxy_copy;
+use pilot_api::RawSpec;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -26,18 +28,47 @@ pub enum Switch {
 pub struct Launch<'a> {
     /// How to switch.
     pub switch: &'a Switch,
+    /// What to start.
+    pub runner: &'a Runner,
     /// The attempt.
     pub attempt: Uuid,
+    /// What the user wants run: `glexec` notes it in the site's record, and holds its limits.
+    pub spec: &'a RawSpec,
     /// The payload's proxy, in the agent's private directory.
     pub payload_proxy: PathBuf,
     /// The pilot's own proxy, which mapping services want to see.
     pub pilot_proxy: &'a Path,
     /// The pilot's account.
     pub account: &'a Account,
+    /// The batch job around the pilot, where no variable tells it.
+    pub batch_job: Option<&'a str>,
+    /// Directory for working directories.
+    pub scratch: &'a Path,
 }
 
 /// By these variables batch systems tell a job who it is; `glexec` notes them in the site's record.
-const BATCH: [&str; 5] = ["SLURM_JOB_ID", "PBS_JOBID", "OAR_JOB_ID", "LSB_JOBID", "JOB_ID"];
+const BATCH: [&str; 18] = [
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_JOB_USER",
+    "SLURM_JOB_PARTITION",
+    "OAR_JOB_ID",
+    "OAR_ARRAY_INDEX",
+    "OAR_USER",
+    "OAR_QUEUE",
+    "PBS_JOBID",
+    "PBS_ARRAY_INDEX",
+    "PBS_O_LOGNAME",
+    "PBS_QUEUE",
+    "LSB_JOBID",
+    "LSFUSER",
+    "LSB_QUEUE",
+    "JOB_ID",
+    "SGE_TASK_ID",
+    "SGE_O_LOGNAME",
+];
+/// Longest command that is told to `glexec`, in bytes; the record cuts it further.
+const LONGEST_COMMAND: usize = 16 << 10;
 
 /// A started runner and the agent's end of its standard input.
 pub struct Started {
@@ -52,21 +83,21 @@ pub struct Started {
 impl Launch<'_> {
     /// Starts it.
     pub fn start(&self) -> Result<Started> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("cannot make a socket pair")?;
-        ours.set_nonblocking(true).context("cannot make a socket pair")?;
-        let program = std::env::current_exe().context("cannot find the pilot program itself")?;
+        let (socket, theirs) = pair()?;
         let mut command = match self.switch {
             Switch::Glexec(glexec) => {
                 let mut command = Command::new(glexec);
-                command.arg(&program);
+                command.arg(self.runner.path());
                 command
             }
             Switch::None => {
-                copy_proxy(&self.payload_proxy, &proxy_copy(self.attempt))?;
-                Command::new(&program)
+                copy_proxy(&self.payload_proxy, &self.proxy_copy())?;
+                let mut command = Command::new(self.runner.handle());
+                command.arg0("pilot-runner");
+                command
             }
         };
-        command.arg("runner").env_clear().envs(self.environment()).current_dir("/");
+        command.env_clear().envs(self.environment()).current_dir("/");
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command
             .spawn()
@@ -75,14 +106,24 @@ impl Launch<'_> {
             Switch::Glexec(glexec) => Some(glexec.clone()),
             Switch::None => None,
         };
-        Ok(Started { glexec, child, socket: UnixStream::from_std(ours)? })
+        Ok(Started { glexec, child, socket })
+    }
+
+    /// Where the payload finds its proxy without a switch; with one, `glexec` makes the copy in the session's directory.
+    fn proxy_copy(&self) -> PathBuf {
+        self.scratch.join(format!("pilotage-proxy-{}.pem", self.attempt))
+    }
+
+    /// The same for the runner, which removes the copy.
+    pub fn removable_proxy(&self) -> Option<String> {
+        matches!(self.switch, Switch::None).then(|| self.proxy_copy().display().to_string())
     }
 
     /// What the child finds. The pilot's own environment stays with the pilot.
     fn environment(&self) -> Vec<(String, String)> {
         let text = |path: &Path| path.display().to_string();
         // The session's directory, with the payload's proxy in it, is glexec's to make and to remove.
-        let work_dir = format!("/tmp/pilotage-session-{}", self.attempt);
+        let work_dir = text(&self.scratch.join(format!("pilotage-session-{}", self.attempt)));
         let mut env = vec![
             ("HOME", self.account.home.clone()),
             ("USER", self.account.name.clone()),
@@ -90,15 +131,20 @@ impl Launch<'_> {
             ("PATH", std::env::var("PATH").unwrap_or_default()),
         ];
         match self.switch {
-            Switch::None => env.push(("X509_USER_PROXY", text(&proxy_copy(self.attempt)))),
-            Switch::Glexec(_) => env.extend([
-                ("X509_USER_PROXY", text(self.pilot_proxy)),
-                ("GLEXEC_CLIENT_CERT", text(&self.payload_proxy)),
-                ("GLEXEC_SOURCE_PROXY", text(&self.payload_proxy)),
-                ("GLEXEC_TARGET_PROXY", format!("{work_dir}/proxy.pem")),
-                ("GLEXEC_WORK_DIR", work_dir),
-                ("GLEXEC_ID", self.attempt.to_string()),
-            ]),
+            Switch::None => env.push(("X509_USER_PROXY", text(&self.proxy_copy()))),
+            Switch::Glexec(_) => {
+                env.extend([
+                    ("X509_USER_PROXY", text(self.pilot_proxy)),
+                    ("GLEXEC_CLIENT_CERT", text(&self.payload_proxy)),
+                    ("GLEXEC_SOURCE_PROXY", text(&self.payload_proxy)),
+                    ("GLEXEC_TARGET_PROXY", format!("{work_dir}/proxy.pem")),
+                    ("GLEXEC_WORK_DIR", work_dir),
+                    ("GLEXEC_ID", self.attempt.to_string()),
+                    ("GLEXEC_PAYLOAD_COMMAND", told_command(&self.spec.command)),
+                    ("GLEXEC_PAYLOAD_CPUS", self.spec.cores.to_string()),
+                ]);
+                env.extend(self.batch_job.map(|job| ("GLEXEC_BATCH_JOB", job.to_owned())));
+            }
         }
         env.extend(BATCH.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?))));
         env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -107,9 +153,26 @@ impl Launch<'_> {
     /// Removes what a runner may have left behind when it could not clean up itself.
     pub fn clean_up(&self) {
         if matches!(self.switch, Switch::None) {
-            std::fs::remove_file(proxy_copy(self.attempt)).ok();
+            std::fs::remove_file(self.proxy_copy()).ok();
         }
     }
+}
+
+/// The words of the command, separated as `docs/accounting.md` says; not longer than anybody reads.
+fn told_command(command: &[String]) -> String {
+    let mut told = String::new();
+    for (number, word) in command.iter().enumerate() {
+        if number > 0 {
+            told.push('\u{1f}');
+        }
+        told.extend(word.chars().map(|c| if c == '\u{1f}' { ' ' } else { c }));
+        if told.len() > LONGEST_COMMAND {
+            let end = (0..=LONGEST_COMMAND).rev().find(|end| told.is_char_boundary(*end)).unwrap_or(0);
+            told.truncate(end);
+            break;
+        }
+    }
+    told
 }
 
 fn copy_proxy(from: &Path, to: &Path) -> Result<()> {
@@ -132,13 +195,17 @@ mod tests {
 
     fn environment(switch: &Switch) -> BTreeMap<String, String> {
         let account = Account { name: "pilot".into(), home: "/home/pilot".into() };
-        let (payload, pilot) = (Path::new("/private/p.pem"), Path::new("/tmp/pilot.pem"));
+        let spec: RawSpec = serde_json::from_str(r#"{"command":["./run.sh","a\u001fb"],"cores":2}"#).unwrap();
         Launch {
             switch,
+            runner: &Runner::for_tests(),
             attempt: Uuid::nil(),
-            payload_proxy: payload.to_owned(),
-            pilot_proxy: pilot,
+            spec: &spec,
+            payload_proxy: "/private/p.pem".into(),
+            pilot_proxy: Path::new("/tmp/pilot.pem"),
             account: &account,
+            batch_job: Some("htcondor 12.0 owner"),
+            scratch: Path::new("/scratch"),
         }
         .environment()
         .into_iter()
@@ -151,13 +218,25 @@ mod tests {
         assert_eq!(env["GLEXEC_CLIENT_CERT"], "/private/p.pem");
         assert_eq!(env["GLEXEC_SOURCE_PROXY"], "/private/p.pem");
         assert_eq!(env["X509_USER_PROXY"], "/tmp/pilot.pem");
+        assert_eq!(env["GLEXEC_WORK_DIR"], format!("/scratch/pilotage-session-{}", Uuid::nil()));
         assert_eq!(env["GLEXEC_TARGET_PROXY"], format!("{}/proxy.pem", env["GLEXEC_WORK_DIR"]));
+        assert_eq!(env["GLEXEC_PAYLOAD_COMMAND"], "./run.sh\u{1f}a b");
+        assert_eq!(
+            (env["GLEXEC_PAYLOAD_CPUS"].as_str(), env["GLEXEC_BATCH_JOB"].as_str()),
+            ("2", "htcondor 12.0 owner")
+        );
     }
 
     #[test]
     fn without_a_switch_the_payload_sees_nothing_of_the_pilots_proxy() {
         let env = environment(&Switch::None);
         assert!(!env.values().any(|v| v.contains("pilot.pem") || v.contains("/private")), "{env:?}");
-        assert_eq!(env["X509_USER_PROXY"], format!("/tmp/pilotage-proxy-{}.pem", Uuid::nil()));
+        assert_eq!(env["X509_USER_PROXY"], format!("/scratch/pilotage-proxy-{}.pem", Uuid::nil()));
+    }
+
+    #[test]
+    fn a_long_command_is_cut_where_a_character_ends() {
+        let told = told_command(&["x".repeat(LONGEST_COMMAND - 1), "\u{e9}".repeat(9)]);
+        assert!(told.len() <= LONGEST_COMMAND);
     }
 }

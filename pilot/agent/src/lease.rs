@@ -4,11 +4,12 @@
 //! Preparing --Started--> Running --Ended--> Completing --Gone--> over
 //!      \___________________\______________________\____Gone_____/
 //! ```
-//! Wishes come at any time. A lost lease beats a cancel, a cancel beats a drain; once the payload has ended by
-//! itself only the loss of the lease still counts, and not under the request that carries the result ([`Delivery`]).
+//! Reasons to stop come at any time. A lost lease beats a cancel, a cancel beats a drain. Once the payload has ended by
+//! itself a drain changes nothing any more; a cancel, or the end of the walltime, ends the packing of its output; the loss of
+//! the lease always counts, but not under the request that carries the result ([`super::delivery`]).
 
-use pilot_api::{Outcome, PayloadState, Report};
-use pilot_wire::{Cause, Ended, Started};
+use pilot_api::{MissingOutput, Outcome, OutputSummary, PayloadState, Report};
+use pilot_wire::{EndCause, Ended, Started};
 use std::time::Duration;
 
 /// Time between SIGTERM and SIGKILL.
@@ -18,9 +19,11 @@ pub const LOST_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a payload is to be ended; a greater one replaces a lesser one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wish {
+pub enum StopReason {
     /// The pilot must leave: hand the lease back.
     Drain,
+    /// Its time is over, and its output is still being packed.
+    Time,
     /// The user wants it.
     Cancel,
     /// The lease is no longer ours.
@@ -29,7 +32,7 @@ pub enum Wish {
 
 /// How the child of the agent (`glexec`, or the runner itself) ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
+pub enum ChildExit {
     /// It never ran: the preparation failed, for this reason.
     Unprepared(String),
     /// It exited with this code; the last line of its standard error goes with it.
@@ -40,109 +43,58 @@ pub enum Exit {
 
 /// What happens to a lease.
 #[derive(Debug, Clone)]
-pub enum Event {
+pub enum LeaseEvent {
     /// The payload runs.
     Started(Started),
     /// The payload has ended; output follows.
     Ended(Ended),
+    /// The archive of the output files has come.
+    Packed(OutputSummary),
+    /// The node lost something of the payload's, or its runner said what cannot be: nothing of it is to be trusted.
+    NodeFailed(String),
     /// The child is gone and has said all it had to say.
-    Gone(Exit),
+    Gone(ChildExit),
     /// Somebody wants an end.
-    Wished(Wish),
+    Stop(StopReason),
 }
 
 /// How a lease ends.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
+pub enum Conclusion {
     /// Tell the queue.
-    Report(Outcome, Report),
+    Report(Outcome, Box<Report>),
     /// Say nothing: the lease is lost, or goes back with the pilot's farewell.
     Silent,
-}
-
-/// A result on its way to the queue, once logs and output are there: only the queue's word decides about it.
-///
-/// The queue closes the lease when it takes the result, and so it may seem lost while the answer travels. So a loss
-/// counts between two requests, never under one.
-#[derive(Debug, Default)]
-pub struct Delivery {
-    under_way: bool,
-    lost: bool,
-}
-
-/// What became of one request with the result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// The queue has it.
-    Taken,
-    /// The lease was over before it came.
-    Late,
-    /// The queue will never take it.
-    Refused,
-    /// Nobody knows: it may be sent again.
-    Unknown,
-}
-
-/// How a delivery ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivered {
-    /// The queue has the result.
-    Yes,
-    /// The lease was lost before.
-    Lost,
-    /// The queue does not want it.
-    Refused,
-}
-
-impl Delivery {
-    /// A request leaves.
-    pub fn send(&mut self) {
-        self.under_way = true;
-    }
-
-    /// The lease is said to be lost.
-    pub fn lose(&mut self) -> Option<Delivered> {
-        self.lost = true;
-        (!self.under_way).then_some(Delivered::Lost)
-    }
-
-    /// The request is over; `None` asks for another one.
-    pub fn answer(&mut self, answer: Answer) -> Option<Delivered> {
-        self.under_way = false;
-        match answer {
-            Answer::Taken => Some(Delivered::Yes),
-            Answer::Late => Some(Delivered::Lost),
-            Answer::Refused => Some(Delivered::Refused),
-            Answer::Unknown => self.lost.then_some(Delivered::Lost),
-        }
-    }
 }
 
 /// What the machine wants done.
 pub trait Effects {
     /// The queue should hear of this state.
     fn state(&mut self, state: PayloadState);
-    /// End the payload, or its preparation.
+    /// End the payload, or its preparation, or the packing of its output.
     fn stop(&mut self, grace: Duration);
     /// It is over.
-    fn finish(&mut self, verdict: Verdict);
+    fn finish(&mut self, conclusion: Conclusion);
 }
 
 /// The state of one lease.
 #[derive(Debug)]
-pub struct Lease {
+pub struct LeaseMachine {
     /// Facts known from the beginning: host and ports.
     base: Report,
-    wish: Option<Wish>,
+    wants_output: bool,
+    stop: Option<StopReason>,
     started: Option<Started>,
     ended: Option<Ended>,
+    packed: Option<OutputSummary>,
+    node_fault: Option<String>,
 }
 
-impl Lease {
+impl LeaseMachine {
     /// A lease just received.
-    pub fn new(host: &str) -> Self {
+    pub fn new(host: &str, wants_output: bool) -> Self {
         let base = Report { host: host.to_owned(), ..Report::default() };
-        Self { base, wish: None, started: None, ended: None }
+        Self { base, wants_output, stop: None, started: None, ended: None, packed: None, node_fault: None }
     }
 
     /// The ports that the payload gets.
@@ -151,101 +103,135 @@ impl Lease {
     }
 
     /// Takes an event in.
-    pub fn on(&mut self, event: Event, effects: &mut impl Effects) {
+    pub fn on(&mut self, event: LeaseEvent, effects: &mut impl Effects) {
         match event {
-            Event::Started(started) => {
+            LeaseEvent::Started(started) => {
                 self.started = Some(started);
                 effects.state(PayloadState::Running);
-                // A wish from the time before found no payload to end.
-                self.wish.into_iter().for_each(|wish| effects.stop(grace(wish)));
+                // A reason from the time before found no payload to end.
+                self.stop.into_iter().for_each(|reason| effects.stop(grace(reason)));
             }
-            Event::Ended(ended) => {
+            LeaseEvent::Ended(ended) => {
                 self.ended = Some(ended);
                 effects.state(PayloadState::Completing);
             }
-            Event::Wished(wish) => self.wished(wish, effects),
-            Event::Gone(exit) => effects.finish(self.verdict(&exit)),
+            LeaseEvent::Packed(summary) => self.packed = Some(summary),
+            LeaseEvent::NodeFailed(why) => {
+                if self.node_fault.is_none() {
+                    self.node_fault = Some(why);
+                    effects.stop(GRACE);
+                }
+            }
+            LeaseEvent::Stop(reason) => self.stop_for(reason, effects),
+            LeaseEvent::Gone(exit) => effects.finish(self.conclusion(&exit)),
         }
     }
 
-    fn wished(&mut self, wish: Wish, effects: &mut impl Effects) {
-        if self.wish.is_some_and(|earlier| earlier >= wish) {
+    fn stop_for(&mut self, reason: StopReason, effects: &mut impl Effects) {
+        if self.stop.is_some_and(|earlier| earlier >= reason) {
             return;
         }
-        self.wish = Some(wish);
-        if self.ended.is_none() {
-            effects.stop(grace(wish));
+        self.stop = Some(reason);
+        let packs = self.is_packing() && reason > StopReason::Drain;
+        if self.ended.is_none() || packs {
+            effects.stop(grace(reason));
         }
     }
 
-    fn verdict(&self, exit: &Exit) -> Verdict {
-        if self.wish == Some(Wish::Lost) {
-            return Verdict::Silent;
+    /// Whether the payload has ended and its output is still on its way from the runner.
+    pub fn is_packing(&self) -> bool {
+        self.ended.is_some() && self.wants_output && self.packed.is_none()
+    }
+
+    fn conclusion(&self, exit: &ChildExit) -> Conclusion {
+        if self.stop == Some(StopReason::Lost) {
+            return Conclusion::Silent;
         }
-        match &self.ended {
-            Some(ended) => self.after_end(ended),
-            None => self.without_end(exit),
+        match (&self.ended, &self.node_fault) {
+            (Some(ended), None) => self.after_end(ended),
+            (Some(ended), Some(why)) if self.stop != Some(StopReason::Cancel) => {
+                self.infra(ended.exit_code, why)
+            }
+            (None, Some(why)) if self.stop.is_none() => self.infra(None, why),
+            (Some(ended), Some(_)) => self.after_end(ended),
+            (None, _) => self.without_end(exit),
         }
     }
 
     /// The runner has reported properly.
-    fn after_end(&self, ended: &Ended) -> Verdict {
-        let report = self.report(ended.exit_code, ended.reason.clone(), Some((ended.wall_ms, ended.cpu_ms)));
-        let outcome = match (ended.cause, self.wish) {
-            (Cause::Exited, _) if ended.exit_code == Some(0) => Outcome::Ok,
-            (Cause::Exited, _) => Outcome::User,
-            (Cause::Walltime | Cause::Memory, _) => Outcome::Limit,
-            (Cause::Stopped | Cause::Setup, Some(Wish::Drain)) => return Verdict::Silent,
-            (Cause::Stopped | Cause::Setup, Some(_)) => Outcome::Killed,
-            (Cause::Setup, None) => Outcome::Infra,
-            (Cause::Stopped, None) => {
+    fn after_end(&self, ended: &Ended) -> Conclusion {
+        let report = |reason| self.report(ended.exit_code, reason, Some((ended.wall_ms, ended.cpu_ms)));
+        let own = ended.reason.clone();
+        let cut = self.wants_output && self.packed.as_ref().is_none_or(|summary| summary.broken);
+        let (outcome, reason) = match (ended.cause, self.stop) {
+            (EndCause::Exited, Some(StopReason::Cancel)) if cut => {
+                (Outcome::Killed, Some("cancelled while its output files were packed".to_owned()))
+            }
+            (EndCause::Exited, Some(StopReason::Time)) if cut => {
+                (Outcome::Limit, Some("walltime was over while its output files were packed".to_owned()))
+            }
+            (EndCause::Exited, _) if ended.exit_code == Some(0) => (Outcome::Ok, own),
+            (EndCause::Exited, _) => (Outcome::User, own),
+            (EndCause::Walltime | EndCause::Memory, _) => (Outcome::Limit, own),
+            (EndCause::Stopped | EndCause::Setup, Some(StopReason::Drain)) => return Conclusion::Silent,
+            (EndCause::Stopped | EndCause::Setup, Some(_)) => (Outcome::Killed, own),
+            (EndCause::Setup, None) => (Outcome::Infra, own),
+            (EndCause::Stopped, None) => {
                 return self.infra(
                     ended.exit_code,
                     "the session was ended by a signal from outside, such as the batch system's",
                 );
             }
         };
-        Verdict::Report(outcome, report)
+        Conclusion::Report(outcome, report(reason))
     }
 
     /// The child ended without a report of the runner.
-    fn without_end(&self, exit: &Exit) -> Verdict {
-        match self.wish {
-            Some(Wish::Drain) => return Verdict::Silent,
-            Some(_) => return Verdict::Report(Outcome::Killed, self.report(None, None, None)),
+    fn without_end(&self, exit: &ChildExit) -> Conclusion {
+        match self.stop {
+            Some(StopReason::Drain) => return Conclusion::Silent,
+            Some(_) => return Conclusion::Report(Outcome::Killed, self.report(None, None, None)),
             None => (),
         }
         let running = self.started.is_some();
         match exit {
-            Exit::Unprepared(reason) => self.infra(None, reason),
-            Exit::Code(code, line) if running && *code > 128 => {
+            ChildExit::Unprepared(reason) => self.infra(None, reason),
+            ChildExit::Code(code, line) if running && *code > 128 && !(201..=204).contains(code) => {
                 let reason = format!(
                     "its runner died with code {code}: killed by the payload itself or for lack of memory {line}"
                 );
-                Verdict::Report(Outcome::User, self.report(Some(*code), Some(reason.trim().to_owned()), None))
+                Conclusion::Report(
+                    Outcome::User,
+                    self.report(Some(*code), Some(reason.trim().to_owned()), None),
+                )
             }
-            Exit::Code(code @ 201..=203, line) => {
+            ChildExit::Code(code @ 201..=204, line) => {
                 self.infra(None, &format!("glexec refused ({code}): {line}"))
             }
-            Exit::Code(code @ (126 | 127), line) => {
+            ChildExit::Code(code @ (126 | 127), line) => {
                 self.infra(None, &format!("glexec could not execute the pilot program ({code}): {line}"))
             }
-            Exit::Code(code, line) => {
+            ChildExit::Code(code, line) => {
                 self.infra(None, &format!("the runner failed with code {code}: {line}"))
             }
-            Exit::Signal(signal) => {
+            ChildExit::Signal(signal) => {
                 self.infra(None, &format!("glexec or the runner died by signal {signal}"))
             }
         }
     }
 
-    fn infra(&self, exit_code: Option<i32>, reason: &str) -> Verdict {
-        Verdict::Report(Outcome::Infra, self.report(exit_code, Some(reason.to_owned()), None))
+    fn infra(&self, exit_code: Option<i32>, reason: &str) -> Conclusion {
+        Conclusion::Report(Outcome::Infra, self.report(exit_code, Some(reason.to_owned()), None))
     }
 
-    fn report(&self, exit_code: Option<i32>, reason: Option<String>, times: Option<(u64, u64)>) -> Report {
+    fn report(
+        &self,
+        exit_code: Option<i32>,
+        reason: Option<String>,
+        times: Option<(u64, u64)>,
+    ) -> Box<Report> {
         let started = self.started.as_ref();
-        Report {
+        Box::new(Report {
             exit_code,
             reason,
             account: started.map(|s| s.account.clone()),
@@ -253,13 +239,26 @@ impl Lease {
             session: started.and_then(|s| s.session.clone()),
             wall_ms: times.map(|t| t.0),
             cpu_ms: times.map(|t| t.1),
+            output: self.packed.clone(),
             ..self.base.clone()
-        }
+        })
     }
 }
 
-fn grace(wish: Wish) -> Duration {
-    if wish == Wish::Lost { LOST_GRACE } else { GRACE }
+/// Puts what became of the output files into the result, once they are stored or cannot be: the last word before the report.
+pub fn settle_output(outcome: Outcome, mut report: Report, missing: MissingOutput) -> (Outcome, Report) {
+    let Some(text) = report.output.as_ref().and_then(OutputSummary::missing) else {
+        return (outcome, report);
+    };
+    let failed = outcome == Outcome::Ok
+        && missing == MissingOutput::Fail
+        && report.output.as_ref().is_some_and(|o| !o.is_complete());
+    report.reason = Some(report.reason.map_or(text.clone(), |reason| format!("{reason}; {text}")));
+    (if failed { Outcome::User } else { outcome }, report)
+}
+
+fn grace(reason: StopReason) -> Duration {
+    if reason == StopReason::Lost { LOST_GRACE } else { GRACE }
 }
 
 #[cfg(test)]
@@ -270,7 +269,7 @@ mod tests {
     struct Recorder {
         states: Vec<PayloadState>,
         stops: Vec<Duration>,
-        verdict: Option<Verdict>,
+        conclusion: Option<Conclusion>,
     }
 
     impl Effects for Recorder {
@@ -280,30 +279,34 @@ mod tests {
         fn stop(&mut self, grace: Duration) {
             self.stops.push(grace);
         }
-        fn finish(&mut self, verdict: Verdict) {
-            assert!(self.verdict.is_none(), "finished twice");
-            self.verdict = Some(verdict);
+        fn finish(&mut self, conclusion: Conclusion) {
+            assert!(self.conclusion.is_none(), "finished twice");
+            self.conclusion = Some(conclusion);
         }
     }
 
-    fn run(events: Vec<Event>) -> Recorder {
+    fn run(events: Vec<LeaseEvent>) -> Recorder {
+        run_with(false, events)
+    }
+
+    fn run_with(outputs: bool, events: Vec<LeaseEvent>) -> Recorder {
         let mut recorder = Recorder::default();
-        let mut lease = Lease::new("wn1");
+        let mut lease = LeaseMachine::new("wn1", outputs);
         lease.set_ports(Some("40000-40009".into()));
         events.into_iter().for_each(|event| lease.on(event, &mut recorder));
         recorder
     }
 
-    fn outcome(events: Vec<Event>) -> Option<(Outcome, Report)> {
-        match run(events).verdict.expect("not finished") {
-            Verdict::Report(outcome, report) => Some((outcome, report)),
-            Verdict::Silent => None,
+    fn outcome(events: Vec<LeaseEvent>) -> Option<(Outcome, Report)> {
+        match run(events).conclusion.expect("not finished") {
+            Conclusion::Report(outcome, report) => Some((outcome, *report)),
+            Conclusion::Silent => None,
         }
     }
 
-    fn started() -> Event {
+    fn started() -> LeaseEvent {
         let session = Some("s1".to_owned());
-        Event::Started(Started {
+        LeaseEvent::Started(Started {
             account: "alice".into(),
             uid: 20001,
             session,
@@ -312,20 +315,20 @@ mod tests {
         })
     }
 
-    fn ended(cause: Cause, exit_code: Option<i32>) -> Event {
-        Event::Ended(Ended { exit_code, cause, reason: None, wall_ms: 5, cpu_ms: 3 })
+    fn ended(cause: EndCause, exit_code: Option<i32>) -> LeaseEvent {
+        LeaseEvent::Ended(Ended { exit_code, cause, reason: None, wall_ms: 5, cpu_ms: 3 })
     }
 
-    fn gone(code: i32) -> Event {
-        Event::Gone(Exit::Code(code, "a reason".into()))
+    fn gone(code: i32) -> LeaseEvent {
+        LeaseEvent::Gone(ChildExit::Code(code, "a reason".into()))
     }
 
     #[test]
     fn a_plain_run_reports_its_facts() {
-        let recorder = run(vec![started(), ended(Cause::Exited, Some(0)), gone(0)]);
+        let recorder = run(vec![started(), ended(EndCause::Exited, Some(0)), gone(0)]);
         assert_eq!(recorder.states, [PayloadState::Running, PayloadState::Completing]);
-        let Some(Verdict::Report(Outcome::Ok, report)) = recorder.verdict else {
-            panic!("{:?}", recorder.verdict)
+        let Some(Conclusion::Report(Outcome::Ok, report)) = recorder.conclusion else {
+            panic!("{:?}", recorder.conclusion)
         };
         assert_eq!((report.exit_code, report.uid, report.wall_ms), (Some(0), Some(20001), Some(5)));
         assert_eq!(
@@ -338,7 +341,7 @@ mod tests {
     fn the_users_own_codes_are_never_the_sites_fault() {
         for code in [1, 7, 126, 137, 203] {
             let (outcome, report) =
-                outcome(vec![started(), ended(Cause::Exited, Some(code)), gone(204)]).unwrap();
+                outcome(vec![started(), ended(EndCause::Exited, Some(code)), gone(204)]).unwrap();
             assert_eq!((outcome, report.exit_code), (Outcome::User, Some(code)));
         }
     }
@@ -351,9 +354,9 @@ mod tests {
             let reason = report.reason.unwrap();
             assert!(reason.contains("a reason") && reason.contains(&code.to_string()), "{reason}");
         }
-        assert_eq!(outcome(vec![Event::Gone(Exit::Signal(9))]).unwrap().0, Outcome::Infra);
+        assert_eq!(outcome(vec![LeaseEvent::Gone(ChildExit::Signal(9))]).unwrap().0, Outcome::Infra);
         assert_eq!(
-            outcome(vec![Event::Gone(Exit::Unprepared("port range full".into()))]).unwrap().0,
+            outcome(vec![LeaseEvent::Gone(ChildExit::Unprepared("port range full".into()))]).unwrap().0,
             Outcome::Infra
         );
     }
@@ -366,7 +369,7 @@ mod tests {
 
     #[test]
     fn limits_are_told_apart() {
-        for cause in [Cause::Walltime, Cause::Memory] {
+        for cause in [EndCause::Walltime, EndCause::Memory] {
             assert_eq!(
                 outcome(vec![started(), ended(cause, Some(143)), gone(143)]).unwrap().0,
                 Outcome::Limit
@@ -376,84 +379,125 @@ mod tests {
 
     #[test]
     fn a_cancel_stops_once_and_reports_killed() {
-        let cancel = || Event::Wished(Wish::Cancel);
-        let recorder = run(vec![started(), cancel(), cancel(), ended(Cause::Stopped, Some(143)), gone(143)]);
+        let cancel = || LeaseEvent::Stop(StopReason::Cancel);
+        let recorder =
+            run(vec![started(), cancel(), cancel(), ended(EndCause::Stopped, Some(143)), gone(143)]);
         assert_eq!(recorder.stops, [GRACE]);
-        assert!(matches!(recorder.verdict, Some(Verdict::Report(Outcome::Killed, _))));
+        assert!(matches!(recorder.conclusion, Some(Conclusion::Report(Outcome::Killed, _))));
     }
 
     #[test]
     fn a_cancel_before_the_start_reaches_the_payload_that_starts_anyway() {
-        let recorder = run(vec![Event::Wished(Wish::Cancel), started()]);
+        let recorder = run(vec![LeaseEvent::Stop(StopReason::Cancel), started()]);
         assert_eq!(recorder.stops, [GRACE, GRACE]);
-        assert_eq!(outcome(vec![Event::Wished(Wish::Cancel), gone(143)]).unwrap().0, Outcome::Killed);
+        assert_eq!(
+            outcome(vec![LeaseEvent::Stop(StopReason::Cancel), gone(143)]).unwrap().0,
+            Outcome::Killed
+        );
     }
 
     #[test]
     fn a_payload_that_ended_by_itself_keeps_its_result() {
-        for wish in [Wish::Cancel, Wish::Drain] {
-            let recorder = run(vec![started(), ended(Cause::Exited, Some(0)), Event::Wished(wish), gone(0)]);
+        for reason in [StopReason::Cancel, StopReason::Drain] {
+            let recorder =
+                run(vec![started(), ended(EndCause::Exited, Some(0)), LeaseEvent::Stop(reason), gone(0)]);
             assert!(recorder.stops.is_empty());
-            assert!(matches!(recorder.verdict, Some(Verdict::Report(Outcome::Ok, _))));
+            assert!(matches!(recorder.conclusion, Some(Conclusion::Report(Outcome::Ok, _))));
         }
     }
 
     #[test]
     fn a_drained_payload_goes_back_without_a_word() {
         assert_eq!(
-            outcome(vec![started(), Event::Wished(Wish::Drain), ended(Cause::Stopped, Some(143)), gone(143)]),
+            outcome(vec![
+                started(),
+                LeaseEvent::Stop(StopReason::Drain),
+                ended(EndCause::Stopped, Some(143)),
+                gone(143)
+            ]),
             None
         );
-        assert_eq!(outcome(vec![Event::Wished(Wish::Drain), gone(143)]), None);
+        assert_eq!(outcome(vec![LeaseEvent::Stop(StopReason::Drain), gone(143)]), None);
     }
 
     #[test]
     fn a_lost_lease_is_never_reported_and_beats_other_wishes() {
         assert_eq!(
-            outcome(vec![started(), Event::Wished(Wish::Lost), ended(Cause::Exited, Some(0)), gone(0)]),
+            outcome(vec![
+                started(),
+                LeaseEvent::Stop(StopReason::Lost),
+                ended(EndCause::Exited, Some(0)),
+                gone(0)
+            ]),
             None
         );
         let recorder = run(vec![
             started(),
-            Event::Wished(Wish::Cancel),
-            Event::Wished(Wish::Lost),
-            Event::Wished(Wish::Drain),
+            LeaseEvent::Stop(StopReason::Cancel),
+            LeaseEvent::Stop(StopReason::Lost),
+            LeaseEvent::Stop(StopReason::Drain),
         ]);
         assert_eq!(recorder.stops, [GRACE, LOST_GRACE]);
     }
 
     #[test]
-    fn a_loss_heard_under_the_request_does_not_undo_its_answer() {
-        for (answer, end) in [
-            (Answer::Taken, Delivered::Yes),
-            (Answer::Late, Delivered::Lost),
-            (Answer::Refused, Delivered::Refused),
-            (Answer::Unknown, Delivered::Lost),
-        ] {
-            let mut delivery = Delivery::default();
-            delivery.send();
-            assert_eq!(delivery.lose(), None, "{answer:?}");
-            assert_eq!(delivery.answer(answer), Some(end), "{answer:?}");
-        }
-    }
-
-    #[test]
-    fn a_result_is_sent_again_until_the_queue_has_it_or_the_lease_is_lost() {
-        let mut delivery = Delivery::default();
-        for _ in 0..3 {
-            delivery.send();
-            assert_eq!(delivery.answer(Answer::Unknown), None);
-        }
-        assert_eq!(delivery.lose(), Some(Delivered::Lost));
-        assert_eq!(Delivery::default().lose(), Some(Delivered::Lost), "before the first request");
-    }
-
-    #[test]
     fn an_end_from_outside_is_not_the_users_fault() {
         assert_eq!(
-            outcome(vec![started(), ended(Cause::Stopped, Some(143)), gone(143)]).unwrap().0,
+            outcome(vec![started(), ended(EndCause::Stopped, Some(143)), gone(143)]).unwrap().0,
             Outcome::Infra
         );
-        assert_eq!(outcome(vec![ended(Cause::Setup, None), gone(1)]).unwrap().0, Outcome::Infra);
+        assert_eq!(outcome(vec![ended(EndCause::Setup, None), gone(1)]).unwrap().0, Outcome::Infra);
+    }
+
+    fn packed(broken: bool) -> LeaseEvent {
+        LeaseEvent::Packed(OutputSummary { broken, ..OutputSummary::default() })
+    }
+
+    #[test]
+    fn a_cancel_ends_the_packing_of_output_and_not_what_is_packed_already() {
+        let cancel = || LeaseEvent::Stop(StopReason::Cancel);
+        let whole = || ended(EndCause::Exited, Some(0));
+        let early = run_with(true, vec![started(), whole(), cancel(), packed(true), gone(0)]);
+        assert_eq!(early.stops, [GRACE]);
+        assert!(
+            matches!(early.conclusion, Some(Conclusion::Report(Outcome::Killed, _))),
+            "{:?}",
+            early.conclusion
+        );
+        let late = run_with(true, vec![started(), whole(), packed(false), cancel(), gone(0)]);
+        assert!(late.stops.is_empty());
+        assert!(matches!(late.conclusion, Some(Conclusion::Report(Outcome::Ok, _))), "{:?}", late.conclusion);
+        let time = LeaseEvent::Stop(StopReason::Time);
+        let over = run_with(true, vec![started(), whole(), time, packed(true), gone(0)]);
+        assert!(
+            matches!(over.conclusion, Some(Conclusion::Report(Outcome::Limit, _))),
+            "{:?}",
+            over.conclusion
+        );
+    }
+
+    #[test]
+    fn what_the_node_lost_is_the_nodes_fault_and_a_cancel_still_the_users_wish() {
+        let failed = || LeaseEvent::NodeFailed("this node cannot keep the output files: no space".into());
+        let (result, report) =
+            outcome(vec![started(), ended(EndCause::Exited, Some(7)), failed(), gone(7)]).unwrap();
+        assert_eq!((result, report.exit_code), (Outcome::Infra, Some(7)));
+        assert!(report.reason.unwrap().contains("no space"));
+        assert_eq!(outcome(vec![started(), failed(), gone(143)]).unwrap().0, Outcome::Infra);
+        let cancelled = vec![started(), LeaseEvent::Stop(StopReason::Cancel), failed(), gone(143)];
+        assert_eq!(outcome(cancelled).unwrap().0, Outcome::Killed);
+    }
+
+    #[test]
+    fn missing_output_is_said_and_fails_the_payload_only_where_that_was_asked_for() {
+        let output = Some(OutputSummary { unmatched: vec!["*.root".into()], ..OutputSummary::default() });
+        let report = || Report { output: output.clone(), ..Report::default() };
+        let (result, said) = settle_output(Outcome::Ok, report(), MissingOutput::Ok);
+        assert_eq!(result, Outcome::Ok);
+        assert!(said.reason.unwrap().contains("*.root"));
+        assert_eq!(settle_output(Outcome::Ok, report(), MissingOutput::Fail).0, Outcome::User);
+        assert_eq!(settle_output(Outcome::Limit, report(), MissingOutput::Fail).0, Outcome::Limit);
+        let whole = Report { output: Some(OutputSummary::default()), ..Report::default() };
+        assert_eq!(settle_output(Outcome::Ok, whole.clone(), MissingOutput::Fail), (Outcome::Ok, whole));
     }
 }

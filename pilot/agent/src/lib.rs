@@ -3,13 +3,18 @@
 //! | looking for | see |
 //! |---|---|
 //! | what becomes of a lease: the decisions | [`lease`] |
-//! | carrying them out | [`attempt`] |
+//! | carrying them out | [`attempt`], [`delivery`] |
 //! | claiming, heartbeats, draining | [`pilot`] |
 //! | proxy, ports and input of a payload | [`stage`], [`ports`] |
-//! | starting and talking to the runner | [`launch`], [`session`] |
+//! | finding, starting and talking to the runner | [`runner`], [`launch`], [`conversation`], [`session`] |
+//! | what the batch system and the node give | [`batch`], [`node`], [`scratch`], [`health`] |
 //! | logs on their way to the queue | [`spool`] |
 
 mod attempt;
+pub mod batch;
+mod conversation;
+pub mod delivery;
+pub mod health;
 mod launch;
 pub mod lease;
 mod node;
@@ -17,6 +22,8 @@ mod pilot;
 pub mod ports;
 mod private;
 mod registry;
+mod runner;
+pub mod scratch;
 mod session;
 mod spool;
 mod stage;
@@ -27,13 +34,14 @@ use node::Node;
 use pilot_client::{Client, Connection};
 use policy::SitePolicy;
 use policy::file::{POLICY_FILE, PortsPolicy};
-use ports::{PORT_DIR, PortPool};
+use ports::{PORT_DIR, PortPool, PortSource};
 use registry::Registry;
-use std::io::IsTerminal;
+use runner::Runner;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a call for a payload is repeated before the payload goes back.
@@ -53,15 +61,24 @@ pub struct Args {
     /// End with code 3 when the queue is out of reach for this long and no payload runs
     #[arg(long, value_name = "D", default_value = "10m", value_parser = pilot_client::duration)]
     give_up: Duration,
-    /// Time left in the batch slot; payloads with a longer walltime are not asked for
+    /// Time left in the batch slot; payloads with a longer walltime are not asked for [default: what the batch system says]
     #[arg(long, value_name = "D", value_parser = pilot_client::duration)]
     time_left: Option<Duration>,
+    /// End with code 4 when this node fails so many payloads in a row
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    max_failures: u32,
+    /// Directory for payloads to work in [default: the batch system's scratch directory, else TMPDIR, else /tmp]
+    #[arg(long, value_name = "D")]
+    scratch: Option<PathBuf>,
     /// Program that switches to the user's account
     #[arg(long, value_name = "PATH", default_value = "/usr/sbin/glexec")]
     glexec: PathBuf,
     /// Run payloads under the pilot's own account
     #[arg(long, conflicts_with = "glexec")]
     no_switch: bool,
+    /// Program that runs beside each payload [default: pilot-runner beside pilot, else as installed]
+    #[arg(long, value_name = "PATH")]
+    runner: Option<PathBuf>,
     /// Site policy; only its [ports] are read here
     #[arg(long, value_name = "F", default_value = POLICY_FILE)]
     policy: PathBuf,
@@ -75,17 +92,21 @@ struct Agent {
     client: Client,
     node: Node,
     switch: Switch,
+    runner: Runner,
+    /// Where payloads work.
+    scratch: PathBuf,
     /// The pilot's own proxy.
     proxy: PathBuf,
-    ports: Option<PortPool>,
-    /// What callers from outside should dial.
+    ports: Option<PortSource>,
+    /// What callers from outside should dial; only with ports.
     dial_name: String,
     /// 0700; removed at the end.
     private: private::Private,
     registry: Registry,
 }
 
-/// Carries the command out: 0 ended when idle or drained, 2 cannot begin, 3 lost the queue.
+/// Carries the command out: 0 ended when idle or drained, 1 refused, 2 cannot begin, 3 lost the queue, 4 the node fails
+/// payloads.
 pub fn run(args: Args) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -94,60 +115,68 @@ pub fn run(args: Args) -> ExitCode {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // A log that cannot be written is no reason to stop.
+        .log_internal_errors(false)
         .with_target(false)
         .try_init()
         .ok();
     let agent = match prepare(&args) {
         Ok(agent) => Arc::new(agent),
-        Err(e) => {
-            eprintln!("pilot run: {e:#}");
-            return ExitCode::from(2);
-        }
+        Err(e) => return cannot_begin(&format!("{e:#}")),
     };
-    let end = args.time_left.or_else(slurm_time_left).map(|left| Instant::now() + left);
-    let limits = pilot::Limits { slots: args.slots, max_idle: args.max_idle, give_up: args.give_up, end };
+    let limits = limits(&args, agent.node.time_left);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let code = match runtime {
-        Ok(runtime) => runtime.block_on(pilot::run(agent, limits)),
-        Err(e) => {
-            eprintln!("pilot run: cannot start: {e}");
-            2
-        }
-    };
-    ExitCode::from(code)
+    match runtime {
+        Ok(runtime) => ExitCode::from(runtime.block_on(pilot::run(agent, limits))),
+        Err(e) => cannot_begin(&format!("cannot start: {e}")),
+    }
 }
 
-/// Slurm tells the end of a job in seconds since the epoch.
-fn slurm_time_left() -> Option<Duration> {
-    let end = std::env::var("SLURM_JOB_END_TIME").ok()?.parse().ok()?;
-    Some((UNIX_EPOCH + Duration::from_secs(end)).duration_since(SystemTime::now()).unwrap_or_default())
+fn cannot_begin(why: &str) -> ExitCode {
+    // Standard error may be closed; the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "pilot run: {why}");
+    ExitCode::from(2)
+}
+
+/// A time that no clock can show is no limit.
+fn limits(args: &Args, batch: Option<Duration>) -> pilot::Limits {
+    pilot::Limits {
+        slots: args.slots,
+        max_idle: args.max_idle,
+        give_up: args.give_up,
+        end: args.time_left.or(batch).and_then(|left| Instant::now().checked_add(left)),
+        max_failures: args.max_failures,
+    }
 }
 
 /// Checks the node before the queue hears of it.
 fn prepare(args: &Args) -> Result<Agent> {
     // Payloads without a switch run under the same account and must not read the pilot's memory.
     nix::sys::prctl::set_dumpable(false).context("cannot protect itself (PR_SET_DUMPABLE)")?;
-    let node = Node::inspect()?;
+    let settings = args.connection.settings()?;
     let switch = if args.no_switch {
         Switch::None
     } else {
         tracing::info!(glexec = %args.glexec.display(), version = node::check_glexec(&args.glexec)?, "glexec found");
         Switch::Glexec(args.glexec.clone())
     };
-    let policy = ports_policy(&args.policy)?;
-    let share = policy.as_ref().and_then(|ports| Some((ports.share_of(&node.host)?, ports)));
-    let ports = share
-        .map(|(range, p)| PortPool::open(&args.port_dir, range, p.per_payload, p.quarantine))
-        .transpose()?;
-    let dial_name =
-        policy.and_then(|p| p.hostname).filter(|name| !name.is_empty()).unwrap_or_else(|| node.host.clone());
-    let settings = args.connection.settings()?;
+    let runner = Runner::find(args.runner.as_deref())?;
+    let shared = matches!(switch, Switch::Glexec(_));
+    let scratch = scratch::choose(args.scratch.as_deref(), shared, |name| {
+        std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    })?;
+    let node = Node::inspect(args.time_left.is_none())?;
+    let (ports, dial_name) = ports(args, &node)?;
     let client = Client::new(&settings)?;
-    let private = private::Private::create()?;
+    let private = private::Private::create_in(&scratch)?;
+    tracing::info!(host = node.host, cores = node.cores, memory = node.memory, scratch = %scratch.display(),
+        runner = %runner.path().display(), time_left_s = node.time_left.map(|left| left.as_secs()), "node examined");
     Ok(Agent {
         client,
         node,
         switch,
+        runner,
+        scratch,
         proxy: settings.proxy,
         ports,
         dial_name,
@@ -156,10 +185,43 @@ fn prepare(args: &Args) -> Result<Agent> {
     })
 }
 
+/// The node's ports, and the name to dial for them.
+fn ports(args: &Args, node: &Node) -> Result<(Option<PortSource>, String)> {
+    let policy = ports_policy(&args.policy)?;
+    let names = [Some(node.host.as_str()), node.canonical.as_deref()];
+    let share = policy.as_ref().and_then(|p| names.into_iter().flatten().find_map(|name| p.share_of(name)));
+    let (Some(policy), Some(range)) = (policy, share) else { return Ok((None, node.host.clone())) };
+    let dial_name = node::dial_name(policy.hostname.as_deref(), node.canonical.as_deref(), &node.host)?;
+    let pool = PortPool::open(&args.port_dir, range, policy.per_payload, policy.quarantine)?;
+    let patience = policy.quarantine.saturating_add(PATIENCE);
+    Ok((Some(PortSource { pool, default: policy.default, patience }), dial_name))
+}
+
 /// A site without a policy file has no ports to give; a file that was named must be there.
 fn ports_policy(file: &Path) -> Result<Option<PortsPolicy>> {
     if file == Path::new(POLICY_FILE) && !file.exists() {
         return Ok(None);
     }
     Ok(Some(SitePolicy::load(file)?.ports))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn no_duration_on_the_command_line_is_too_long() {
+        let most = "213503982334601d";
+        let args = ["pilot", "--time-left", most, "--max-idle", most, "--give-up", most];
+        let args = Cli::parse_from(args).args;
+        assert_eq!(limits(&args, None).end, None);
+        assert_eq!(limits(&args, Some(Duration::MAX)).end, None);
+    }
 }

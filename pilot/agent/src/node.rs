@@ -1,8 +1,11 @@
 //! What this worker node is and whether payloads can be started on it.
 
+use super::batch::{Allocation, ThisJob};
 use anyhow::{Context, Result, bail};
+use dns_lookup::AddrInfoHints;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Facts about the node.
 #[derive(Debug, Clone)]
@@ -15,6 +18,12 @@ pub struct Node {
     pub memory: Option<u64>,
     /// The account of the pilot.
     pub account: Account,
+    /// The host's full name, when it has one.
+    pub canonical: Option<String>,
+    /// Time left in the batch slot, when the batch system tells.
+    pub time_left: Option<Duration>,
+    /// The batch job, where `glexec` cannot know it from variables.
+    pub batch_job: Option<String>,
 }
 
 /// The account that the pilot runs under.
@@ -27,19 +36,61 @@ pub struct Account {
 }
 
 impl Node {
-    /// Looks around.
-    pub fn inspect() -> Result<Self> {
+    /// Looks around. The batch system's own clients are only asked for the time where nobody has told it.
+    pub fn inspect(ask_for_time: bool) -> Result<Self> {
         let host =
             nix::unistd::gethostname().context("cannot read the host's name")?.to_string_lossy().into_owned();
+        let given = Allocation::find(&ThisJob { ask: ask_for_time });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX).min(given.cores.unwrap_or(u32::MAX));
         let uid = nix::unistd::geteuid();
         let user = nix::unistd::User::from_uid(uid).context("cannot read the user database")?;
         let account = user.map_or_else(
             || Account { name: uid.to_string(), home: "/".to_owned() },
             |u| Account { name: u.name, home: u.dir.display().to_string() },
         );
-        Ok(Self { host, cores: u32::try_from(cores).unwrap_or(u32::MAX), memory: memory(), account })
+        Ok(Self {
+            canonical: canonical(&host),
+            host,
+            cores,
+            memory: memory().into_iter().chain(given.memory).min(),
+            account,
+            time_left: given.time_left,
+            batch_job: given.job,
+        })
     }
+}
+
+/// The name that the host's resolver gives first (getaddrinfo(3), `AI_CANONNAME`).
+fn canonical(host: &str) -> Option<String> {
+    let hints =
+        AddrInfoHints { flags: libc::AI_CANONNAME, socktype: libc::SOCK_STREAM, ..AddrInfoHints::default() };
+    dns_lookup::getaddrinfo(Some(host), None, Some(hints)).ok()?.flatten().find_map(|found| found.canonname)
+}
+
+/// What callers outside should dial for a payload of this node: the site's word, else the host's full name.
+///
+/// # Errors
+/// When there is only a name that means every host itself.
+pub fn dial_name(policy: Option<&str>, canonical: Option<&str>, host: &str) -> Result<String> {
+    let own = |name: &&str| {
+        let name = name.trim_end_matches('.');
+        name.is_empty()
+            || name.split('.').any(|label| label.eq_ignore_ascii_case("localhost"))
+            || name.starts_with("ip6-")
+    };
+    if let Some(name) = policy.filter(|name| !name.is_empty()) {
+        return Ok(name.to_owned());
+    }
+    let known = [canonical, Some(host)].into_iter().flatten().find(|name| !own(name));
+    let known = known.with_context(|| {
+        format!(
+            "payloads with ports would be told to be dialled as {:?}, which is every host itself; \
+             set [ports] hostname in policy.toml, or give this host a name",
+            canonical.unwrap_or(host)
+        )
+    })?;
+    Ok(known.to_owned())
 }
 
 /// The smaller of the node's memory and the limit of the batch job's cgroup.
@@ -94,6 +145,18 @@ mod tests {
     fn memory_is_read_in_bytes() {
         assert_eq!(total_memory("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2 << 20));
         assert_eq!(total_memory("MemTotal: much\n"), None);
+    }
+
+    #[test]
+    fn callers_are_never_told_to_dial_localhost() {
+        let name = |policy, canonical, host| dial_name(policy, canonical, host).ok();
+        assert_eq!(name(Some("nat.example.org"), None, "localhost").as_deref(), Some("nat.example.org"));
+        assert_eq!(name(None, Some("wn1.example.org"), "wn1").as_deref(), Some("wn1.example.org"));
+        assert_eq!(name(Some(""), Some("localhost.localdomain"), "wn1").as_deref(), Some("wn1"));
+        for host in ["localhost", "localhost.localdomain", "LOCALHOST", ""] {
+            let error = dial_name(None, Some(host), host).unwrap_err().to_string();
+            assert!(error.contains("[ports] hostname"), "{error}");
+        }
     }
 
     #[test]

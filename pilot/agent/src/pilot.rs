@@ -1,7 +1,6 @@
 //! The life of a pilot: register, claim while there is room, renew, drain, say good-bye.
 
-use super::lease::{GRACE, Wish};
-use super::ports::{PortPool, Reservation};
+use super::lease::{GRACE, StopReason};
 use super::{Agent, attempt};
 use pilot_api::{Bye, Claim, PilotState, Registered, Registration, Sync, Synced, WishKind};
 use pilot_client::{ClientError, pause};
@@ -15,16 +14,18 @@ use uuid::Uuid;
 
 /// Longest claim.
 const CLAIM_WAIT: Duration = Duration::from_secs(30);
-/// Pause before looking for free ports again.
-const PORTS_PAUSE: Duration = Duration::from_secs(1);
 /// How long draining may take beyond the grace of the payloads.
 const FAREWELL: Duration = Duration::from_secs(20);
 /// How long the good-bye may take; without it the leases run out by themselves.
 const BYE: Duration = Duration::from_secs(5);
+/// Pause before looking at the clock again when there is no room.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Pause after news, so that several travel together.
 const GATHER: Duration = Duration::from_millis(20);
 /// Exit code: the queue is out of reach.
 const UNREACHABLE: u8 = 3;
+/// Exit code: this node fails one payload after the other.
+const UNFIT: u8 = 4;
 
 /// When to stop.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,8 @@ pub struct Limits {
     pub give_up: Duration,
     /// When the batch slot ends.
     pub end: Option<Instant>,
+    /// Payloads that the node may fail in a row.
+    pub max_failures: u32,
 }
 
 impl Limits {
@@ -55,6 +58,7 @@ enum End {
     Drained,
     Unreachable,
     Refused,
+    Unfit,
 }
 
 impl End {
@@ -66,6 +70,7 @@ impl End {
             Self::Drained => "drained by the queue",
             Self::Unreachable => "the queue is out of reach",
             Self::Refused => "the queue refuses this pilot",
+            Self::Unfit => "this node fails one payload after the other",
         }
     }
 
@@ -74,6 +79,7 @@ impl End {
             Self::Idle | Self::Time | Self::Signal | Self::Drained => 0,
             Self::Unreachable => UNREACHABLE,
             Self::Refused => 1,
+            Self::Unfit => UNFIT,
         }
     }
 }
@@ -106,12 +112,15 @@ struct Ending {
     signal: AtomicBool,
     drain: AtomicBool,
     forgotten: AtomicBool,
+    /// The queue says that this is no pilot of its.
+    refused: AtomicBool,
     changed: Notify,
 }
 
 impl Ending {
-    /// Batch systems announce the end of a job with one of these.
+    /// Batch systems announce the end of a job with one of these. What was ignored at the start stays ignored (nohup(1)).
     fn on_signals(self: &Arc<Self>) -> std::io::Result<()> {
+        let ignored = pilot_wire::signals::ignored(&std::fs::read("/proc/self/status")?);
         let kinds = [
             SignalKind::terminate(),
             SignalKind::interrupt(),
@@ -119,7 +128,7 @@ impl Ending {
             SignalKind::user_defined2(),
             SignalKind::hangup(),
         ];
-        for kind in kinds {
+        for kind in kinds.into_iter().filter(|kind| !ignored.contains(kind.as_raw_value())) {
             let mut stream = signal(kind)?;
             let ending = Arc::clone(self);
             tokio::spawn(async move {
@@ -148,6 +157,8 @@ impl Ending {
             Some(Ok(End::Signal))
         } else if self.forgotten.swap(false, Ordering::SeqCst) {
             Some(Err(Forgotten))
+        } else if self.refused.load(Ordering::SeqCst) {
+            Some(Ok(End::Refused))
         } else if self.drain.load(Ordering::SeqCst) {
             Some(Ok(End::Drained))
         } else {
@@ -188,6 +199,11 @@ async fn register(agent: &Agent, limits: Limits) -> Result<Registered, End> {
     loop {
         match agent.client.register(&registration).await {
             Ok(terms) => return Ok(terms),
+            // Nothing runs yet, and these are mistakes of whoever started this pilot: said at once.
+            Err(e) if !e.is_transient() => {
+                tracing::error!(error = %e, "giving up");
+                return Err(if e.status().is_some() { End::Refused } else { End::Unreachable });
+            }
             Err(e) => outage.bear(&e, limits.give_up).await?,
         }
     }
@@ -202,32 +218,26 @@ async fn work(
 ) -> Result<End, Forgotten> {
     let mut outage = Outage::default();
     let mut idle_since = Instant::now();
-    let mut reserved: Option<Reservation> = None;
     loop {
         if let Some(end) = ending.wanted() {
             return end;
         }
-        let used = agent.registry.used();
-        if used.leases > 0 {
-            idle_since = Instant::now();
+        let busy = agent.registry.used().leases > 0;
+        let idle_from = agent.registry.idle_since().map(Instant::from_std);
+        let idle = idle_from.map_or(idle_since, |end| end.max(idle_since)).elapsed();
+        let (failures, rest) = agent.registry.failures();
+        if let Some(end) = own_end(limits, busy, idle, failures) {
+            return Ok(end);
         }
-        let idle = idle_since.elapsed();
-        if used.leases == 0 && limits.time_left() == Some(0) {
-            return Ok(End::Time);
-        }
-        if used.leases == 0 && idle >= limits.max_idle {
-            return Ok(End::Idle);
-        }
-        if reserved.is_none() && used.leases < limits.slots {
-            reserved = agent.ports.as_ref().and_then(PortPool::reserve);
-        }
-        let Some(claim) = claim(agent, limits, reserved.is_some()) else {
-            reserved = None;
-            let no_ports = used.leases < limits.slots || limits.end.is_some();
+        // After a failure of the node, other nodes get the next payload.
+        let rest = rest.saturating_sub(agent.registry.since_failure());
+        let Some(claim) = claim(agent, limits).filter(|_| rest.is_zero()) else {
+            let limited = !rest.is_zero() || limits.end.is_some();
+            let look_again = if rest.is_zero() { LOOK_AGAIN } else { rest };
             tokio::select! {
                 () = agent.registry.ended.notified() => (),
                 () = ending.changed.notified() => (),
-                () = sleep(PORTS_PAUSE), if no_ports => (),
+                () = sleep(look_again), if limited => (),
             }
             continue;
         };
@@ -240,42 +250,60 @@ async fn work(
             Ok(claimed) => {
                 outage = Outage::default();
                 for lease in claimed.leases {
-                    let wishes = agent.registry.add(&lease);
-                    tokio::spawn(attempt::run(Arc::clone(agent), lease, reserved.take(), wishes));
+                    let stops = agent.registry.add(&lease);
+                    tokio::spawn(attempt::run(Arc::clone(agent), lease, stops));
                 }
             }
-            Err(e) if is_forgotten(&e) => return Err(Forgotten),
+            Err(e) if e.is_forgotten() => return Err(Forgotten),
+            Err(e) if e.is_no_pilot() => {
+                tracing::error!(error = %e, "the queue takes no more from this pilot");
+                return Ok(End::Refused);
+            }
             Err(e) => {
-                let patience = if agent.registry.used().leases > 0 { Duration::MAX } else { limits.give_up };
-                let bearing = async { outage.bear(&e, patience).await };
+                let busy = agent.registry.used().leases > 0;
+                let patience = if busy { Duration::MAX } else { limits.give_up };
                 tokio::select! {
-                    borne = bearing => if let Err(end) = borne { return Ok(end) },
+                    borne = outage.bear(&e, patience) => if let Err(end) = borne { return Ok(end) },
                     () = ending.changed.notified() => (),
                 }
+                if busy {
+                    // Idle without the queue counts from the end of the last payload, too.
+                    outage.since = None;
+                }
+                // The queue could not say whether there is work: that is no idle time.
+                idle_since = Instant::now();
             }
         }
     }
 }
 
-/// What to ask for; `None` when there is no room. With ports, one payload at a time: the one that ports are set aside
-/// for. So an idle pilot keeps one block from its neighbours, not one for each slot.
-fn claim(agent: &Agent, limits: Limits, has_ports: bool) -> Option<Claim> {
+/// Whether the pilot has a reason of its own to end.
+fn own_end(limits: Limits, busy: bool, idle: Duration, failures: u32) -> Option<End> {
+    if failures >= limits.max_failures {
+        return Some(End::Unfit);
+    }
+    if busy {
+        return None;
+    }
+    if limits.time_left() == Some(0) {
+        return Some(End::Time);
+    }
+    (idle >= limits.max_idle).then_some(End::Idle)
+}
+
+/// What to ask for; `None` when there is no room.
+fn claim(agent: &Agent, limits: Limits) -> Option<Claim> {
     let used = agent.registry.used();
     let slots = limits.slots.saturating_sub(used.leases);
-    let ports = if agent.ports.is_some() { u32::from(has_ports) } else { u32::MAX };
     let cores = agent.node.cores.max(limits.slots).saturating_sub(used.cores);
     let memory = agent.node.memory.map(|memory| memory.saturating_sub(used.memory));
-    let max = slots.min(ports).min(cores);
+    let max = slots.min(cores);
     (max > 0 && limits.time_left() != Some(0)).then_some(Claim {
         max,
         cores,
         memory,
         time_left: limits.time_left(),
     })
-}
-
-fn is_forgotten(error: &ClientError) -> bool {
-    matches!(error.status(), Some(404 | 410))
 }
 
 /// A time without the queue.
@@ -286,13 +314,9 @@ struct Outage {
 }
 
 impl Outage {
-    /// Waits before the next attempt; fails when it has lasted too long or will not end.
+    /// Waits before the next attempt; fails when it has lasted too long.
     async fn bear(&mut self, error: &ClientError, patience: Duration) -> Result<(), End> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        if !error.is_transient() {
-            tracing::error!(error = %error, "giving up");
-            return Err(if error.status().is_some() { End::Refused } else { End::Unreachable });
-        }
         if since.elapsed() >= patience {
             tracing::error!(error = %error, seconds = since.elapsed().as_secs(), "giving up on the queue");
             return Err(End::Unreachable);
@@ -300,24 +324,25 @@ impl Outage {
         if self.failures.is_multiple_of(10) {
             tracing::warn!(error = %error, "trying again");
         }
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         sleep(pause(self.failures, fastrand::f64())).await;
         Ok(())
     }
 }
 
-/// Waits for what still runs, or ends it. A drained pilot finishes what it has unless a signal comes as well.
+/// Waits for what still runs, or ends it. A drained pilot finishes what it has unless a signal comes as
+/// well; so does one that ends for a reason that says nothing about what already runs.
 async fn leave(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>, ending: &Ending) {
     let mut give_up = None;
     while agent.registry.used().leases > 0 {
         let signalled = ending.signal.load(Ordering::SeqCst);
-        let wish = match end {
-            Err(Forgotten) => Some(Wish::Lost),
-            Ok(End::Drained) if !signalled => None,
-            Ok(_) => Some(Wish::Drain),
+        let reason = match end {
+            Err(Forgotten) => Some(StopReason::Lost),
+            Ok(End::Drained | End::Refused | End::Unfit) if !signalled => None,
+            Ok(_) => Some(StopReason::Drain),
         };
-        if let Some(wish) = wish {
-            agent.registry.wish_all(wish);
+        if let Some(reason) = reason {
+            agent.registry.stop_all(reason);
             let give_up = *give_up.get_or_insert_with(|| Instant::now() + GRACE + FAREWELL);
             if Instant::now() > give_up {
                 return tracing::error!(%pilot, leases = agent.registry.used().leases, "payloads did not end in time");
@@ -369,13 +394,16 @@ async fn beat(agent: Arc<Agent>, terms: Registered, ending: Arc<Ending>) {
                 }
             }
             Some(Err(e)) => {
-                if is_forgotten(&e) {
-                    agent.registry.wish_all(Wish::Lost);
+                if e.is_forgotten() {
+                    agent.registry.stop_all(StopReason::Lost);
                     return ending.set(&ending.forgotten);
+                }
+                if e.is_no_pilot() {
+                    ending.set(&ending.refused);
                 }
                 if renewed.elapsed() > lease && agent.registry.used().leases > 0 {
                     tracing::error!(error = %e, "leases ran out: ending payloads");
-                    agent.registry.wish_all(Wish::Lost);
+                    agent.registry.stop_all(StopReason::Lost);
                 }
                 failures += 1;
                 sleep(pause(failures, fastrand::f64()).min(interval)).await;
@@ -398,14 +426,14 @@ fn state(agent: &Agent, ending: &Ending) -> PilotState {
 /// Returns what is to be acknowledged.
 fn obey(agent: &Agent, ending: &Ending, synced: Synced) -> Vec<Uuid> {
     for lease in synced.lost {
-        agent.registry.wish(lease, Wish::Lost);
+        agent.registry.stop(lease, StopReason::Lost);
     }
     if synced.drain {
         ending.set(&ending.drain);
     }
     let carry_out = |wish: pilot_api::Wish| {
         match wish.kind {
-            WishKind::Cancel => agent.registry.wish(wish.lease, Wish::Cancel),
+            WishKind::Cancel => agent.registry.stop(wish.lease, StopReason::Cancel),
         }
         wish.id
     };

@@ -4,6 +4,10 @@
 //! payload has the block, so a killed agent frees it at once. `LOW-HIGH.UID` is that account's mark: `held` or `free`,
 //! written when the block changes hands. The newest mark tells since when the block rests; a newest mark that says
 //! `held` without a lock belongs to an agent that was killed, so the rest begins when somebody finds it.
+//!
+//! Strangers can write in that directory. So everything in it is opened without following links and without waiting, must be
+//! a regular file, and a mark must belong to the account in its name. A mark dated in the future comes from a clock that was
+//! set back, or from somebody who wants to keep the block: the rest begins when it is first seen.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -12,16 +16,29 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind, socket,
 };
 use policy::ports::PortRange;
+use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Where agents meet unless told otherwise.
 pub const PORT_DIR: &str = "/run/pilotage/ports";
+
+/// Where this pilot's payloads get their ports.
+#[derive(Debug)]
+pub struct PortSource {
+    /// The node's blocks.
+    pub pool: PortPool,
+    /// Ports for a payload that asks for none.
+    pub default: u16,
+    /// How long a payload may wait for ports before it goes back.
+    pub patience: Duration,
+}
 
 /// The node's share of the site's port range.
 #[derive(Debug)]
@@ -30,6 +47,8 @@ pub struct PortPool {
     range: PortRange,
     block: u16,
     quarantine: Duration,
+    /// Marks dated in the future, and when they were first seen.
+    ahead: Mutex<HashMap<PathBuf, (SystemTime, Instant)>>,
 }
 
 /// Adjacent blocks held for one payload; dropping it begins their rest.
@@ -76,23 +95,11 @@ impl PortPool {
             std::fs::set_permissions(dir, Permissions::from_mode(0o1777)).with_context(remedy)?;
         }
         tempfile::tempfile_in(dir).with_context(remedy)?;
-        Ok(Self { dir: dir.to_owned(), range, block: block.max(1), quarantine })
-    }
-
-    /// Sets a block aside before a payload is asked for, so that none comes that could get no ports.
-    pub fn reserve(&self) -> Option<Reservation> {
-        self.range.blocks(self.block).find_map(|block| self.hold(block)).map(Reservation)
-    }
-
-    /// Turns a reservation into the payload's lease; only wishes for more than a block look for another place.
-    pub fn confirm(&self, reserved: Option<Reservation>, wanted: u16) -> Result<PortLease, NoPorts> {
-        let fits = |held: &Held| wanted <= self.block && held.is_bindable();
-        let kept = reserved.map(|r| r.0).filter(fits);
-        kept.and_then(|held| self.take(vec![held])).map_or_else(|| self.lease(wanted), Ok)
+        Ok(Self { dir: dir.to_owned(), range, block: block.max(1), quarantine, ahead: Mutex::default() })
     }
 
     /// Takes enough adjacent blocks for `wanted` ports; 0 asks for one block.
-    fn lease(&self, wanted: u16) -> Result<PortLease, NoPorts> {
+    pub fn lease(&self, wanted: u16) -> Result<PortLease, NoPorts> {
         let needed = usize::from(wanted.max(1).div_ceil(self.block));
         let range = self.range.to_string();
         if needed > self.range.blocks(self.block).count() {
@@ -127,7 +134,7 @@ impl PortPool {
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
         let uid = nix::unistd::geteuid();
         let held = Held { block, mark: self.dir.join(format!("{block}.{uid}")), taken: false, _lock: lock };
-        match newest_mark(&self.dir, block) {
+        match self.newest_mark(block) {
             None => (),
             Some(Mark { held: true, .. }) => {
                 mark(&held.mark, "free").ok();
@@ -146,10 +153,6 @@ impl PortLease {
         self.range
     }
 }
-
-/// A block set aside; dropping it frees it without a rest.
-#[derive(Debug)]
-pub struct Reservation(Held);
 
 /// One locked block.
 #[derive(Debug)]
@@ -177,30 +180,33 @@ impl Drop for Held {
 
 /// Opens the lock file, which may belong to another account: reading is enough for flock(2).
 fn open_lock(path: &Path) -> std::io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => (),
-        opened => return opened,
-    }
-    match OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .custom_flags(flags)
-        .open(path)
-    {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            OpenOptions::new().read(true).custom_flags(flags).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(SAFELY);
+    let opened = options.open(path).or_else(|e| match e.kind() {
+        ErrorKind::NotFound => {
+            let mut new = options.clone();
+            match new.write(true).create_new(true).mode(0o644).open(path) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => options.open(path),
+                made => made,
+            }
         }
-        made => made,
-    }
+        _ => Err(e),
+    });
+    regular(opened?)
+}
+
+/// Neither follows a link nor waits for the other end of a pipe.
+const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+
+fn regular(file: File) -> std::io::Result<File> {
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("is no regular file")) }
 }
 
 fn mark(path: &Path, word: &str) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
-    options.write(true).truncate(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
-    let mut file = options.open(path).or_else(|_| options.create_new(true).open(path))?;
+    options.write(true).mode(0o644).custom_flags(SAFELY);
+    let mut file = regular(options.open(path).or_else(|_| options.create_new(true).open(path))?)?;
+    file.set_len(0)?;
     file.write_all(word.as_bytes())?;
     // An unchanged word would leave an old time.
     file.set_modified(SystemTime::now())
@@ -211,22 +217,47 @@ struct Mark {
     age: Duration,
 }
 
-/// The mark written last for a block, by whichever account.
-fn newest_mark(dir: &Path, block: PortRange) -> Option<Mark> {
-    let prefix = format!("{block}.");
-    let entries = std::fs::read_dir(dir).ok()?.flatten();
-    let marks = entries.filter(|e| {
-        let name = e.file_name();
-        name.to_str().and_then(|n| n.strip_prefix(&prefix)).is_some_and(|uid| uid.parse::<u32>().is_ok())
-    });
-    let dated = marks.filter_map(|e| {
-        let meta = e.metadata().ok().filter(std::fs::Metadata::is_file)?;
-        Some((meta.modified().ok()?, e.path()))
-    });
-    let (when, path) = dated.max()?;
-    let held = std::fs::read(path).is_ok_and(|word| word == b"held");
-    // A time in the future comes from a clock that was set back; the rest then begins at zero.
-    Some(Mark { held, age: SystemTime::now().duration_since(when).unwrap_or_default() })
+impl PortPool {
+    /// The mark written last for a block, by whichever account.
+    fn newest_mark(&self, block: PortRange) -> Option<Mark> {
+        let prefix = format!("{block}.");
+        let entries = std::fs::read_dir(&self.dir).ok()?.flatten();
+        let marks = entries.filter_map(|e| {
+            let name = e.file_name();
+            let uid = name.to_str()?.strip_prefix(&prefix)?.parse::<u32>().ok()?;
+            self.read_mark(e.path(), uid)
+        });
+        marks.min_by_key(|mark| mark.age)
+    }
+
+    /// A mark of this account; `None` for anything that pretends to be one.
+    fn read_mark(&self, path: PathBuf, uid: u32) -> Option<Mark> {
+        let file = OpenOptions::new().read(true).custom_flags(SAFELY).open(&path).and_then(regular).ok()?;
+        let meta = file.metadata().ok()?;
+        if meta.uid() != uid {
+            return None;
+        }
+        let mut word = Vec::new();
+        file.take(16).read_to_end(&mut word).ok()?;
+        Some(Mark { held: word == b"held", age: self.age(path, meta.modified().ok()?) })
+    }
+
+    fn age(&self, path: PathBuf, written: SystemTime) -> Duration {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        match SystemTime::now().duration_since(written) {
+            Ok(age) => {
+                ahead.remove(&path);
+                age
+            }
+            Err(_) => {
+                let seen = ahead.entry(path).or_insert((written, Instant::now()));
+                if seen.0 != written {
+                    *seen = (written, Instant::now());
+                }
+                seen.1.elapsed()
+            }
+        }
+    }
 }
 
 /// Whether nobody has the port, on IPv4 and IPv6, not even in TIME_WAIT: `SO_REUSEADDR` stays off.
@@ -264,10 +295,8 @@ mod tests {
         let a = one.lease(0).unwrap();
         let b = two.lease(0).unwrap();
         assert_eq!((a.range().low(), b.range().low()), (23000, 23010));
-        assert!(one.reserve().is_none());
         assert!(matches!(two.lease(0), Err(NoPorts::Full { .. })));
         drop(a);
-        assert!(two.reserve().is_some());
         assert_eq!(two.lease(0).unwrap().range().low(), 23000);
     }
 
@@ -288,31 +317,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pool = pool(dir.path(), "23200-23209", Duration::from_millis(300));
         drop(pool.lease(0).unwrap());
-        assert!(pool.reserve().is_none());
+        assert!(matches!(pool.lease(0), Err(NoPorts::Full { .. })));
         std::thread::sleep(Duration::from_millis(350));
-        assert!(pool.reserve().is_some() && pool.reserve().is_some());
+        let block = PortRange::parse("23200-23209").unwrap();
+        assert!(pool.hold(block).is_some() && pool.hold(block).is_some());
         assert!(pool.lease(0).is_ok());
-    }
-
-    #[test]
-    fn a_reservation_becomes_the_lease_or_makes_room_for_a_wider_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let pool = pool(dir.path(), "23700-23729", Duration::ZERO);
-        let reserved = pool.reserve();
-        let other = pool.reserve().unwrap();
-        assert_eq!(pool.confirm(reserved, 0).unwrap().range().low(), 23700);
-        drop(pool.confirm(Some(other), 25).unwrap());
-        let (reserved, _other) = (pool.reserve(), pool.reserve());
-        assert!(matches!(pool.confirm(reserved, 30), Err(NoPorts::Full { .. })));
-    }
-
-    #[test]
-    fn a_reserved_block_that_somebody_uses_meanwhile_is_exchanged() {
-        let dir = tempfile::tempdir().unwrap();
-        let pool = pool(dir.path(), "23800-23819", Duration::ZERO);
-        let reserved = pool.reserve();
-        let _taken = TcpListener::bind(("127.0.0.1", 23805)).unwrap();
-        assert_eq!(pool.confirm(reserved, 0).unwrap().range().low(), 23810);
     }
 
     #[test]
@@ -320,7 +329,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pool = pool(dir.path(), "23300-23309", Duration::from_millis(300));
         // What an agent of another account leaves behind after kill -9: its mark, no lock.
-        let other = dir.path().join("23300-23309.64999");
+        let other = dir.path().join(format!("23300-23309.{}", nix::unistd::geteuid()));
         std::fs::write(&other, "held").unwrap();
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
         File::options().write(true).open(&other).unwrap().set_modified(hour_ago).unwrap();
@@ -358,5 +367,34 @@ mod tests {
         let pool = pool(dir.path(), "23600-23609", Duration::ZERO);
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("23600-23609.lock")).unwrap();
         assert!(pool.lease(0).is_err());
+    }
+
+    #[test]
+    fn a_mark_from_the_future_costs_one_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path(), "23700-23709", Duration::from_millis(300));
+        drop(pool.lease(0).unwrap());
+        let own = dir.path().join(format!("23700-23709.{}", nix::unistd::geteuid()));
+        let in_days = SystemTime::now() + Duration::from_secs(5 * 86_400);
+        File::options().write(true).open(own).unwrap().set_modified(in_days).unwrap();
+        assert!(pool.lease(0).is_err());
+        std::thread::sleep(Duration::from_millis(350));
+        assert!(pool.lease(0).is_ok());
+    }
+
+    #[test]
+    fn what_strangers_put_there_neither_hangs_a_pilot_nor_keeps_a_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path(), "23800-23819", Duration::from_secs(3600));
+        let uid = nix::unistd::geteuid();
+        let fifo = |name: String| {
+            nix::unistd::mkfifo(&dir.path().join(name), nix::sys::stat::Mode::from_bits_truncate(0o666))
+                .unwrap();
+        };
+        fifo("23800-23809.lock".to_owned());
+        fifo(format!("23810-23819.{uid}"));
+        // A mark in another account's name that we have written.
+        std::fs::write(dir.path().join(format!("23810-23819.{}", uid.as_raw() + 1)), "free").unwrap();
+        assert_eq!(pool.lease(0).unwrap().range().low(), 23810);
     }
 }

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
 const PREFIX: &str = "pilotage-agent-";
@@ -16,30 +17,47 @@ const LOCK: &str = "lock";
 /// The directory; removed when dropped.
 #[derive(Debug)]
 pub struct Private {
+    base: PathBuf,
+    made: Mutex<Made>,
+}
+
+/// One directory with its locks.
+#[derive(Debug)]
+struct Made {
     dir: TempDir,
     _lock: Flock<File>,
+    /// systemd-tmpfiles(8) leaves a directory alone whose lock somebody holds.
+    _against_cleaners: Flock<File>,
 }
 
 impl Private {
-    /// Makes it below `TMPDIR`, or `/tmp`, and removes what killed agents have left there.
-    pub fn create() -> Result<Self> {
-        Self::create_in(&std::env::temp_dir())
-    }
-
-    fn create_in(base: &Path) -> Result<Self> {
+    /// Makes it in this directory, and removes what killed agents have left there.
+    pub fn create_in(base: &Path) -> Result<Self> {
         clean(base);
-        let fail = || format!("cannot make a private directory in {}", base.display());
-        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(base).with_context(fail)?;
-        let lock = File::create_new(dir.path().join(LOCK)).with_context(fail)?;
-        let lock =
-            Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e).with_context(fail)?;
-        Ok(Self { dir, _lock: lock })
+        Ok(Self { base: base.to_owned(), made: Mutex::new(make(base)?) })
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        self.dir.path()
+    /// Where it is. One that a cleaner of temporary files took away is made again: a pilot lives longer than such a cleaner's
+    /// patience.
+    pub fn path(&self) -> Result<PathBuf> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if !made.dir.path().is_dir() {
+            tracing::warn!(directory = %made.dir.path().display(), "the private directory has been removed: making another one");
+            *made = make(&self.base)?;
+        }
+        Ok(made.dir.path().to_owned())
     }
+}
+
+fn make(base: &Path) -> Result<Made> {
+    let fail = || format!("cannot make a private directory in {}", base.display());
+    let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(base).with_context(fail)?;
+    let lock = |file: File| {
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e).with_context(fail)
+    };
+    let (own, whole) = (File::create_new(dir.path().join(LOCK)), File::open(dir.path()));
+    let (own, whole) = (lock(own.with_context(fail)?)?, lock(whole.with_context(fail)?)?);
+    Ok(Made { dir, _lock: own, _against_cleaners: whole })
 }
 
 /// Removes directories of agents that are gone. What cannot be removed is somebody else's, or will be tried again.
@@ -56,7 +74,7 @@ fn clean(base: &Path) {
 
 fn is_abandoned(dir: &Path) -> bool {
     let mut options = File::options();
-    let lock = options.read(true).custom_flags(libc::O_NOFOLLOW).open(dir.join(LOCK));
+    let lock = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(dir.join(LOCK));
     // Without the file an agent is just making it.
     lock.is_ok_and(|lock| Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_ok())
 }
@@ -77,7 +95,18 @@ mod tests {
         let other = base.path().join("pilotage-agent-new");
         std::fs::create_dir(&other).unwrap();
         let second = Private::create_in(base.path()).unwrap();
-        assert!(first.path().exists() && second.path().exists() && other.exists());
+        assert!(first.path().unwrap().exists() && second.path().unwrap().exists() && other.exists());
         assert!(!abandoned.exists());
+    }
+
+    #[test]
+    fn a_directory_that_a_cleaner_took_away_is_made_again() {
+        let base = tempfile::tempdir().unwrap();
+        let private = Private::create_in(base.path()).unwrap();
+        let first = private.path().unwrap();
+        std::fs::remove_dir_all(&first).unwrap();
+        let second = private.path().unwrap();
+        assert!(second.is_dir() && second != first);
+        assert_eq!(private.path().unwrap(), second);
     }
 }

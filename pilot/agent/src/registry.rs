@@ -1,9 +1,11 @@
 //! The leases that the agent holds, shared between the tasks that claim, renew and work.
 
-use super::lease::Wish;
+use super::health::{Experience, Health};
+use super::lease::StopReason;
 use pilot_api::{Lease, LeaseUpdate, PayloadState};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
@@ -11,6 +13,8 @@ use uuid::Uuid;
 #[derive(Debug, Default)]
 pub struct Registry {
     entries: Mutex<BTreeMap<Uuid, Entry>>,
+    health: Mutex<(Health, Option<Instant>)>,
+    last_end: Mutex<Option<Instant>>,
     /// Something changed that the queue should hear of.
     pub news: Notify,
     /// A lease has ended: there is room.
@@ -22,7 +26,7 @@ struct Entry {
     state: PayloadState,
     cores: u32,
     memory: u64,
-    wishes: mpsc::UnboundedSender<Wish>,
+    stops: mpsc::UnboundedSender<StopReason>,
 }
 
 /// What the leases take together.
@@ -42,11 +46,11 @@ impl Registry {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a lease; its wishes arrive at the receiver.
-    pub fn add(&self, lease: &Lease) -> mpsc::UnboundedReceiver<Wish> {
-        let (wishes, receiver) = mpsc::unbounded_channel();
+    /// Adds a lease; its reasons to stop arrive at the receiver.
+    pub fn add(&self, lease: &Lease) -> mpsc::UnboundedReceiver<StopReason> {
+        let (stops, receiver) = mpsc::unbounded_channel();
         let memory = lease.spec.memory.unwrap_or(0);
-        let entry = Entry { state: PayloadState::Matched, cores: lease.spec.cores.max(1), memory, wishes };
+        let entry = Entry { state: PayloadState::Matched, cores: lease.spec.cores.max(1), memory, stops };
         self.lock().insert(lease.lease, entry);
         receiver
     }
@@ -62,21 +66,46 @@ impl Registry {
     /// The lease is over.
     pub fn remove(&self, lease: Uuid) {
         self.lock().remove(&lease);
+        *self.last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.ended.notify_one();
     }
 
-    /// Passes a wish on; one about an unknown lease is about one that is over.
-    pub fn wish(&self, lease: Uuid, wish: Wish) {
+    /// Notes how an attempt went for the node.
+    pub fn note(&self, experience: Experience<'_>) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.0.note(experience);
+        health.1 = Some(Instant::now());
+    }
+
+    /// How many payloads in a row the node has failed, and how long to take none because of that.
+    pub fn failures(&self) -> (u32, Duration) {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        (health.0.in_a_row(), health.0.pause())
+    }
+
+    /// How long ago the last experience was made.
+    pub fn since_failure(&self) -> Duration {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.1.map_or(Duration::MAX, |when| when.elapsed())
+    }
+
+    /// When the last lease ended; `None` if none has.
+    pub fn idle_since(&self) -> Option<Instant> {
+        *self.last_end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes a reason to stop on; one about an unknown lease is about one that is over.
+    pub fn stop(&self, lease: Uuid, reason: StopReason) {
         if let Some(entry) = self.lock().get(&lease) {
-            entry.wishes.send(wish).ok();
+            entry.stops.send(reason).ok();
         }
     }
 
-    /// Passes a wish to every lease.
-    pub fn wish_all(&self, wish: Wish) {
+    /// Passes a reason to stop to every lease.
+    pub fn stop_all(&self, reason: StopReason) {
         for entry in self.lock().values() {
             // The receiver is gone when the lease is just ending.
-            entry.wishes.send(wish).ok();
+            entry.stops.send(reason).ok();
         }
     }
 

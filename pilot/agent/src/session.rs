@@ -1,20 +1,21 @@
 //! A started runner: the conversation with it, its logs, its output files, and ways to end it.
 
+use super::conversation::{Heard, listen, talk};
 use super::launch::Started;
-use super::lease::Exit;
+use super::lease::ChildExit;
 use super::spool::Spool;
 use anyhow::{Context, Result};
+use identity::one_line;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pilot_wire::{CHUNK, Frame, Start, ToAgent, ToRunner};
+use pilot_wire::api::OutputSummary;
+use pilot_wire::{Frame, Start, ToAgent, VERSION};
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -37,20 +38,22 @@ pub struct Input {
 }
 
 /// What a session tells.
-pub enum News {
+pub enum SessionNews {
     /// The runner says something.
     Message(ToAgent),
+    /// The node failed the payload, or the runner said what cannot be.
+    Failed(String),
     /// The child is gone and has said all.
-    Over(Exit),
+    Over(ChildExit),
 }
 
 /// How `glexec` ends a session for the one who opened it: everything in it, and proven; no proxy is needed.
-struct Ender {
+struct SessionEnder {
     glexec: PathBuf,
     session: Option<String>,
 }
 
-impl Ender {
+impl SessionEnder {
     fn end(&self) -> Option<std::io::Result<Child>> {
         let session = self.session.as_deref()?;
         let mut command = tokio::process::Command::new(&self.glexec);
@@ -62,27 +65,22 @@ impl Ender {
 pub struct Session {
     child: Child,
     exited: Option<(ExitStatus, Instant)>,
-    frames: Option<mpsc::Receiver<Frame>>,
+    frames: Option<mpsc::Receiver<Heard>>,
     stops: Option<mpsc::UnboundedSender<Duration>>,
     forced: u32,
-    ender: Option<Ender>,
+    ender: Option<SessionEnder>,
     logs: [Spool; 2],
-    output: File,
-    output_size: u64,
+    output: OutputFile,
 }
 
 impl Session {
     /// Begins the conversation. `dir` is private and takes the streams.
     pub fn begin(started: Started, start: Start, inputs: Vec<Input>, dir: &Path) -> Result<Self> {
         let Started { glexec, mut child, socket } = started;
-        let ender = glexec.map(|glexec| Ender { glexec, session: None });
-        let new = |name: &str| {
-            let file = File::options().read(true).write(true).create_new(true).open(dir.join(name));
-            file.with_context(|| format!("cannot make {} in {}", name, dir.display()))
-        };
+        let ender = glexec.map(|glexec| SessionEnder { glexec, session: None });
         let stdout = child.stdout.take().context("the child has no standard output")?;
         let stderr = child.stderr.take().context("the child has no standard error")?;
-        let logs = [Spool::fill(new("stdout")?, stdout), Spool::fill(new("stderr")?, stderr)];
+        let logs = [Spool::fill(dir.join("stdout"), stdout), Spool::fill(dir.join("stderr"), stderr)];
         let (from, to) = socket.into_split();
         let (sender, frames) = mpsc::channel(8);
         tokio::spawn(listen(from, sender));
@@ -91,9 +89,9 @@ impl Session {
             // When the runner is gone there is nobody to talk to; its exit says the rest.
             talk(to, start, inputs, receiver).await.ok();
         });
-        let output = new("output.tar")?;
+        let output = OutputFile { path: dir.join("output.tar"), file: None, size: 0, lost: false };
         let (frames, stops) = (Some(frames), Some(stops));
-        Ok(Self { child, exited: None, frames, stops, forced: 0, ender, logs, output, output_size: 0 })
+        Ok(Self { child, exited: None, frames, stops, forced: 0, ender, logs, output })
     }
 
     /// Standard output and standard error.
@@ -101,9 +99,9 @@ impl Session {
         self.logs.clone()
     }
 
-    /// Size of the output tar in bytes.
-    pub fn output_size(&self) -> u64 {
-        self.output_size
+    /// The archive of the output files, if there is one.
+    pub fn output(&self) -> Option<&Path> {
+        (self.output.size > 0 && !self.output.lost).then_some(&self.output.path)
     }
 
     /// Asks the runner to end the payload.
@@ -121,7 +119,7 @@ impl Session {
             1 => return,
             2 => Signal::SIGTERM,
             // A supervisor that is killed cannot close its record, so the session is ended properly first.
-            3 if self.ender.as_ref().and_then(Ender::end).is_some_and(|ended| ended.is_ok()) => return,
+            3 if self.ender.as_ref().and_then(SessionEnder::end).is_some_and(|ended| ended.is_ok()) => return,
             _ => Signal::SIGKILL,
         };
         if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
@@ -130,20 +128,25 @@ impl Session {
     }
 
     /// Waits for news. May be cancelled and called again.
-    pub async fn next(&mut self) -> News {
+    pub async fn next(&mut self) -> SessionNews {
         loop {
             let give_up = self.exited.map(|(_, when)| when + LINGER);
             if let (Some((status, _)), None) = (self.exited, &self.frames) {
-                return News::Over(self.exit(status).await);
+                return SessionNews::Over(self.exit(status).await);
             }
             tokio::select! {
-                frame = receive(&mut self.frames) => match frame {
-                    Some(Frame::Data(bytes)) => self.keep(&bytes),
-                    Some(frame) => match frame.message() {
-                        Ok(ToAgent::Here { session }) => self.note_session(session),
-                        Ok(message) => return News::Message(message),
-                        Err(e) => { tracing::error!(error = %e, "bad message from a runner"); self.frames = None; }
+                heard = receive(&mut self.frames) => match heard {
+                    Some(Heard::Frame(Frame::Data(bytes), _)) => {
+                        if let Some(why) = self.output.keep(&bytes) {
+                            return SessionNews::Failed(why);
+                        }
+                    }
+                    Some(Heard::Frame(frame, uid)) => match self.judge(&frame, uid) {
+                        Ok(None) => (),
+                        Ok(Some(message)) => return SessionNews::Message(message),
+                        Err(why) => return self.distrust(why),
                     },
+                    Some(Heard::Contradiction(why)) => return self.distrust(why),
                     None => self.frames = None,
                 },
                 status = self.child.wait(), if self.exited.is_none() => {
@@ -155,91 +158,121 @@ impl Session {
         }
     }
 
-    fn note_session(&mut self, session: Option<String>) {
-        if let Some(ender) = &mut self.ender {
-            ender.session = session;
+    fn distrust(&mut self, why: String) -> SessionNews {
+        self.frames = None;
+        SessionNews::Failed(format!("the runner cannot be believed: {why}"))
+    }
+
+    /// Compares what a message says with what is known.
+    fn judge(&mut self, frame: &Frame, writer: u32) -> Result<Option<ToAgent>, String> {
+        match frame.message().map_err(|e| e.to_string())? {
+            ToAgent::Here { version, .. } if version != VERSION => Err(format!(
+                "it speaks version {version}, this pilot {VERSION}; the pilot was upgraded meanwhile"
+            )),
+            ToAgent::Here { session, .. } => {
+                self.note_session(session.as_deref())?;
+                Ok(None)
+            }
+            ToAgent::Started(started) if started.uid != writer => {
+                Err(format!("it says that it runs as uid {}, the kernel says {writer}", started.uid))
+            }
+            ToAgent::Started(mut started) => {
+                self.note_session(started.session.as_deref())?;
+                started.account = one_line(&started.account);
+                Ok(Some(ToAgent::Started(started)))
+            }
+            ToAgent::Packed(summary) => Ok(Some(ToAgent::Packed(cleaned(summary)))),
+            message => Ok(Some(message)),
         }
     }
 
-    async fn exit(&self, status: ExitStatus) -> Exit {
+    /// A session has one id from its first message to its last.
+    fn note_session(&mut self, said: Option<&str>) -> Result<(), String> {
+        let Some(ender) = &mut self.ender else { return Ok(()) };
+        let Some(said) = said else { return Ok(()) };
+        if uuid::Uuid::parse_str(said).is_err() {
+            return Err("it names a session that can be none".to_owned());
+        }
+        match &ender.session {
+            Some(known) if known != said => Err(format!("it named session {known} and then {said}")),
+            _ => {
+                ender.session = Some(said.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    async fn exit(&self, status: ExitStatus) -> ChildExit {
         tokio::join!(self.logs[0].close(LINGER), self.logs[1].close(LINGER));
         match status.signal() {
-            Some(signal) => Exit::Signal(signal),
-            None => Exit::Code(status.code().unwrap_or(1), self.logs[1].last_line()),
-        }
-    }
-
-    fn keep(&mut self, bytes: &[u8]) {
-        self.output_size += bytes.len() as u64;
-        let kept = if self.output_size > LARGEST_OUTPUT {
-            Err(std::io::Error::other("the output files are larger than 16 GiB"))
-        } else {
-            self.output.write_all(bytes)
-        };
-        if let Err(e) = kept {
-            tracing::error!(error = %e, "cannot keep a payload's output files");
-            self.frames = None;
+            Some(signal) => ChildExit::Signal(signal),
+            None => ChildExit::Code(status.code().unwrap_or(1), self.logs[1].last_line()),
         }
     }
 }
 
-async fn receive(frames: &mut Option<mpsc::Receiver<Frame>>) -> Option<Frame> {
+/// The payload chose names and patterns.
+fn cleaned(summary: OutputSummary) -> OutputSummary {
+    let clean = |texts: Vec<String>| texts.iter().take(100).map(|text| one_line(text)).collect();
+    OutputSummary { unmatched: clean(summary.unmatched), notes: clean(summary.notes), ..summary }
+}
+
+/// The archive as it comes; made with its first byte.
+struct OutputFile {
+    path: PathBuf,
+    file: Option<File>,
+    size: u64,
+    lost: bool,
+}
+
+impl OutputFile {
+    /// Appends; returns once why it cannot. What comes after that is read and dropped, so that the runner does not wait.
+    fn keep(&mut self, bytes: &[u8]) -> Option<String> {
+        if self.lost {
+            return None;
+        }
+        self.size = self.size.saturating_add(bytes.len() as u64);
+        let kept = self.append(bytes);
+        self.lost = kept.is_err();
+        if self.lost {
+            // The disk may be full of it.
+            self.file = None;
+            std::fs::remove_file(&self.path).ok();
+        }
+        kept.err().map(|e| format!("this node cannot keep the output files: {e}"))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if self.size > LARGEST_OUTPUT {
+            return Err(std::io::Error::other("they are larger than 16 GiB"));
+        }
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::options().read(true).write(true).create_new(true).open(&self.path)?,
+        };
+        self.file.insert(file).write_all(bytes)
+    }
+}
+
+async fn receive(frames: &mut Option<mpsc::Receiver<Heard>>) -> Option<Heard> {
     match frames {
         Some(frames) => frames.recv().await,
         None => std::future::pending().await,
     }
 }
 
-async fn listen(mut from: OwnedReadHalf, to: mpsc::Sender<Frame>) {
-    loop {
-        match pilot_wire::receive(&mut from).await {
-            Ok(Some(frame)) => {
-                if to.send(frame).await.is_err() {
-                    return;
-                }
-            }
-            Ok(None) => return,
-            // It ended without reading all that was sent: its exit code says why.
-            Err(e) if e.kind() == ErrorKind::ConnectionReset => return,
-            Err(e) => return tracing::warn!(error = %e, "lost a runner"),
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Sends the start and the input files, then every stop. Returning hangs up, which ends the payload.
-async fn talk(
-    mut to: OwnedWriteHalf,
-    start: Start,
-    inputs: Vec<Input>,
-    mut stops: mpsc::UnboundedReceiver<Duration>,
-) -> Result<()> {
-    tokio::select! {
-        sent = send_all(&mut to, start, inputs) => sent?,
-        // Nothing has been started yet, so hanging up is the quickest stop.
-        _ = stops.recv() => return Ok(()),
+    #[test]
+    fn output_that_cannot_be_kept_is_said_once_and_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("output.tar");
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut output = OutputFile { path, file: Some(full), size: 0, lost: false };
+        let why = output.keep(b"abc").unwrap();
+        assert!(why.contains("No space left"), "{why}");
+        assert_eq!(output.keep(b"def"), None);
     }
-    while let Some(grace) = stops.recv().await {
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        pilot_wire::send(&mut to, &ToRunner::Stop { grace_ms }).await?;
-    }
-    Ok(())
-}
-
-async fn send_all(to: &mut OwnedWriteHalf, start: Start, inputs: Vec<Input>) -> Result<()> {
-    pilot_wire::send(to, &ToRunner::Start(Box::new(start))).await?;
-    for input in inputs {
-        pilot_wire::send(to, &ToRunner::File { path: input.name, mode: input.mode, size: input.size })
-            .await?;
-        let mut content = tokio::fs::File::open(&input.content).await?;
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let length = content.read(&mut buffer).await?;
-            if length == 0 {
-                break;
-            }
-            pilot_wire::send_data(to, &buffer[..length]).await?;
-        }
-    }
-    pilot_wire::send(to, &ToRunner::Go).await?;
-    Ok(())
 }

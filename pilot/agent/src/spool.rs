@@ -1,14 +1,17 @@
 //! A payload's output on its way to the queue.
 //!
-//! Each stream is first written to a file of the agent, so that a payload never waits for the network, and sent from
-//! there with offsets: a chunk whose answer was lost is sent again to the same place.
+//! Each stream is kept by the agent, so that a payload never waits for the network, and sent from there with offsets: a
+//! chunk whose answer was lost is sent again to the same place. Short streams stay in memory; a file is made for what
+//! outgrows it. Where the file cannot be written the pipe is read on, so that the payload does not die of it, and the log
+//! ends with a mark.
 
 use bytes::Bytes;
 use pilot_client::{Client, ClientError, pause};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
@@ -16,15 +19,17 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+/// Most bytes of one stream in memory.
+const IN_MEMORY: usize = 64 << 10;
 /// Most bytes kept of one stream.
 const LONGEST: u64 = 1 << 30;
 /// Most bytes in one request.
 const CHUNK: u64 = 512 << 10;
 /// Pause between two requests, so that a chatty payload makes few large ones.
 const BREATH: Duration = Duration::from_millis(100);
-const CUT: &[u8] = b"\npilot: the log is cut here, it has reached 1 GiB\n";
+const TOO_LONG: &str = "it has reached 1 GiB";
 
-/// How much of a stream has been written to the file.
+/// How much of a stream can be sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Progress {
     written: u64,
@@ -34,24 +39,29 @@ struct Progress {
 /// One stream of one attempt.
 #[derive(Debug, Clone)]
 pub struct Spool {
-    file: Arc<File>,
+    kept: Arc<Mutex<Kept>>,
     progress: watch::Receiver<Progress>,
     filling: AbortHandle,
 }
 
 impl Spool {
-    /// Begins to read the pipe into the file.
-    pub fn fill(file: File, pipe: impl AsyncRead + Unpin + Send + 'static) -> Self {
+    /// Begins to read the pipe. `path` is made when the stream outgrows the memory that it may take.
+    pub fn fill(path: PathBuf, pipe: impl AsyncRead + Unpin + Send + 'static) -> Self {
         let (sender, progress) = watch::channel(Progress::default());
-        let file = Arc::new(file);
-        let to = Arc::clone(&file);
+        let kept = Arc::new(Mutex::new(Kept::new(path)));
+        let to = Arc::clone(&kept);
         let filling = tokio::spawn(async move {
             if let Err(e) = copy(pipe, &to, &sender).await {
-                tracing::error!(error = %e, "cannot keep a payload's output");
+                tracing::error!(error = %e, "cannot read a payload's output");
             }
             sender.send_modify(|p| p.end = true);
         });
-        Self { file, progress, filling: filling.abort_handle() }
+        Self { kept, progress, filling: filling.abort_handle() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // What it holds is consistent after every single operation.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the pipe is closed, but not longer than `limit`: a stray process may hold it for ever, and what it
@@ -62,54 +72,61 @@ impl Spool {
         self.filling.abort();
     }
 
+    /// Why the node could not keep all of it, if it could not.
+    pub fn failure(&self) -> Option<String> {
+        self.kept().failure.clone()
+    }
+
     /// The last line written so far, for error messages.
     pub fn last_line(&self) -> String {
         let end = self.progress.borrow().written;
-        let text = self.read(end.saturating_sub(2000), end).unwrap_or_default();
+        let text = self.kept().read(end.saturating_sub(2000), end).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let line = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default();
         line.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect()
     }
 
-    fn read(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(0)];
-        self.file.read_exact_at(&mut bytes, from)?;
-        Ok(bytes)
-    }
-
     /// Sends everything, in order, until the end of the stream; only the loss of the lease (the caller drops this)
-    /// or a refusal that will not go away ends it earlier.
-    pub async fn ship(mut self, client: Client, attempt: Uuid, lease: Uuid, stream: &'static str) {
+    /// or the queue's word that it will never take it ends it earlier. The error is what is missing.
+    pub async fn ship(
+        mut self,
+        client: Client,
+        attempt: Uuid,
+        lease: Uuid,
+        stream: &'static str,
+    ) -> Option<String> {
         let (mut sent, mut failures) = (0, 0);
         loop {
-            let Ok(progress) = self.progress.wait_for(|p| p.written > sent || p.end).await.map(|p| *p) else {
-                return;
-            };
+            let progress = *self.progress.wait_for(|p| p.written > sent || p.end).await.ok()?;
             if progress.written <= sent {
-                return;
+                return None;
             }
             let until = progress.written.min(sent + CHUNK);
-            let bytes = match self.read(sent, until) {
+            let read = self.kept().read(sent, until);
+            let bytes = match read {
                 Ok(bytes) => Bytes::from(bytes),
                 Err(e) => {
-                    return tracing::error!(%attempt, stream, error = %e, "cannot read back a payload's output");
+                    tracing::error!(%attempt, stream, error = %e, "cannot read back a payload's output");
+                    return Some(format!("{stream} could not be read back on the node: {e}"));
                 }
             };
             match client.put_log(attempt, stream, lease, sent, bytes).await {
                 Ok(()) => (sent, failures) = (until, 0),
                 Err(e) => match next_offset(&e) {
                     Some(offset) if offset <= progress.written && offset != sent => sent = offset,
-                    _ if e.is_transient() => {
-                        failures += 1;
-                        sleep(pause(failures, fastrand::f64())).await;
+                    _ if e.is_final() => {
+                        tracing::warn!(%attempt, stream, error = %e, "the queue takes no more of this log");
+                        return Some(format!("the queue took {sent} bytes of {stream} and no more: {e}"));
                     }
                     _ => {
-                        return tracing::warn!(%attempt, stream, error = %e, "the queue takes no more of this log");
+                        failures += 1;
+                        sleep(pause(failures, fastrand::f64())).await;
                     }
                 },
             }
             if !progress.end {
-                sleep(BREATH).await;
+                // Sooner, when the stream ends: the result waits for its last words.
+                tokio::time::timeout(BREATH, self.progress.wait_for(|p| p.end)).await.ok();
             }
         }
     }
@@ -123,27 +140,87 @@ fn next_offset(error: &ClientError) -> Option<u64> {
     }
 }
 
+/// What has been written of a stream: in memory, or in a file, and at last a mark where it was cut.
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    memory: Vec<u8>,
+    file: Option<File>,
+    length: u64,
+    mark: Vec<u8>,
+    failure: Option<String>,
+}
+
+impl Kept {
+    fn new(path: PathBuf) -> Self {
+        Self { path, memory: Vec::new(), file: None, length: 0, mark: Vec::new(), failure: None }
+    }
+
+    /// Appends, as long as nothing was cut; returns how much can be read back.
+    fn append(&mut self, bytes: &[u8]) -> u64 {
+        if self.mark.is_empty() {
+            if self.length >= LONGEST {
+                self.cut(TOO_LONG);
+            } else if let Err(e) = self.try_append(bytes) {
+                self.cut(&format!("this node could not keep more of it: {e}"));
+                self.failure = Some(format!("this node cannot keep the payload's output: {e}"));
+            }
+        }
+        self.length + self.mark.len() as u64
+    }
+
+    fn try_append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.file.is_none() && self.memory.len() + bytes.len() > IN_MEMORY {
+            let file = new_file(&self.path)?;
+            file.write_all_at(&self.memory, 0)?;
+            self.file = Some(file);
+            self.memory = Vec::new();
+        }
+        match &self.file {
+            Some(file) => file.write_all_at(bytes, self.length)?,
+            None => self.memory.extend_from_slice(bytes),
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn cut(&mut self, why: &str) {
+        self.mark = format!("\npilot: the log is cut here, {why}\n").into_bytes();
+    }
+
+    fn read(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(to.min(self.length).saturating_sub(from)).unwrap_or(0)];
+        match &self.file {
+            Some(file) => file.read_exact_at(&mut bytes, from)?,
+            None => {
+                let from = usize::try_from(from.min(self.length)).unwrap_or(0);
+                let to = from + bytes.len();
+                bytes.copy_from_slice(&self.memory[from..to]);
+            }
+        }
+        let mark =
+            |at: u64| usize::try_from(at.saturating_sub(self.length)).unwrap_or(0).min(self.mark.len());
+        bytes.extend_from_slice(&self.mark[mark(from)..mark(to)]);
+        Ok(bytes)
+    }
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create_new(true).open(path)
+}
+
 async fn copy(
     mut pipe: impl AsyncRead + Unpin,
-    file: &File,
+    kept: &Mutex<Kept>,
     progress: &watch::Sender<Progress>,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut written = 0;
+    let mut buffer = vec![0; 16 << 10];
     loop {
         let length = pipe.read(&mut buffer).await?;
         if length == 0 {
             return Ok(());
         }
-        if written >= LONGEST {
-            continue;
-        }
-        file.write_all_at(&buffer[..length], written)?;
-        written += length as u64;
-        if written >= LONGEST {
-            file.write_all_at(CUT, written)?;
-            written += CUT.len() as u64;
-        }
+        let written = kept.lock().unwrap_or_else(PoisonError::into_inner).append(&buffer[..length]);
         progress.send_modify(|p| p.written = written);
     }
 }
@@ -155,17 +232,51 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_line_is_found_and_made_harmless() {
+        let dir = tempfile::tempdir().unwrap();
         let text = b"first\nglexec: denied\x1b[31m\n\n".as_slice();
-        let spool = Spool::fill(tempfile::tempfile().unwrap(), text);
+        let spool = Spool::fill(dir.path().join("log"), text);
         spool.close(Duration::from_secs(5)).await;
         assert_eq!(spool.last_line(), "glexec: denied [31m");
-        assert_eq!(spool.read(0, 5).unwrap(), b"first");
+        assert_eq!(spool.kept().read(0, 5).unwrap(), b"first");
+        assert!(!dir.path().join("log").exists(), "a short log needs no file");
+    }
+
+    #[tokio::test]
+    async fn a_long_stream_goes_to_a_file_and_comes_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let text: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+        let spool = Spool::fill(dir.path().join("log"), io::Cursor::new(text.clone()));
+        spool.close(Duration::from_secs(20)).await;
+        assert!(spool.kept().read(0, 300_000).unwrap() == text);
+        assert!(spool.kept().read(70_000, 70_010).unwrap() == text[70_000..70_010]);
+        assert!(dir.path().join("log").exists());
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_cuts_the_log_with_a_mark_and_the_pipe_is_read_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = vec![b'x'; 200_000];
+        let (mut payload, pipe) = tokio::io::duplex(64);
+        let path = dir.path().join("log");
+        std::fs::create_dir(&path).unwrap();
+        let spool = Spool::fill(path, pipe);
+        tokio::io::AsyncWriteExt::write_all(&mut payload, &text).await.unwrap();
+        drop(payload);
+        spool.close(Duration::from_secs(20)).await;
+        let end = spool.progress.borrow().written;
+        let kept = String::from_utf8(spool.kept().read(0, end).unwrap()).unwrap();
+        let (content, mark) = kept.split_once('\n').unwrap();
+        assert!(content.len() <= IN_MEMORY && content.bytes().all(|c| c == b'x'));
+        assert!(mark.contains("the log is cut here"), "{mark}");
+        assert!(spool.last_line().contains("cut here"));
+        assert!(spool.failure().is_some());
     }
 
     #[tokio::test]
     async fn a_pipe_that_stays_open_does_not_keep_the_log_open() {
+        let dir = tempfile::tempdir().unwrap();
         let (mut stray, pipe) = tokio::io::duplex(64);
-        let mut spool = Spool::fill(tempfile::tempfile().unwrap(), pipe);
+        let mut spool = Spool::fill(dir.path().join("log"), pipe);
         tokio::io::AsyncWriteExt::write_all(&mut stray, b"said").await.unwrap();
         spool.progress.wait_for(|p| p.written == 4).await.unwrap();
         spool.close(Duration::from_millis(10)).await;

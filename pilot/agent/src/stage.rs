@@ -1,7 +1,7 @@
 //! What a payload needs before it can start: its own proxy, its ports, its input files.
 
 use super::launch::write_secret;
-use super::ports::{PortLease, Reservation};
+use super::ports::PortLease;
 use super::{Agent, PATIENCE};
 use anyhow::{Context, Result, bail};
 use openssl::sha::Sha256;
@@ -34,19 +34,12 @@ impl Staged {
 }
 
 /// Collects it. The error is the reason for giving the lease back.
-pub async fn stage(agent: &Agent, lease: &Lease, reserved: Option<Reservation>) -> Result<Staged> {
+pub async fn stage(agent: &Agent, lease: &Lease, ports: Option<PortLease>) -> Result<Staged> {
     let name = format!("{}-", lease.attempt);
     let dir = tempfile::Builder::new()
         .prefix(&name)
-        .tempdir_in(agent.private.path())
+        .tempdir_in(agent.private.path()?)
         .context("cannot make a directory")?;
-    let ports = agent.ports.as_ref().map(|pool| pool.confirm(reserved, lease.spec.ports)).transpose()?;
-    if ports.is_none() && lease.spec.ports > 0 {
-        bail!(
-            "the payload wants {} ports, but this node has none: [ports] range in policy.toml",
-            lease.spec.ports
-        );
-    }
     let staged = Staged { dir, ports };
     let proxy = delegate(agent, lease).await.context("cannot get a proxy for the payload")?;
     write_secret(&staged.proxy(), proxy.as_bytes())?;

@@ -34,61 +34,18 @@
 //! the queue may answer earlier (a sync is held one heartbeat at most, a claim one lease or 60 s).
 
 pub mod names;
+mod output;
+mod spec;
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 use uuid::Uuid;
 
-/// What the user wants run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PayloadSpec {
-    /// Program and arguments; a name without slash is searched in the payload's `PATH`.
-    pub command: Vec<String>,
-    /// Added to the payload's environment.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// Files put into the working directory before the start.
-    #[serde(default)]
-    pub inputs: Vec<InputFile>,
-    /// Patterns of files taken from the working directory after the end.
-    #[serde(default)]
-    pub outputs: Vec<String>,
-    /// Processor cores.
-    #[serde(default = "one")]
-    pub cores: u32,
-    /// Memory limit.
-    #[serde(default)]
-    pub memory: Option<u64>,
-    /// Longest run in seconds; then the payload is ended with outcome `limit`.
-    #[serde(default)]
-    pub walltime: Option<u64>,
-    /// Callback ports wanted; 0 asks for the site's usual block.
-    #[serde(default)]
-    pub ports: u16,
-    /// URL that gets a POST of the payload when it is final.
-    #[serde(default)]
-    pub notify: Option<String>,
-}
-
-fn one() -> u32 {
-    1
-}
-
-/// One input file, uploaded before as a blob.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InputFile {
-    /// Name in the working directory; relative, without `..`.
-    pub path: String,
-    /// SHA-256 of the content, lower-case hex.
-    pub sha256: String,
-    /// Length in bytes.
-    pub size: u64,
-    /// Permission bits (the lowest nine).
-    pub mode: u32,
-}
+pub use names::{Patterns, output_pattern, plain_path};
+pub use output::OutputSummary;
+pub use spec::{
+    InputFile, MAX_SPEC, MissingOutput, PayloadSpec, RawSpec, SpecError, check_variable, is_sha256,
+};
 
 /// How often a user's proxy is delegated on its way to a payload: to the queue, and from there to the pilot. `glexec`
 /// only copies what it gets.
@@ -126,7 +83,7 @@ pub struct Submission {
     /// A completed delegation of the submitting user.
     pub delegation: Uuid,
     /// What to run.
-    pub spec: PayloadSpec,
+    pub spec: RawSpec,
     /// First and last index; each element finds its own in `PILOT_ARRAY_INDEX`.
     #[serde(default)]
     pub array: Option<(u64, u64)>,
@@ -273,7 +230,7 @@ pub struct Payload {
     /// One line on why it is in this state, where there is more to say.
     pub reason: Option<String>,
     /// What runs.
-    pub spec: PayloadSpec,
+    pub spec: RawSpec,
     /// Index within its array.
     pub array_index: Option<u64>,
     /// When it was submitted.
@@ -323,6 +280,9 @@ pub struct Report {
     pub wall_ms: Option<u64>,
     /// User and system CPU time in milliseconds.
     pub cpu_ms: Option<u64>,
+    /// What became of the output files; `None` when none were asked for, or nothing ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputSummary>,
 }
 
 /// An entry of a payload's history.
@@ -404,7 +364,7 @@ pub struct Lease {
     /// Its owner.
     pub owner: String,
     /// What to run.
-    pub spec: PayloadSpec,
+    pub spec: RawSpec,
     /// Index within its array.
     pub array_index: Option<u64>,
 }

@@ -1,7 +1,15 @@
-//! Names that a user chooses: input files, output patterns, variables. One rule for command line, queue and runner.
+//! Names and patterns below a payload's working directory.
+//!
+//! A pattern is matched against names relative to the working directory: `*` and `?` stay within one directory, `**`
+//! crosses them, and a pattern that matches a directory takes all of it.
 
 use glob::{MatchOptions, Pattern};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+
+/// Longest name of a file in bytes: `NAME_MAX` of Linux.
+const MAX_NAME: usize = 255;
+/// Longest path below the working directory in bytes, so that the whole one stays within `PATH_MAX`.
+const MAX_PATH: usize = 3000;
 
 const RULES: MatchOptions = MatchOptions {
     case_sensitive: true,
@@ -9,73 +17,126 @@ const RULES: MatchOptions = MatchOptions {
     require_literal_leading_dot: false,
 };
 
-/// The user's patterns of output files.
-///
-/// A pattern is matched against names relative to the working directory: `*` and `?` stay within one directory, `**`
-/// crosses them, and a pattern that matches a directory takes all of it.
-#[derive(Debug)]
+/// Patterns that compile and stay inside.
+#[derive(Debug, Clone)]
 pub struct Patterns(Vec<Pattern>);
 
 impl Patterns {
-    /// Parses; the error names the bad pattern.
+    /// Compiles; the error names the bad pattern.
+    ///
+    /// # Errors
+    /// One line with the remedy.
     pub fn parse(texts: &[String]) -> Result<Self, String> {
-        let one = |text: &String| {
-            let trimmed = text.trim_start_matches("./").trim_end_matches('/');
-            Pattern::new(trimmed).map_err(|e| format!("output pattern {text:?} cannot be used: {e}"))
-        };
-        Ok(Self(texts.iter().map(one).collect::<Result<_, _>>()?))
+        texts.iter().map(|text| Ok(compile(text)?.1)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The patterns in their shortest form, each one judged.
+    pub(crate) fn normal(texts: &[String], most: usize) -> Result<Vec<String>, String> {
+        if texts.len() > most {
+            return Err(format!("more than {most} patterns; take whole directories"));
+        }
+        texts.iter().map(|text| Ok(compile(text)?.0)).collect()
     }
 
     /// Whether nothing is wanted.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a file with this name, relative to the working directory, is wanted.
-    pub fn takes(&self, name: &Path) -> bool {
-        let mut upwards = name.ancestors().filter(|a| !a.as_os_str().is_empty());
-        upwards.any(|a| self.0.iter().any(|p| p.matches_path_with(a, RULES)))
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The text of one of them.
+    #[must_use]
+    pub fn text(&self, number: usize) -> Option<&str> {
+        self.0.get(number).map(Pattern::as_str)
+    }
+
+    /// The numbers of the patterns that take this name, itself or with one of the directories that it lies in. Bytes that
+    /// are not UTF-8 count as one unknown character each.
+    pub fn that_take<'a>(&'a self, name: &'a Path) -> impl Iterator<Item = usize> + 'a {
+        let name = name.to_string_lossy().into_owned();
+        let takes = move |pattern: &Pattern| {
+            let mut upwards = Path::new(&name).ancestors().filter(|a| !a.as_os_str().is_empty());
+            upwards.any(|a| pattern.matches_path_with(a, RULES))
+        };
+        self.0.iter().enumerate().filter(move |(_, pattern)| takes(pattern)).map(|(number, _)| number)
     }
 }
 
-/// The name of an input file as a path that stays below the working directory.
+/// One name or pattern, judged.
+///
+/// # Errors
+/// One line with the remedy.
+pub fn output_pattern(text: &str) -> Result<String, String> {
+    compile(text).map(|(text, _)| text)
+}
+
+fn compile(text: &str) -> Result<(String, Pattern), String> {
+    if text.starts_with('/') || text.split('/').any(|part| part == "..") || text.contains('\0') {
+        return Err(format!("{text:?}: patterns are relative to the working directory, without '..'"));
+    }
+    let normal = parts(text).collect::<Vec<_>>().join("/");
+    if normal.is_empty() {
+        return Err(format!("{text:?} names no file; '**' takes all of them"));
+    }
+    if normal.len() > MAX_PATH {
+        return Err(format!("a pattern is longer than {MAX_PATH} bytes"));
+    }
+    let pattern = Pattern::new(&normal).map_err(|e| format!("{text:?} cannot be used: {e}"))?;
+    Ok((normal, pattern))
+}
+
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split('/').filter(|part| !part.is_empty() && *part != ".")
+}
+
+/// The name of a file below the working directory in its shortest form; `None` when it leads elsewhere, names no file, or
+/// is longer than a file system takes.
+#[must_use]
+pub fn plain_path(text: &str) -> Option<String> {
+    let bad = |part: &str| part == ".." || part.len() > MAX_NAME;
+    let last = text.rsplit('/').next().unwrap_or_default();
+    if text.starts_with('/') || text.contains('\0') || matches!(last, "" | ".") || text.split('/').any(bad) {
+        return None;
+    }
+    let normal = parts(text).collect::<Vec<_>>().join("/");
+    (normal.len() <= MAX_PATH).then_some(normal)
+}
+
+/// [`plain_path`], for what comes from a machine that is not ours.
+///
+/// # Errors
+/// One line.
 pub fn safe_name(name: &str) -> Result<PathBuf, String> {
-    let path = Path::new(name);
-    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    if !plain || name.ends_with('/') || name.contains('\0') || path.file_name().is_none() {
-        return Err(format!("input file {name:?}: the name must be relative and without \"..\""));
-    }
-    Ok(path.components().filter(|c| matches!(c, Component::Normal(_))).collect())
-}
-
-/// Whether only the pilot may set this variable: `PILOT_*`, `GLEXEC_*`, `X509_USER_PROXY`, `GLOBUS_TCP_PORT_RANGE`
-/// and `GLOBUS_HOSTNAME`. `pilot submit` refuses them, and the runner drops them.
-pub fn reserved(name: &str) -> bool {
-    name.starts_with("PILOT_")
-        || name.starts_with("GLEXEC_")
-        || matches!(name, "X509_USER_PROXY" | "GLOBUS_TCP_PORT_RANGE" | "GLOBUS_HOSTNAME")
-}
-
-/// Whether a variable can exist at all under this name: not empty, no `=`, no NUL.
-pub fn possible(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['=', '\0'])
+    let refused = || format!("file {name:?}: the name must be relative and without \"..\"");
+    plain_path(name).map(PathBuf::from).ok_or_else(refused)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bad_pattern_is_named() {
-        let Err(error) = Patterns::parse(&["a[".to_owned()]) else { panic!("accepted") };
-        assert!(error.contains("a["), "{error}");
-    }
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
-        for bad in ["", "/etc/passwd", "..", "../x", "a/../../x", "a/..", ".", "a/", "a\0b"] {
-            assert!(safe_name(bad).is_err(), "{bad:?}");
+        for bad in ["", "/etc/passwd", "..", "../x", "a/../../x", "a/..", ".", "a/", "a/.", "a\0b"] {
+            assert_eq!(plain_path(bad), None, "{bad:?}");
         }
-        assert_eq!(safe_name("./a/./b").unwrap(), Path::new("a/b"));
+        assert_eq!(plain_path("./a/./b"), Some("a/b".to_owned()));
+    }
+
+    #[test]
+    fn a_pattern_takes_names_that_are_not_utf8() {
+        let patterns = Patterns::parse(&["*.dat".to_owned(), "r?n".to_owned(), "none".to_owned()]).unwrap();
+        let taken = |name: &[u8]| patterns.that_take(Path::new(OsStr::from_bytes(name))).collect::<Vec<_>>();
+        assert_eq!(taken(b"caf\xe9.dat"), [0]);
+        assert_eq!(taken(b"r\xffn/inside"), [1]);
+        assert_eq!(taken(b"other"), [0; 0]);
     }
 }

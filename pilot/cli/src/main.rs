@@ -3,7 +3,6 @@
 use clap::{Parser, Subcommand};
 use pilot_agent as agent;
 use pilot_queue as queue;
-use pilot_runner as runner;
 use pilot_user as user;
 use std::process::ExitCode;
 
@@ -23,9 +22,6 @@ enum Command {
     Queue(Box<queue::Args>),
     /// Run payloads from the queue on this worker node.
     Run(Box<agent::Args>),
-    /// Start one payload as the mapped account; called by `pilot run` through `glexec`.
-    #[command(hide = true)]
-    Runner(Box<runner::Args>),
     #[command(flatten)]
     User(user::Command),
 }
@@ -34,7 +30,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Queue(args) => queue::run(*args),
         Command::Run(args) => agent::run(*args),
-        Command::Runner(args) => runner::run(*args),
         Command::User(command) => user::run(command),
     }
 }

@@ -10,6 +10,7 @@ use pilot_api::*;
 use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use std::error::Error;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -62,6 +63,23 @@ impl ClientError {
             Self::Unreachable { .. } => true,
             Self::Strange { .. } | Self::Credential(_) => false,
         }
+    }
+
+    /// Whether no repetition of the call will ever succeed: the queue itself says that it is over, too large, or nonsense.
+    /// Anything else, such as an answer of a broken balancer, may be gone the next time.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Problem(problem) if !problem.retryable
+            && matches!(problem.code.as_str(), "lease_superseded" | "too_large" | "invalid"))
+    }
+
+    /// Whether the queue says in so many words that the caller may not act as a pilot.
+    pub fn is_no_pilot(&self) -> bool {
+        matches!(self.code(), Some("not_a_pilot" | "limited_proxy"))
+    }
+
+    /// Whether the queue does not know the pilot that calls: it has forgotten it, and all its leases.
+    pub fn is_forgotten(&self) -> bool {
+        self.code() == Some("unknown_pilot")
     }
 
     /// Whether the call certainly changed nothing and may be sent again even if it is not idempotent.
@@ -158,12 +176,15 @@ pub struct Client {
     queue: String,
 }
 
-/// A connection and when its proxy was written.
+/// A connection and the file that its proxy came from.
 #[derive(Debug)]
 struct Credentialed {
     http: reqwest::Client,
-    written: Option<SystemTime>,
+    from: FileVersion,
 }
+
+/// What changes when a file is written or replaced: modification time, number and length.
+type FileVersion = Option<(SystemTime, u64, u64)>;
 
 impl Client {
     /// Reads the credential and prepares the connection; sends nothing yet.
@@ -175,26 +196,37 @@ impl Client {
             );
             return Err(ClientError::Credential(text));
         }
-        let written = modified(&settings.proxy);
+        let from = version(&settings.proxy);
         let http = connection(&settings.proxy, &settings.ca_dir)?;
         let queue = settings.queue.trim_end_matches('/').to_owned();
-        let connection = Arc::new(RwLock::new(Credentialed { http, written }));
+        let connection = Arc::new(RwLock::new(Credentialed { http, from }));
         Ok(Self { connection, settings: Arc::new(settings.clone()), queue })
     }
 
-    /// Takes a proxy that was renewed meanwhile. One that cannot be used is left alone: it may be half written.
-    pub fn renew(&self) {
-        let written = modified(&self.settings.proxy);
-        if self.connection.read().unwrap_or_else(PoisonError::into_inner).written == written {
+    /// Takes a proxy that was renewed meanwhile. One that cannot be used is left alone until the file changes again: it may
+    /// be half written.
+    fn renew(&self) {
+        let from = version(&self.settings.proxy);
+        if self.connection.read().unwrap_or_else(PoisonError::into_inner).from == from {
             return;
         }
-        if let Ok(http) = connection(&self.settings.proxy, &self.settings.ca_dir) {
-            tracing::info!(proxy = %self.settings.proxy.display(), "proxy renewed");
-            *self.connection.write().unwrap_or_else(PoisonError::into_inner) = Credentialed { http, written };
+        let fresh = connection(&self.settings.proxy, &self.settings.ca_dir);
+        let mut connection = self.connection.write().unwrap_or_else(PoisonError::into_inner);
+        connection.from = from;
+        match fresh {
+            Ok(http) => {
+                tracing::info!(proxy = %self.settings.proxy.display(), "proxy renewed");
+                connection.http = http;
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "the proxy has changed and cannot be used; going on with the one from before")
+            }
         }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        // A look at the file costs less than the request, and no long-lived caller can forget it.
+        self.renew();
         let connection = self.connection.read().unwrap_or_else(PoisonError::into_inner);
         connection.http.request(method, format!("{}{path}", self.queue))
     }
@@ -476,8 +508,9 @@ fn connection(proxy: &Path, ca_dir: &Path) -> Result<reqwest::Client, ClientErro
     transport::client(proxy, None, ca_dir, TRANSFER).map_err(|e| refuse(e.to_string()))
 }
 
-fn modified(file: &Path) -> Option<SystemTime> {
-    std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
+fn version(file: &Path) -> FileVersion {
+    let meta = std::fs::metadata(file).ok()?;
+    Some((meta.modified().ok()?, meta.ino(), meta.len()))
 }
 
 fn is_past(time: &Asn1TimeRef) -> bool {

@@ -3,23 +3,18 @@
 use super::problem::{invalid, unsatisfiable};
 use crate::problem::Refusal;
 use identity::one_line;
-use pilot_api::{AttemptResult, InputFile, Outcome, PayloadSpec, Registration, Report, Submission, Sync};
+use pilot_api::{AttemptResult, Outcome, PayloadSpec, Registration, Report, Submission, Sync, is_sha256};
 use pilot_core::rules::is_leased;
-use std::collections::HashSet;
-
-const MAX_WORDS: usize = 65_536;
-const MAX_FILES: usize = 10_000;
-const MAX_CORES: u32 = 4_096;
 
 fn refuse<T>(field: &str, rule: &str) -> Result<T, Refusal> {
     Err(invalid(format!("{field}: {rule}")))
 }
 
-/// Checks a submission; `max_array` is the largest number of elements.
-pub fn submission(submission: &Submission, max_array: u64) -> Result<(), Refusal> {
-    spec(&submission.spec)?;
+/// Checks a submission; `max_array` is the largest number of elements. What it is to run is brought into its usual form.
+pub fn submission(mut submission: Submission, max_array: u64) -> Result<Submission, Refusal> {
+    submission.spec = PayloadSpec::parse(submission.spec).map_err(|e| invalid(e.to_string()))?.into_raw();
     let Some((low, high)) = submission.array else {
-        return Ok(());
+        return Ok(submission);
     };
     if low > high || i64::try_from(high).is_err() {
         return refuse("array", "write the lower index first");
@@ -28,79 +23,12 @@ pub fn submission(submission: &Submission, max_array: u64) -> Result<(), Refusal
         let title = format!("array: this queue takes at most {max_array} elements at once; submit in parts");
         return Err(unsatisfiable("array_too_large", title));
     }
-    Ok(())
-}
-
-fn spec(spec: &PayloadSpec) -> Result<(), Refusal> {
-    if spec.command.first().is_none_or(String::is_empty) {
-        return refuse("command", "name a program");
-    }
-    if spec.command.len() + spec.env.len() > MAX_WORDS {
-        return refuse("command", "too many arguments and variables; pass them in an input file");
-    }
-    let values = spec.env.iter().flat_map(|(k, v)| [k, v]);
-    if spec.command.iter().chain(values).any(|s| s.contains('\0')) {
-        return refuse("command", "arguments and variables cannot contain NUL");
-    }
-    if spec.env.keys().any(|k| k.is_empty() || k.contains('=')) {
-        return refuse("env", "a name is not empty and has no '='");
-    }
-    inputs(&spec.inputs)?;
-    if spec.outputs.len() > MAX_FILES || !spec.outputs.iter().all(|p| is_inside(p)) {
-        return refuse("outputs", "patterns are relative, without '..'");
-    }
-    if !(1..=MAX_CORES).contains(&spec.cores) {
-        return refuse("cores", "ask for 1 to 4096");
-    }
-    for (field, value) in [("memory", spec.memory), ("walltime", spec.walltime)] {
-        if value.is_some_and(|v| v == 0 || v > 1 << 50) {
-            return refuse(field, "must be above 0 and below 2^50; leave it out for no limit");
-        }
-    }
-    if spec.notify.as_deref().is_some_and(|url| !is_web_address(url)) {
-        return refuse("notify", "use an http:// or https:// address without user name");
-    }
-    Ok(())
-}
-
-fn inputs(inputs: &[InputFile]) -> Result<(), Refusal> {
-    if inputs.len() > MAX_FILES {
-        return refuse("inputs", "too many files; pack them");
-    }
-    let mut seen = HashSet::new();
-    for file in inputs {
-        if !is_inside(&file.path) || !seen.insert(&file.path) {
-            return refuse("inputs", "paths are relative, without '..', each one once");
-        }
-        sha256(&file.sha256)?;
-        if file.mode > 0o777 {
-            return refuse("inputs", "only the lowest nine permission bits can be set");
-        }
-    }
-    Ok(())
-}
-
-/// A path that stays below the directory it is taken from.
-fn is_inside(path: &str) -> bool {
-    let part = |p: &str| !p.is_empty() && p != "." && p != "..";
-    path.len() <= 4096 && !path.contains('\0') && path.split('/').all(part)
-}
-
-fn is_web_address(url: &str) -> bool {
-    let parsed = url.len() <= 2048 && !url.bytes().any(|c| c <= b' ');
-    parsed
-        && reqwest::Url::parse(url).is_ok_and(|u| {
-            matches!(u.scheme(), "http" | "https") && u.username().is_empty() && u.password().is_none()
-        })
+    Ok(submission)
 }
 
 /// 64 lower-case hex digits.
 pub fn sha256(text: &str) -> Result<(), Refusal> {
-    let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
-    if text.len() != 64 || !text.bytes().all(hex) {
-        return refuse("sha256", "write 64 lower-case hex digits");
-    }
-    Ok(())
+    if is_sha256(text) { Ok(()) } else { refuse("sha256", "write 64 lower-case hex digits") }
 }
 
 /// Checks and cleans what a pilot says of itself.
@@ -139,6 +67,11 @@ pub fn result(mut result: AttemptResult) -> Result<AttemptResult, Refusal> {
     for text in [&mut report.reason, &mut report.account, &mut report.session, &mut report.ports] {
         text.iter_mut().for_each(clean);
     }
+    if let Some(output) = &mut report.output {
+        output.unmatched.truncate(100);
+        output.notes.truncate(100);
+        output.unmatched.iter_mut().chain(&mut output.notes).for_each(clean);
+    }
     let Report { wall_ms, cpu_ms, .. } = report;
     if [*wall_ms, *cpu_ms].into_iter().flatten().any(|ms| i64::try_from(ms).is_err()) {
         return refuse("report", "times are out of range");
@@ -154,7 +87,7 @@ fn clean(text: &mut String) {
 mod tests {
     use super::*;
 
-    fn with(change: impl FnOnce(&mut serde_json::Value)) -> Result<(), Refusal> {
+    fn with(change: impl FnOnce(&mut serde_json::Value)) -> Result<Submission, Refusal> {
         let mut json = serde_json::json!({
             "delegation": uuid::Uuid::nil(),
             "spec": {"command": ["true"], "env": {"A": "b"}, "outputs": ["out/*.txt"],
@@ -162,12 +95,12 @@ mod tests {
                      "notify": "https://example.org/hook"},
         });
         change(&mut json);
-        submission(&serde_json::from_value(json).unwrap(), 10)
+        submission(serde_json::from_value(json).unwrap(), 10)
     }
 
     #[test]
     fn a_good_submission_passes() {
-        with(|_| {}).unwrap();
+        assert_eq!(with(|_| {}).unwrap().spec.outputs, ["out/*.txt"]);
         with(|j| j["array"] = serde_json::json!([5, 14])).unwrap();
     }
 
@@ -179,12 +112,14 @@ mod tests {
             ("command", "/spec/command", serde_json::json!(["a\0b"])),
             ("env", "/spec/env", serde_json::json!({"A=B": "c"})),
             ("env", "/spec/env", serde_json::json!({"": "c"})),
+            ("env", "/spec/env", serde_json::json!({"PILOT_X": "c"})),
             ("inputs", "/spec/inputs/0/path", serde_json::json!("/etc/passwd")),
             ("inputs", "/spec/inputs/0/path", serde_json::json!("a/../../b")),
             ("inputs", "/spec/inputs/0/path", serde_json::json!("")),
             ("inputs", "/spec/inputs/0/mode", serde_json::json!(0o4755)),
             ("sha256", "/spec/inputs/0/sha256", serde_json::json!("F".repeat(64))),
             ("outputs", "/spec/outputs", serde_json::json!(["../*"])),
+            ("outputs", "/spec/outputs", serde_json::json!(["a["])),
             ("cores", "/spec/cores", serde_json::json!(0)),
             ("memory", "/spec/memory", serde_json::json!(0)),
             ("walltime", "/spec/walltime", serde_json::json!(u64::MAX)),

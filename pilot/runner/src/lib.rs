@@ -1,256 +1,221 @@
-//! `pilot runner`: runs one payload as the mapped account. `pilot run` starts it through `glexec`; people never do.
+//! `pilot-runner`: runs one payload as the mapped account. `pilot run` starts it through `glexec`; people never do.
 //!
 //! It gets everything over its standard input ([`pilot_wire`]), makes a working directory ([`workdir`]), builds the
 //! payload's environment ([`environment`]), starts and watches the payload ([`payload`], [`tree`]), packs its output
 //! files ([`outputs`]), removes the working directory and its copy of the proxy, and exits with the payload's code.
 //! The death of the agent shows as the end of the standard input and ends the payload too.
+//!
+//! It is a small program with one thread and one loop around poll(2) ([`conversation`]): one runs beside each payload.
+//! What it must never do: trust the payload, whose account it shares; say anything but [`pilot_wire`] to the agent; link
+//! what a payload does not need (`packaging/check-runner` holds its size and its dependencies). Its arguments mean
+//! nothing to it: the pilot writes the user's command there, so that process lists and the site's record show it.
 
+pub mod conversation;
 pub mod environment;
 pub mod outputs;
-mod payload;
-mod tree;
+pub mod payload;
+mod signals;
+mod sys;
+pub mod tree;
 pub mod workdir;
 
 use anyhow::{Context, Result, bail};
-use payload::{Running, Signals};
-use pilot_wire::{Cause, Ended, Frame, Patterns, Start, Started, ToAgent, ToRunner, proxy_copy};
+use conversation::{Agent, News};
+use payload::Running;
+use pilot_wire::api::{OutputSummary, PayloadSpec};
+use pilot_wire::{EndCause, Ended, Frame, Start, Started, ToAgent, ToRunner, VERSION};
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::fd::AsFd;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use std::time::{Duration, Instant};
 use workdir::Workdir;
 
 /// How long the agent may take for its first message.
 const FIRST_MESSAGE: Duration = Duration::from_secs(60);
+/// Exit code: the runner could not do its work, and nothing ran.
+const BROKEN: u8 = 3;
 
-/// `pilot runner` has no options: it gets everything from `pilot run`.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
-
-/// Runs the payload that the agent sends; exits with the payload's code.
-pub fn run(_args: Args) -> ExitCode {
-    // Other processes of the account must not read the proxy or the socket out of this one.
+/// Runs the payload that the agent sends; returns the payload's code. `--version` as the first argument prints ours.
+#[must_use]
+pub fn run(argument: Option<&OsStr>) -> u8 {
+    if argument == Some(OsStr::new("--version")) {
+        println!("pilot-runner {} (wire {VERSION})", env!("CARGO_PKG_VERSION"));
+        return 0;
+    }
+    // Other processes of the account must not read the proxy or the socket out of this one. Installed with mode 0711 it is
+    // out of their reach from its first moment; this is for every other place.
     if let Err(e) = nix::sys::prctl::set_dumpable(false) {
-        eprintln!("pilot runner: cannot protect itself (PR_SET_DUMPABLE): {e}");
-        return ExitCode::from(3);
+        complain(&format!("cannot protect itself (PR_SET_DUMPABLE): {e}"));
+        return BROKEN;
     }
-    let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")
-        .and_then(|runtime| runtime.block_on(serve()));
-    match outcome {
-        Ok(code) => ExitCode::from(code),
-        Err(e) => {
-            eprintln!("pilot runner: {e:#}");
-            ExitCode::from(3)
-        }
-    }
+    serve().unwrap_or_else(|e| {
+        complain(&format!("{e:#}"));
+        BROKEN
+    })
 }
 
-/// The agent's end of the conversation.
-struct Agent {
-    frames: mpsc::Receiver<Frame>,
-    to: OwnedWriteHalf,
+/// A line on standard error, which is the payload's log. It may be closed, and then there is nobody to tell.
+fn complain(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "pilot-runner: {text}");
 }
 
-impl Agent {
-    fn connect() -> Result<Self> {
-        let socket = std::io::stdin().as_fd().try_clone_to_owned().context("standard input is closed")?;
-        let socket = std::os::unix::net::UnixStream::from(socket);
-        socket.local_addr().context("standard input is no socket: only \"pilot run\" starts this command")?;
-        socket.set_nonblocking(true)?;
-        let (from, to) = UnixStream::from_std(socket)?.into_split();
-        let (sender, frames) = mpsc::channel(8);
-        tokio::spawn(forward(from, sender));
-        Ok(Self { frames, to })
-    }
-
-    async fn message(&mut self) -> Result<ToRunner> {
-        let frame = self.frames.recv().await.context("the agent is gone")?;
-        Ok(frame.message()?)
-    }
-
-    async fn send(&mut self, message: &ToAgent) -> Result<()> {
-        pilot_wire::send(&mut self.to, message).await.context("the agent is gone")
-    }
-}
-
-/// Reads frames until the end of the stream; an unreadable frame ends it too.
-async fn forward(mut from: OwnedReadHalf, to: mpsc::Sender<Frame>) {
-    loop {
-        match pilot_wire::receive(&mut from).await {
-            Ok(Some(frame)) => {
-                if to.send(frame).await.is_err() {
-                    return;
-                }
-            }
-            Ok(None) => return,
-            Err(e) => return eprintln!("pilot runner: {e}"),
-        }
-    }
-}
-
-async fn serve() -> Result<u8> {
-    let mut signals = Signals::install()?;
+fn serve() -> Result<u8> {
+    let signals = signals::Signals::install().context("cannot watch for signals")?;
     nix::sys::prctl::set_child_subreaper(true).context("cannot become a subreaper")?;
-    let mut agent = Agent::connect()?;
-    agent.send(&ToAgent::Here { session: std::env::var("PILOT_SESSION").ok() }).await?;
-    let first = tokio::time::timeout(FIRST_MESSAGE, agent.message()).await;
-    let ToRunner::Start(start) = first.context("the agent says nothing")?? else {
+    let mut agent = Agent::on_standard_input(signals)?;
+    let session = std::env::var("PILOT_SESSION").ok();
+    agent.send(&ToAgent::Here { version: VERSION, session })?;
+    let ToRunner::Start(start) = next_message(&mut agent, Some(Instant::now() + FIRST_MESSAGE))? else {
         bail!("the agent does not begin with Start");
     };
-    if start.version != pilot_wire::VERSION {
+    if start.version != VERSION {
         bail!(
-            "the agent speaks version {}, this runner {}: install both from one build",
-            start.version,
-            pilot_wire::VERSION
+            "the agent speaks version {}, this runner {VERSION}: install both from one build",
+            start.version
         );
     }
-    let proxy = ProxyCopy::of(&start);
-    let ended = carry_out(&start, &mut signals, &mut agent).await?;
+    let proxy = start.proxy_copy.clone().map(|path| ProxyCopy(path.into()));
+    let ended = carry_out(&start, &mut agent)?;
     drop(proxy);
     Ok(ended.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
+/// The next message before anything runs: then every signal, and the death of the agent, is a reason to leave.
+fn next_message(agent: &mut Agent, until: Option<Instant>) -> Result<ToRunner> {
+    Ok(next_frame(agent, until)?.message()?)
+}
+
+fn next_frame(agent: &mut Agent, until: Option<Instant>) -> Result<Frame> {
+    loop {
+        match agent.wait(until) {
+            News::Frame(frame) => return Ok(frame),
+            News::Hangup => bail!("the agent is gone"),
+            News::Signal(number) if signals::asks_for_the_end(number) => {
+                bail!("ended by signal {number} before the payload started")
+            }
+            News::Signal(_) => (),
+            News::Time => bail!("the agent says nothing"),
+        }
+    }
+}
+
 /// Stages in, runs, stages out. The working directory is gone before the last message leaves.
-async fn carry_out(start: &Start, signals: &mut Signals, agent: &mut Agent) -> Result<Ended> {
-    let staged = tokio::select! {
-        staged = stage_in(start, agent) => staged,
-        () = signals.end.received() => bail!("ended by a signal before the payload started"),
-    };
-    let (workdir, patterns) = match staged {
+fn carry_out(start: &Start, agent: &mut Agent) -> Result<Ended> {
+    let (workdir, spec) = match prepare(start, agent) {
         Ok(staged) => staged,
         Err(e) => {
-            let ended = not_started(None, Cause::Setup, format!("{e:#}"));
-            agent.send(&ToAgent::Ended(ended.clone())).await?;
-            agent.send(&ToAgent::Done).await?;
+            let ended = not_started(None, EndCause::Setup, format!("{e:#}"));
+            agent.send(&ToAgent::Ended(ended.clone()))?;
+            agent.send(&ToAgent::Done)?;
             return Ok(ended);
         }
     };
-    let ended = execute(start, &workdir, signals, agent).await;
+    let ended = execute(start, &spec, &workdir, agent);
     // A dead agent must not keep the rest from being cleaned up.
-    let told = agent.send(&ToAgent::Ended(ended.clone())).await.is_ok();
-    if told
-        && !patterns.is_empty()
-        && let Err(e) = stage_out(workdir.path(), patterns, agent).await
-    {
-        eprintln!("pilot runner: {e:#}");
+    if agent.send(&ToAgent::Ended(ended.clone())).is_ok() && !spec.outputs.is_empty() {
+        let summary = stage_out(&spec, workdir.path(), agent);
+        agent.send(&ToAgent::Packed(summary)).ok();
     }
     drop(workdir);
-    agent.send(&ToAgent::Done).await.ok();
+    agent.send(&ToAgent::Done).ok();
     Ok(ended)
 }
 
-fn not_started(exit_code: Option<i32>, cause: Cause, reason: String) -> Ended {
+fn not_started(exit_code: Option<i32>, cause: EndCause, reason: String) -> Ended {
     Ended { exit_code, cause, reason: Some(reason), wall_ms: 0, cpu_ms: 0 }
 }
 
-async fn stage_in(start: &Start, agent: &mut Agent) -> Result<(Workdir, Patterns)> {
-    // What lies in the session's own directory goes with the session, even when this runner cannot clean up.
-    let base = ["GLEXEC_WORK_DIR", "TMPDIR"].into_iter().find_map(std::env::var_os);
-    let base = base.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
-    let workdir = Workdir::create(&base, start.attempt)?;
-    let patterns = Patterns::parse(&start.outputs).map_err(anyhow::Error::msg)?;
+fn prepare(start: &Start, agent: &mut Agent) -> Result<(Workdir, PayloadSpec)> {
+    let spec = PayloadSpec::parse(start.spec.clone())?;
+    Ok((stage_in(start, agent)?, spec))
+}
+
+fn stage_in(start: &Start, agent: &mut Agent) -> Result<Workdir> {
+    let workdir = Workdir::create(&base(start, |name| std::env::var_os(name)), start.attempt)?;
     loop {
-        match agent.message().await? {
-            ToRunner::File { path, mode, size } => {
-                let mut file = workdir.create_file(&path, mode)?;
-                let mut missing = size;
-                while missing > 0 {
-                    let Some(Frame::Data(bytes)) = agent.frames.recv().await else {
-                        bail!("input file {path:?} was cut short");
-                    };
-                    missing = missing.checked_sub(bytes.len() as u64).context("more input than announced")?;
-                    file.write(&bytes)?;
-                }
-                file.finish()?;
-            }
-            ToRunner::Go => return Ok((workdir, patterns)),
+        match next_message(agent, None)? {
+            ToRunner::File { path, mode, size } => receive(&workdir, &path, mode, size, agent)?,
+            ToRunner::Go => return Ok(workdir),
             ToRunner::Stop { .. } => bail!("stopped before the payload started"),
             ToRunner::Start(_) => bail!("the agent started twice"),
         }
     }
 }
 
-async fn execute(start: &Start, workdir: &Workdir, signals: &mut Signals, agent: &mut Agent) -> Ended {
-    let own = |name: &str| std::env::var(name).ok();
-    let env = environment::build(own, &workdir.path().display().to_string(), &start.env, &start.site_env);
-    let pid = match payload::spawn(start, &env, workdir.path()) {
-        Ok(pid) => pid,
-        Err((code, reason)) => {
-            eprintln!("pilot: {reason}");
-            return not_started(Some(code), Cause::Exited, reason);
-        }
-    };
-    let running = Running::new(pid);
-    // If the agent is gone, the watch sees the end of the stream and ends the payload.
-    agent.send(&ToAgent::Started(started(pid.as_raw(), workdir.path(), &env))).await.ok();
-    running.watch(start, signals, &mut agent.frames).await
+/// Where the working directory goes. What lies in the session's own directory goes with the session, even when this runner
+/// cannot clean up.
+fn base(start: &Start, own: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let place =
+        own("GLEXEC_WORK_DIR").or_else(|| start.scratch.clone().map(Into::into)).or_else(|| own("TMPDIR"));
+    place.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
 }
 
-fn started(pid: i32, workdir: &Path, env: &BTreeMap<String, String>) -> Started {
+fn receive(workdir: &Workdir, path: &str, mode: u32, size: u64, agent: &mut Agent) -> Result<()> {
+    let mut file = workdir.create_file(path, mode)?;
+    let mut missing = size;
+    while missing > 0 {
+        let Frame::Data(bytes) = next_frame(agent, None)? else { bail!("input file {path:?} was cut short") };
+        missing = missing.checked_sub(bytes.len() as u64).context("more input than announced")?;
+        file.write(&bytes)?;
+    }
+    file.finish()
+}
+
+fn execute(start: &Start, spec: &PayloadSpec, workdir: &Workdir, agent: &mut Agent) -> Ended {
+    let env = environment::build(|name| std::env::var_os(name), workdir.path(), &spec.env, &start.site_env);
+    let pid = match payload::spawn(&spec.command, &env, workdir.path()) {
+        Ok(pid) => pid,
+        Err(refusal) => {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "pilot: {}", refusal.reason);
+            return not_started(refusal.exit_code, refusal.cause, refusal.reason);
+        }
+    };
+    let running = Running::new(pid, start, spec);
+    // If the agent is gone, the watch sees the end of the stream and ends the payload.
+    agent.send(&ToAgent::Started(started(pid.as_raw(), workdir.path(), &env))).ok();
+    running.watch(agent)
+}
+
+/// The account's name comes from `glexec`, which looked it up: a look-up here would load the site's name services once for
+/// each payload.
+fn started(pid: i32, workdir: &Path, env: &BTreeMap<OsString, OsString>) -> Started {
     let uid = nix::unistd::geteuid();
-    let account =
-        nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let text = |name: &str| Some(env.get(OsStr::new(name))?.to_string_lossy().into_owned());
     Started {
-        account,
+        account: std::env::var("LOGNAME")
+            .ok()
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| uid.to_string()),
         uid: uid.as_raw(),
-        session: env.get("PILOT_SESSION").cloned(),
+        session: text("PILOT_SESSION"),
         pid: u32::try_from(pid).unwrap_or(0),
         workdir: workdir.display().to_string(),
     }
 }
 
-/// Streams the tar of the output files to the agent.
-async fn stage_out(workdir: &Path, patterns: Patterns, agent: &mut Agent) -> Result<()> {
-    let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(4);
-    let workdir = workdir.to_owned();
-    let packing = tokio::task::spawn_blocking(move || {
-        let to = std::io::BufWriter::with_capacity(pilot_wire::CHUNK, ToChannel(sender));
-        outputs::pack(&workdir, &patterns, to)
-    });
-    while let Some(chunk) = chunks.recv().await {
-        pilot_wire::send_data(&mut agent.to, &chunk).await.context("the agent is gone")?;
-    }
-    packing.await.context("packing failed")??;
-    Ok(())
-}
-
-struct ToChannel(mpsc::Sender<Vec<u8>>);
-
-impl Write for ToChannel {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0
-            .blocking_send(bytes.to_vec())
-            .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+/// Streams the tar of the output files to the agent; whatever goes wrong is told in the summary.
+fn stage_out(spec: &PayloadSpec, workdir: &Path, agent: &mut Agent) -> OutputSummary {
+    let packed = spec
+        .patterns()
+        .map_err(anyhow::Error::from)
+        .and_then(|patterns| outputs::pack(workdir, &patterns, agent));
+    packed.unwrap_or_else(|e| {
+        let mut summary = OutputSummary { broken: true, ..OutputSummary::default() };
+        summary.note(&format!("{e:#}"));
+        summary
+    })
 }
 
 /// The payload's copy of the proxy; removed when dropped.
 struct ProxyCopy(PathBuf);
 
-impl ProxyCopy {
-    fn of(start: &Start) -> Self {
-        Self(proxy_copy(start.attempt))
-    }
-}
-
 impl Drop for ProxyCopy {
     fn drop(&mut self) {
         match std::fs::remove_file(&self.0) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                eprintln!("pilot runner: cannot remove {}: {e}", self.0.display());
+                complain(&format!("cannot remove {}: {e}", self.0.display()));
             }
             _ => (),
         }

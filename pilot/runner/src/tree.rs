@@ -1,27 +1,39 @@
 //! The processes below this one, as `/proc` shows them. The runner is a subreaper, so a payload's daemons stay in its
 //! tree whatever group or session they make.
+//!
+//! Everything is read as bytes: a process may give itself any name (prctl PR_SET_NAME), and one that could not be read would
+//! be one that is not ended. The scan finds whom to signal; the proof that nobody is left is the kernel's ECHILD, not a scan
+//! that found nobody.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::sys::send_signal;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Sends a signal to every descendant; returns how many there are, not counting those that only wait to be reaped.
-pub fn signal_all(signal: Signal) -> usize {
-    let tree = descendants(Pid::this().as_raw(), &parents());
-    // A process that is gone meanwhile needs no signal.
-    tree.iter().filter(|pid| kill(Pid::from_raw(**pid), signal).is_ok()).count()
+/// Sends a signal to every descendant.
+pub(crate) fn signal_all(number: i32) {
+    for pid in descendants(own_pid(), &parents()) {
+        // One that is gone meanwhile needs no signal.
+        send_signal(pid, number);
+    }
+}
+
+/// How many descendants there are, not counting those that only wait to be reaped.
+pub(crate) fn count() -> usize {
+    descendants(own_pid(), &parents()).len()
+}
+
+fn own_pid() -> i32 {
+    nix::unistd::getpid().as_raw()
 }
 
 /// Resident memory of all descendants in bytes; a page that several share counts for each.
-pub fn memory() -> u64 {
-    let tree = descendants(Pid::this().as_raw(), &parents());
-    let pages: u64 = tree.iter().filter_map(|pid| resident(*pid)).sum();
-    pages * page_size()
+pub(crate) fn memory() -> u64 {
+    let pages = descendants(own_pid(), &parents()).into_iter().filter_map(resident);
+    pages.fold(0, u64::saturating_add).saturating_mul(page_size())
 }
 
 fn resident(pid: i32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    text.split_whitespace().nth(1)?.parse().ok()
+    let text = std::fs::read(format!("/proc/{pid}/statm")).ok()?;
+    std::str::from_utf8(&text).ok()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn page_size() -> u64 {
@@ -33,13 +45,13 @@ fn page_size() -> u64 {
 fn parents() -> BTreeMap<i32, i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| Some((pid, parent(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
-        .collect()
+    pids.filter_map(|pid| Some((pid, parent(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)?))).collect()
 }
 
 /// Reads the parent from a line of `/proc/PID/stat` (proc(5)); the name in brackets may hold anything.
-fn parent(stat: &str) -> Option<i32> {
-    let (_, rest) = stat.rsplit_once(") ")?;
+fn parent(stat: &[u8]) -> Option<i32> {
+    let end = stat.windows(2).rposition(|pair| pair == b") ")?;
+    let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
     let mut fields = rest.split(' ');
     if matches!(fields.next()?, "Z" | "X") {
         return None;
@@ -48,11 +60,14 @@ fn parent(stat: &str) -> Option<i32> {
 }
 
 fn descendants(root: i32, parents: &BTreeMap<i32, i32>) -> BTreeSet<i32> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for (pid, parent) in parents {
+        children.entry(*parent).or_default().push(*pid);
+    }
     let mut found = BTreeSet::new();
     let mut frontier = vec![root];
     while let Some(of) = frontier.pop() {
-        let children = parents.iter().filter(|(_, parent)| **parent == of).map(|(pid, _)| *pid);
-        frontier.extend(children.filter(|pid| found.insert(*pid)));
+        frontier.extend(children.get(&of).into_iter().flatten().filter(|pid| found.insert(**pid)));
     }
     found
 }
@@ -63,10 +78,11 @@ mod tests {
 
     #[test]
     fn the_parent_is_read_past_any_name() {
-        assert_eq!(parent("12 (sh) S 7 12 12 0"), Some(7));
-        assert_eq!(parent("12 (evil) R 1 (x) S 9 12 12"), Some(9));
-        assert_eq!(parent("12 (gone) Z 7 12 12 0"), None);
-        assert_eq!(parent("nonsense"), None);
+        assert_eq!(parent(b"12 (sh) S 7 12 12 0"), Some(7));
+        assert_eq!(parent(b"12 (evil) R 1 (x) S 9 12 12"), Some(9));
+        assert_eq!(parent(b"12 (\xff\xfe) S 9 12 12"), Some(9));
+        assert_eq!(parent(b"12 (gone) Z 7 12 12 0"), None);
+        assert_eq!(parent(b"nonsense"), None);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The payload's working directory: made 0700, filled with the input files, removed at the end.
 
-use anyhow::{Context, Error, Result};
-use pilot_wire::safe_name;
+use anyhow::{Context, Result};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -15,6 +14,9 @@ pub struct Workdir {
 
 impl Workdir {
     /// Makes `pilotage-ATTEMPT-XXXXXX` in `base`.
+    ///
+    /// # Errors
+    /// Names `base` when it cannot be used.
     pub fn create(base: &Path, attempt: Uuid) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix(&format!("pilotage-{attempt}-"))
@@ -25,14 +27,18 @@ impl Workdir {
     }
 
     /// Where it is.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Makes an empty input file and its directories. Never follows a link and never replaces a file.
+    ///
+    /// # Errors
+    /// Names the file when its name leads elsewhere or it cannot be made.
     pub fn create_file(&self, name: &str, mode: u32) -> Result<InputFile> {
-        let relative = safe_name(name).map_err(Error::msg)?;
-        let path = self.path.join(&relative);
+        let elsewhere = || format!("input file {name:?}: the name must be relative and without \"..\"");
+        let path = self.path.join(pilot_wire::api::plain_path(name).with_context(elsewhere)?);
         if let Some(parent) = path.parent() {
             DirBuilder::new()
                 .recursive(true)
@@ -59,11 +65,12 @@ impl Drop for Workdir {
         // A payload may leave directories that it took its own rights from.
         open_up(&self.path);
         if let Err(e) = std::fs::remove_dir_all(&self.path) {
-            eprintln!("pilot runner: cannot remove {}: {e}", self.path.display());
+            super::complain(&format!("cannot remove {}: {e}", self.path.display()));
         }
     }
 }
 
+/// Gives the owner its rights back, in this directory and in all below.
 fn open_up(dir: &Path) {
     // Errors show again when the removal is tried.
     std::fs::set_permissions(dir, Permissions::from_mode(0o700)).ok();
@@ -83,11 +90,17 @@ pub struct InputFile {
 
 impl InputFile {
     /// Appends.
+    ///
+    /// # Errors
+    /// Names the file, for instance on a full disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).with_context(|| format!("input file {:?}: cannot write it", self.name))
     }
 
     /// Sets the permission bits; the owner can always read.
+    ///
+    /// # Errors
+    /// Names the file.
     pub fn finish(self) -> Result<()> {
         let mode = Permissions::from_mode(self.mode | 0o400);
         self.file
@@ -103,7 +116,7 @@ mod tests {
 
     fn workdir() -> (tempfile::TempDir, Workdir) {
         let base = tempfile::tempdir().unwrap();
-        let workdir = Workdir::create(base.path(), Uuid::now_v7()).unwrap();
+        let workdir = Workdir::create(base.path(), Uuid::nil()).unwrap();
         (base, workdir)
     }
 
@@ -126,6 +139,7 @@ mod tests {
         std::fs::write(&victim, "keep").unwrap();
         std::os::unix::fs::symlink(&victim, workdir.path().join("link")).unwrap();
         assert!(workdir.create_file("link", 0o600).is_err());
+        assert!(workdir.create_file("../victim", 0o600).is_err());
         workdir.create_file("twice", 0o600).unwrap();
         assert!(workdir.create_file("twice", 0o600).is_err());
         assert_eq!(std::fs::read_to_string(victim).unwrap(), "keep");

@@ -5,10 +5,11 @@ use super::{Common, Failure, RETRY, Result, print_json};
 use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use openssl::sha::Sha256;
-use pilot_api::names::{Patterns, possible, reserved};
-use pilot_api::{DELEGATIONS, InputFile, PayloadSpec, SignedChain, Submission};
+use pilot_api::{
+    DELEGATIONS, InputFile, MissingOutput, PayloadSpec, RawSpec, SignedChain, Submission, output_pattern,
+};
 use pilot_client::{Client, duration};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -28,8 +29,11 @@ pub struct Args {
     #[arg(long, value_name = "F")]
     input: Vec<PathBuf>,
     /// Pattern of files to bring back, such as '*.root' or 'results/**'; may be repeated
-    #[arg(long, value_name = "GLOB", value_parser = pattern)]
+    #[arg(long, value_name = "GLOB", value_parser = output_pattern)]
     output: Vec<String>,
+    /// What it means when output files cannot all be brought home [ok: said only; fail: the payload has failed]
+    #[arg(long, value_name = "ok|fail", value_parser = missing_output)]
+    missing_output: Option<Missing>,
     /// Variable for the payload; may be repeated
     #[arg(long, value_name = "K=V", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -45,7 +49,7 @@ pub struct Args {
     /// Longest run, such as 90s, 30m or 2h
     #[arg(long, value_name = "D", value_parser = duration)]
     walltime: Option<Duration>,
-    /// Callback ports; the site's usual number unless told
+    /// Callback ports; unless told, none, or what the site gives by default
     #[arg(long, value_name = "N", default_value_t = 0)]
     ports: u16,
     /// URL that gets a POST when the payload has ended
@@ -62,26 +66,25 @@ pub struct Args {
 /// Carries the command out; returns the exit code.
 pub async fn run(args: Args) -> Result<u8> {
     let files = args.input.iter().map(|path| Local::read(path)).collect::<Result<Vec<_>>>()?;
-    let mut names = BTreeSet::new();
-    if let Some(twice) = files.iter().find(|f| !names.insert(f.input.path.clone())) {
-        return Err(Failure::usage(format!("two input files are named {:?}; rename one", twice.input.path)));
-    }
-    let client = args.common.client()?;
-    let delegation = delegate(&client, &args.common.connection.settings()?.proxy).await?;
-    for file in &files {
-        upload(&client, file).await?;
-    }
-    let spec = PayloadSpec {
+    let spec = RawSpec {
         command: args.command,
         env: args.env.into_iter().collect::<BTreeMap<_, _>>(),
-        inputs: files.into_iter().map(|f| f.input).collect(),
+        inputs: files.iter().map(|f| f.input.clone()).collect(),
         outputs: args.output,
+        missing_output: args.missing_output.unwrap_or_default().0,
         cores: args.cores,
         memory: args.memory,
         walltime: args.walltime.map(|d| d.as_secs()),
         ports: args.ports,
         notify: args.notify,
     };
+    // The queue says the same; here nothing has been delegated and uploaded yet.
+    let spec = PayloadSpec::parse(spec).map_err(|e| Failure::usage(e.to_string()))?.into_raw();
+    let client = args.common.client()?;
+    let delegation = delegate(&client, &args.common.connection.settings()?.proxy).await?;
+    for file in &files {
+        upload(&client, file).await?;
+    }
     let submitted = client.submit(RETRY, &Submission { delegation, spec, array: args.array }).await?;
     if args.common.json {
         print_json(&submitted)?;
@@ -178,21 +181,20 @@ fn bar(file: &Local) -> ProgressBar {
 
 fn variable(text: &str) -> std::result::Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-    if !possible(name) || value.contains('\0') {
-        return Err("no variable can have this name or value".to_owned());
-    }
-    if reserved(name) {
-        return Err(format!("{name} is set by the pilot; choose another name"));
-    }
+    pilot_api::check_variable(name, value)?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn pattern(text: &str) -> std::result::Result<String, String> {
-    Patterns::parse(&[text.to_owned()])?;
-    if text.starts_with('/') || text.split('/').any(|part| part == "..") {
-        return Err("patterns are relative to the working directory, without ..".to_owned());
+/// The words of `--missing-output`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Missing(MissingOutput);
+
+fn missing_output(text: &str) -> std::result::Result<Missing, String> {
+    match text {
+        "ok" => Ok(Missing(MissingOutput::Ok)),
+        "fail" => Ok(Missing(MissingOutput::Fail)),
+        _ => Err("write ok or fail".to_owned()),
     }
-    Ok(text.to_owned())
 }
 
 fn array(text: &str) -> std::result::Result<(u64, u64), String> {
@@ -246,9 +248,10 @@ mod tests {
 
     #[test]
     fn patterns_stay_in_the_working_directory() {
-        assert!(pattern("out/**").is_ok());
+        assert_eq!(output_pattern("out/**").unwrap(), "out/**");
+        assert_eq!((output_pattern("dir/"), output_pattern("./x")), (Ok("dir".into()), Ok("x".into())));
         for bad in ["/etc/*", "../x", "a/../b", "a["] {
-            assert!(pattern(bad).is_err(), "{bad}");
+            assert!(output_pattern(bad).is_err(), "{bad}");
         }
     }
 

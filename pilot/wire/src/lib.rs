@@ -1,24 +1,31 @@
-//! What `pilot run` and `pilot runner` say to each other over the runner's standard input, a UNIX stream socket.
+//! What `pilot run` and `pilot-runner` say to each other over the runner's standard input, a UNIX stream socket.
 //!
 //! A frame is one byte (`j` for a JSON message, `d` for data), a length in four bytes, big-endian, and that many bytes.
-//! Agent to runner: [`ToRunner::Start`], per input file a [`ToRunner::File`] and its data, [`ToRunner::Go`], and at any
-//! time [`ToRunner::Stop`]. Runner to agent: [`ToAgent::Here`], [`ToAgent::Started`], [`ToAgent::Ended`], the tar of the output files as
-//! data, [`ToAgent::Done`]. The end of the stream means that the other side is dead.
+//! Runner to agent: [`ToAgent::Here`], [`ToAgent::Started`], [`ToAgent::Ended`], the tar of the output files as data,
+//! [`ToAgent::Packed`], [`ToAgent::Done`]. Agent to runner: [`ToRunner::Start`], per input file a [`ToRunner::File`] and its
+//! data, [`ToRunner::Go`], and at any time [`ToRunner::Stop`]. The end of the stream means that the other side is dead.
+//!
+//! This crate turns bytes into messages and back; it opens nothing and waits for nothing. The runner calls it from a loop
+//! around poll(2), the agent from its asynchronous runtime. The runner lives under the payload's account, so whatever the
+//! agent reads here may have been written by a stranger.
 
-pub use pilot_api::names::{Patterns, possible, reserved, safe_name};
+pub mod signals;
+
+pub use pilot_api as api;
+use pilot_api::{OutputSummary, RawSpec};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
-/// Version of the messages; both sides come from the same file, so a difference means a damaged installation.
-pub const VERSION: u32 = 1;
-/// Longest frame accepted, in bytes.
-pub const MAX_FRAME: usize = 1 << 20;
+/// Version of the messages. A pilot that outlives its own upgrade may meet a runner of another build: both sides say theirs.
+pub const VERSION: u32 = 2;
+/// Longest frame accepted, in bytes: the largest specification ([`pilot_api::MAX_SPEC`]) and what the pilot adds.
+pub const MAX_FRAME: usize = 4 << 20;
 /// Size of the data frames that we send, in bytes.
 pub const CHUNK: usize = 128 << 10;
+/// Bytes before the content of a frame: its kind and its length.
+pub const HEAD: usize = 5;
 
 /// From the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,18 +60,14 @@ pub struct Start {
     pub payload: Uuid,
     /// The attempt; names the working directory.
     pub attempt: Uuid,
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// The user's additions to the environment.
-    pub env: BTreeMap<String, String>,
-    /// The pilot's additions; they win.
+    /// What the user wants; the runner judges it again with [`pilot_api::PayloadSpec::parse`].
+    pub spec: RawSpec,
+    /// The pilot's additions to the environment; they win.
     pub site_env: BTreeMap<String, String>,
-    /// Patterns of the output files.
-    pub outputs: Vec<String>,
-    /// Longest run in milliseconds.
-    pub walltime_ms: Option<u64>,
-    /// Most resident memory of the payload's processes together, in bytes.
-    pub memory: Option<u64>,
+    /// Directory for the working directory, when `glexec` makes none.
+    pub scratch: Option<String>,
+    /// A copy of the proxy that the runner removes at the end.
+    pub proxy_copy: Option<String>,
     /// Time between SIGTERM and SIGKILL in milliseconds when a limit ends the payload or the agent dies.
     pub grace_ms: u64,
 }
@@ -75,6 +78,9 @@ pub struct Start {
 pub enum ToAgent {
     /// The runner is there, before anything of the user's runs: its payload could stop it later.
     Here {
+        /// [`VERSION`] of the runner.
+        #[serde(default)]
+        version: u32,
         /// Session id, when `glexec` made one.
         session: Option<String>,
     },
@@ -82,7 +88,9 @@ pub enum ToAgent {
     Started(Started),
     /// The payload has ended and nothing of it is left.
     Ended(Ended),
-    /// All output has been sent.
+    /// The archive of the output files is complete.
+    Packed(OutputSummary),
+    /// All has been said.
     Done,
 }
 
@@ -107,7 +115,7 @@ pub struct Ended {
     /// Exit code, 128+n after signal n; `None` when nothing was started.
     pub exit_code: Option<i32>,
     /// What ended it.
-    pub cause: Cause,
+    pub cause: EndCause,
     /// One line, where there is more to say.
     pub reason: Option<String>,
     /// Elapsed time in milliseconds.
@@ -119,7 +127,7 @@ pub struct Ended {
 /// What ended a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Cause {
+pub enum EndCause {
     /// It ended by itself.
     Exited,
     /// It ran longer than it may.
@@ -143,6 +151,9 @@ pub enum Frame {
 
 impl Frame {
     /// The message; fails for data and for messages of another version.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`], with a reason that is safe to log.
     pub fn message<T: DeserializeOwned>(&self) -> io::Result<T> {
         match self {
             Self::Json(text) => serde_json::from_slice(text).map_err(invalid),
@@ -152,88 +163,125 @@ impl Frame {
 }
 
 fn invalid(reason: impl ToString) -> io::Error {
+    // The other side chose some of the words.
+    let reason = identity::one_line(&reason.to_string());
     io::Error::new(
         io::ErrorKind::InvalidData,
-        // The other side chose some of the words.
-        identity::one_line(&format!(
-            "pilot and its runner do not understand each other: {}",
-            reason.to_string()
-        )),
+        format!("pilot and its runner do not understand each other: {reason}"),
     )
 }
 
-/// Sends a message.
-pub async fn send<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
+/// The frame of a message.
+///
+/// # Errors
+/// When it is longer than [`MAX_FRAME`].
+pub fn message_frame<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let text = serde_json::to_vec(message).map_err(invalid)?;
-    frame(to, b'j', &text).await
+    let mut frame = head(b'j', text.len())?.to_vec();
+    frame.extend_from_slice(&text);
+    Ok(frame)
 }
 
-/// Sends bytes, cut into frames.
-pub async fn send_data(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
-    for part in bytes.chunks(CHUNK) {
-        frame(to, b'd', part).await?;
-    }
-    Ok(())
+/// What stands before `length` bytes of data; at most [`CHUNK`] at once.
+///
+/// # Errors
+/// When there are more than [`MAX_FRAME`].
+pub fn data_head(length: usize) -> io::Result<[u8; HEAD]> {
+    head(b'd', length)
 }
 
-async fn frame(to: &mut (impl AsyncWrite + Unpin), kind: u8, bytes: &[u8]) -> io::Result<()> {
-    if bytes.len() > MAX_FRAME {
-        return Err(invalid(format!("a message of {} bytes is too long", bytes.len())));
-    }
-    let length = u32::try_from(bytes.len()).map_err(invalid)?.to_be_bytes();
-    to.write_all(&[kind, length[0], length[1], length[2], length[3]]).await?;
-    to.write_all(bytes).await?;
-    to.flush().await
-}
-
-/// Receives a frame; `None` at the end of the stream. Not safe to cancel.
-pub async fn receive(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
-    let mut head = [0; 5];
-    if from.read(&mut head[..1]).await? == 0 {
-        return Ok(None);
-    }
-    from.read_exact(&mut head[1..]).await?;
-    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+fn head(kind: u8, length: usize) -> io::Result<[u8; HEAD]> {
     if length > MAX_FRAME {
-        return Err(invalid(format!("a frame of {length} bytes is too long")));
+        return Err(invalid(format!("a message of {length} bytes is too long")));
     }
-    let mut bytes = vec![0; length];
-    from.read_exact(&mut bytes).await?;
-    match head[0] {
-        b'j' => Ok(Some(Frame::Json(bytes))),
-        b'd' => Ok(Some(Frame::Data(bytes))),
-        other => Err(invalid(format!("unknown frame {other:#x}"))),
-    }
+    let length = u32::try_from(length).map_err(invalid)?.to_be_bytes();
+    Ok([kind, length[0], length[1], length[2], length[3]])
 }
 
-/// Where the agent has the payload's copy of the proxy put, by `glexec` or by itself.
-pub fn proxy_copy(attempt: Uuid) -> PathBuf {
-    PathBuf::from(format!("/tmp/pilotage-proxy-{attempt}.pem"))
+/// Turns a stream of bytes, however it was cut, into frames.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    taken: usize,
+}
+
+impl Decoder {
+    /// Takes more bytes in.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.taken > 0 {
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next frame, if all of it is there.
+    ///
+    /// # Errors
+    /// For an unknown kind or a length above [`MAX_FRAME`], before the content is waited for. Nothing follows after that.
+    pub fn next_frame(&mut self) -> io::Result<Option<Frame>> {
+        let rest = &self.buffer[self.taken..];
+        let Some((head, rest)) = rest.split_at_checked(HEAD) else { return Ok(None) };
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if !matches!(head[0], b'j' | b'd') {
+            return Err(invalid(format!("unknown frame {:#x}", head[0])));
+        }
+        if length > MAX_FRAME {
+            return Err(invalid(format!("a frame of {length} bytes is too long")));
+        }
+        let Some(content) = rest.get(..length) else { return Ok(None) };
+        let frame =
+            if head[0] == b'j' { Frame::Json(content.to_vec()) } else { Frame::Data(content.to_vec()) };
+        self.taken += HEAD + length;
+        Ok(Some(frame))
+    }
+
+    /// Whether the stream may end here: no part of a frame is left.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.taken == self.buffer.len()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_sent_arrives() {
-        let mut wire = Vec::new();
-        send(&mut wire, &ToRunner::Stop { grace_ms: 7 }).await.unwrap();
-        send_data(&mut wire, &vec![3; CHUNK + 1]).await.unwrap();
-        let mut from = wire.as_slice();
-        let first = receive(&mut from).await.unwrap().unwrap();
-        assert_eq!(first.message::<ToRunner>().unwrap(), ToRunner::Stop { grace_ms: 7 });
-        assert_eq!(receive(&mut from).await.unwrap(), Some(Frame::Data(vec![3; CHUNK])));
-        assert_eq!(receive(&mut from).await.unwrap(), Some(Frame::Data(vec![3])));
-        assert_eq!(receive(&mut from).await.unwrap(), None);
+    #[test]
+    fn what_is_sent_arrives_however_it_is_cut() {
+        let stop = ToRunner::Stop { grace_ms: 7 };
+        let mut wire = message_frame(&stop).unwrap();
+        wire.extend(data_head(3).unwrap());
+        wire.extend(b"abc");
+        for size in [1, 2, 7, 1000] {
+            let (mut decoder, mut frames) = (Decoder::default(), Vec::new());
+            for part in wire.chunks(size) {
+                decoder.push(part);
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    frames.push(frame);
+                }
+            }
+            assert!(decoder.is_at_end());
+            assert_eq!(frames[0].message::<ToRunner>().unwrap(), stop);
+            assert_eq!(frames[1..], [Frame::Data(b"abc".to_vec())]);
+        }
     }
 
-    #[tokio::test]
-    async fn long_cut_and_unknown_frames_are_errors() {
-        for bad in [&[b'j', 0xff, 0, 0, 0][..], &[b'j', 0, 0, 0, 4, b'{'], &[b'x', 0, 0, 0, 0], &[b'j', 0]] {
-            assert!(receive(&mut &*bad).await.is_err(), "{bad:?}");
+    #[test]
+    fn long_and_unknown_frames_are_errors_and_cut_ones_are_noticed() {
+        for bad in [&[b'j', 0xff, 0, 0, 0][..], &[b'x', 0, 0, 0, 0]] {
+            let mut decoder = Decoder::default();
+            decoder.push(bad);
+            assert!(decoder.next_frame().is_err(), "{bad:?}");
+        }
+        for cut in [&[b'j', 0, 0, 0, 4, b'{'][..], &[b'j', 0]] {
+            let mut decoder = Decoder::default();
+            decoder.push(cut);
+            assert_eq!(decoder.next_frame().unwrap(), None);
+            assert!(!decoder.is_at_end(), "{cut:?}");
         }
         assert!(Frame::Data(vec![]).message::<ToAgent>().is_err());
         assert!(Frame::Json(b"{\"say\":\"dance\"}".to_vec()).message::<ToAgent>().is_err());
+        assert!(data_head(MAX_FRAME + 1).is_err());
     }
 }

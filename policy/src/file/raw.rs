@@ -196,6 +196,7 @@ struct Ports {
     #[serde(deserialize_with = "some_port_range")]
     range: Option<PortRange>,
     per_payload: Spanned<u16>,
+    default: Spanned<u16>,
     #[serde(deserialize_with = "duration")]
     quarantine: Duration,
     enforce: bool,
@@ -208,6 +209,7 @@ impl Default for Ports {
         Self {
             range: None,
             per_payload: Spanned::new(0..0, 10),
+            default: Spanned::new(0..0, 0),
             quarantine: Duration::from_secs(60),
             enforce: true,
             hostname: String::new(),
@@ -379,6 +381,10 @@ impl Ports {
                 "per_payload must be at least 1 and fit into range".into(),
             ));
         }
+        let default = *self.default.get_ref();
+        if usize::from(default) > room {
+            return Err((self.default.span(), "default must fit into range".into()));
+        }
         let mut hosts: BTreeMap<String, PortRange> = BTreeMap::new();
         for (host, share) in self.hosts {
             let range = PortRange::parse(share.get_ref()).map_err(|e| (share.span(), e.to_string()))?;
@@ -393,7 +399,7 @@ impl Ports {
         }
         let hostname = (!self.hostname.is_empty()).then_some(self.hostname);
         let (range, quarantine, enforce) = (self.range, self.quarantine, self.enforce);
-        Ok(PortsPolicy { range, per_payload, quarantine, enforce, hostname, hosts })
+        Ok(PortsPolicy { range, per_payload, default, quarantine, enforce, hostname, hosts })
     }
 }
 

@@ -95,6 +95,8 @@ impl Stage<'_> {
             "callback.pl",
             "--output",
             "result.txt",
+            "--ports",
+            "1",
             "--",
             "sh",
             "honest.sh",

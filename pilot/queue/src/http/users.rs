@@ -73,7 +73,7 @@ pub async fn submit(
     Input(submission): Input<Submission>,
 ) -> Result<(StatusCode, Json<Submitted>), Refusal> {
     user.full()?;
-    validate::submission(&submission, queue.settings.max_array)?;
+    let submission = validate::submission(submission, queue.settings.max_array)?;
     let ids = detached(async move {
         let mut tx = queue.store.begin().await?;
         delegations::check_usable(tx.conn(), submission.delegation, user.dn()).await?;

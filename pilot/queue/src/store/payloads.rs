@@ -3,7 +3,7 @@
 use super::{Line, Tx, count, from_json, int, nat, now, parse, to_json};
 use crate::problem;
 use crate::problem::Refusal;
-use pilot_api::{Attempt, Event, Outcome, Payload, PayloadSpec, PayloadState, Submission};
+use pilot_api::{Attempt, Event, Outcome, Payload, PayloadState, Submission};
 use pilot_core::rules::{self, Effect, PayloadEvent, PayloadFacts, Step};
 use sqlx::SqliteConnection;
 use std::collections::HashMap;
@@ -239,7 +239,7 @@ fn to_payload(row: Row, attempts: Vec<Attempt>) -> Result<Payload, Refusal> {
         owner,
         state: parse(&state)?,
         reason,
-        spec: from_json::<PayloadSpec>(&spec)?,
+        spec: from_json(&spec)?,
         array_index: index.map(nat),
         submitted: nat(submitted),
         attempts,
