@@ -1,6 +1,8 @@
 //! The command line.
 
+use accounting::export::{self, send::Destination};
 use accounting::filter::{BatchName, Decision, ExitName, Filter};
+use accounting::http::Tls;
 use accounting::sum::Key;
 use accounting::when::{BadTime, Moment};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -41,6 +43,16 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Take closed records from the spool into the store
     Fold(FoldArgs),
+    /// Tell whom the lines of a ban file would hit, and which hit nobody
+    BanCheck(BanCheckArgs),
+    /// End running sessions on this node; a dry run unless --yes
+    Kill(KillArgs),
+    /// Write a month on one HTML page
+    Report(ReportArgs),
+    /// Compare records with the batch system's accounting and with what pilots told the queue
+    Reconcile(ReconcileArgs),
+    /// Convert, check and send what ended, in the formats of others
+    Export(ExportArgs),
 }
 
 /// How an answer is printed.
@@ -96,10 +108,10 @@ pub struct FilterArgs {
     #[arg(long, value_name = "HEX")]
     cred_sha256: Option<String>,
     /// Not over before this time: RFC 3339, 2026-07-01 09:00 (UTC), a date, or an age such as 30d
-    #[arg(long, visible_alias = "from", value_name = "TIME", value_parser = moment)]
+    #[arg(long, alias = "from", value_name = "TIME", value_parser = moment)]
     since: Option<Moment>,
     /// Begun before this time
-    #[arg(long, visible_alias = "to", value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Moment>,
     /// Begun and not over at this time
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -262,6 +274,158 @@ pub struct FoldArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BanCheckArgs {
+    /// Ban file, of subjects or of FQANs
+    pub file: PathBuf,
+    /// Compare with what ran since then
+    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = moment)]
+    pub since: Moment,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("whose").required(true).multiple(true)
+    .args(["dn", "vo", "fqan", "account", "uid", "host", "cred_sha256", "pilot_dn", "parent", "batch"])))]
+pub struct KillArgs {
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// End them; without it they are only named
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Only name them, which is the default
+    #[arg(long)]
+    dry_run: bool,
+    /// The program that ends sessions
+    #[arg(long, value_name = "FILE", default_value = "/usr/sbin/glexec")]
+    pub glexec: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// What ended in this month, UTC: 2026-07
+    #[arg(long, value_name = "MONTH", value_parser = month)]
+    pub month: (Moment, Moment),
+    /// Name of the site, for the title
+    #[arg(long)]
+    pub site: Option<String>,
+    /// File to write; else standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ReconcileArgs {
+    /// What sacct -P -X -o JobIDRaw,User,ElapsedRaw printed
+    #[arg(long, value_name = "FILE")]
+    pub slurm: Option<PathBuf>,
+    /// The accounting file of Grid Engine
+    #[arg(long, value_name = "FILE")]
+    pub gridengine: Option<PathBuf>,
+    /// What pilots told the queue: lines of JSON with payload, session, wall_s and cpu_s
+    #[arg(long, value_name = "FILE")]
+    pub claims: Option<PathBuf>,
+    /// Sessions not over before this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Moment>,
+    /// Sessions begun before this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Moment>,
+    /// Sessions of this month, UTC: 2026-07
+    #[arg(long, value_name = "MONTH", value_parser = month, conflicts_with_all = ["since", "until"])]
+    month: Option<(Moment, Moment)>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ReconcileArgs {
+    pub fn filter(&self) -> Filter {
+        let (since, until) = match self.month {
+            Some((since, until)) => (Some(since), Some(until)),
+            None => (self.since, self.until),
+        };
+        Filter { since, until, ..Filter::default() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct TlsArgs {
+    /// Certificate of this host, PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// CAs of the server [default: those of the system]
+    #[arg(long, value_name = "DIR")]
+    ca_dir: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    pub fn tls(&self) -> Tls {
+        Tls { cert: self.cert.clone(), key: self.key.clone(), ca_dir: self.ca_dir.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// In which format
+    #[arg(long, value_enum)]
+    pub format: export::Format,
+    /// Where to: - for standard output, dirq:DIR for a queue of SSM, or the URL of an AUDITOR server or Gratia collector
+    #[arg(long, value_name = "DEST", default_value = "-", value_parser = Destination::parse)]
+    pub to: Destination,
+    /// Convert and check only; nothing is sent or printed
+    #[arg(long)]
+    pub check: bool,
+    /// The site's name, as GOCDB or OIM has it
+    #[arg(long)]
+    pub site: Option<String>,
+    /// Compute element of records that name none
+    #[arg(long = "site-ce", value_name = "CE")]
+    pub ce_of_site: Option<String>,
+    /// Benchmark and score of one core, of records that name none: "HEPscore23 12.5"
+    #[arg(long, value_name = "SCORE", value_parser = benchmark)]
+    pub benchmark: Option<String>,
+    /// VO of those whose credential names none
+    #[arg(long, value_name = "VO")]
+    pub vo_of_others: Option<String>,
+    /// Only what ended in this month, UTC: 2026-07
+    #[arg(long, value_name = "MONTH", value_parser = month, conflicts_with_all = ["since", "until"])]
+    month: Option<(Moment, Moment)>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+impl ExportArgs {
+    /// Half-open: what ended from the first until just before the second.
+    pub fn times(&self) -> (Option<Moment>, Option<Moment>) {
+        match self.month {
+            Some((since, until)) => (Some(since), Some(until)),
+            None => (self.filter.since, self.filter.until),
+        }
+    }
+
+    /// All that may have ended in that time.
+    pub fn query(&self) -> Filter {
+        let (since, until) = self.times();
+        let role = self.filter.role.unwrap_or_default();
+        Filter { since, until, role: Some(role), ..self.filter.filter() }.around_ends()
+    }
+}
+
+fn benchmark(text: &str) -> Result<String, String> {
+    match export::facts::benchmark(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("write a name and the score of one core, such as \"HEPscore23 12.5\"".to_owned()),
+    }
 }
 
 fn moment(text: &str) -> Result<Moment, BadTime> {

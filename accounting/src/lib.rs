@@ -6,6 +6,11 @@
 //! | all records, wherever they stand | [`source`] |
 //! | day files and their index | [`store`] |
 //! | sums of usage | [`sum`] |
+//! | formats of others, and sending them once | [`export`] |
+//! | whom bans would hit | [`ban_check`] |
+//! | records against what others say | [`reconcile`] |
+//! | a month on one page | [`html`] |
+//! | requests to other hosts | [`http`] |
 //! | records as csv and lines of JSON | [`rows`] |
 //! | what ran inside a batch job | [`tree`] |
 //! | points in time as people write them | [`when`] |
@@ -16,7 +21,12 @@
 //! The records themselves, and the spool that holds them, are the crate `record`.
 #![forbid(unsafe_code)]
 
+pub mod ban_check;
+pub mod export;
 pub mod filter;
+pub mod html;
+pub mod http;
+pub mod reconcile;
 pub mod report;
 pub mod rows;
 pub mod source;

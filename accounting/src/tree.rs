@@ -33,6 +33,13 @@ pub struct Tree<'a> {
     children: Vec<&'a Record>,
 }
 
+impl Tree<'_> {
+    /// Nanoseconds between first start and last end, and how many of them a payload ran.
+    pub fn span_and_busy(&self) -> (u64, u64) {
+        (self.span_ns, self.busy_ns)
+    }
+}
+
 /// Sessions by the batch job around them, else by pilot session, else by host; each in order of time.
 pub fn trees(records: &[Record], now: Moment) -> Vec<Tree<'_>> {
     let mut groups: BTreeMap<[&str; 3], Vec<&Record>> = BTreeMap::new();
@@ -66,7 +73,7 @@ fn tree<'a>([lrms, job, host]: [&str; 3], children: Vec<&'a Record>, now: Moment
         pilot_dn: children.iter().find_map(|r| r.opened.as_ref()?.pilot_dn.clone()),
         start_utc: rfc3339(start),
         end_utc: (!running).then(|| rfc3339(end)),
-        span_ns: end - start,
+        span_ns: end.saturating_sub(start),
         busy_ns: covered(intervals.collect()),
         payloads: sums.jobs,
         denied: children.iter().filter(|r| r.denied.is_some()).count() as u64,

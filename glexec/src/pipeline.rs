@@ -96,18 +96,15 @@ impl Run {
         }
         let gratia = GratiaLog::new(&self.log, permit.account().uid, identity);
         let plan = Plan::new(start, config, &request, &permit, proxy, session.id());
+        let rules = Rules {
+            kill_leftovers: policy.payload.kill_leftovers,
+            end_with_caller: policy.payload.end_with_caller,
+            checkpoint: policy.accounting.checkpoint,
+            root_only: conf.epilogue.is_some(),
+        };
         if !conf.linger {
-            return Ok(detached_supervisor::run(
-                session,
-                &plan,
-                policy.payload.kill_leftovers,
-                &gratia,
-                &self.log,
-            ));
+            return Ok(detached_supervisor::run(session, &plan, rules, &gratia, &self.log));
         }
-        let (kill_leftovers, end_with_caller) =
-            (policy.payload.kill_leftovers, policy.payload.end_with_caller);
-        let rules = Rules { kill_leftovers, end_with_caller, root_only: conf.epilogue.is_some() };
         if rules.root_only
             && start.mode == Mode::Switching
             && let Err(e) = ids::be_root()

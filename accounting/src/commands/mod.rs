@@ -5,9 +5,15 @@
 //! | list, show, who, tree | [`asking`] |
 //! | sum | [`summing`] |
 //! | fold, verify | [`keeping`] |
+//! | export | [`exporting`] |
+//! | ban-check, kill | [`incident`] |
+//! | report, reconcile | [`overview`] |
 
 mod asking;
+mod exporting;
+mod incident;
 mod keeping;
+mod overview;
 mod summing;
 
 use crate::cli::{Cli, Command};
@@ -15,6 +21,7 @@ use accounting::source::{Contents, Source, SourceError};
 use accounting::store::{Store, StoreError};
 use identity::shown::log_line;
 use record::{Damaged, Spool};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 const FOUND: u8 = 0;
@@ -42,6 +49,14 @@ pub enum Failure {
     Store(#[from] StoreError),
     #[error("there is no store in {}: make it with accounting fold, or name it with --store", .0.display())]
     NoStore(PathBuf),
+    #[error("{0}")]
+    Send(#[from] accounting::export::send::SendError),
+    #[error("{0}")]
+    NoAnswer(#[from] accounting::http::NoAnswer),
+    #[error("{}: {why}", path.display())]
+    File { path: PathBuf, why: std::io::Error },
+    #[error("{}: {bad}", path.display())]
+    Line { path: PathBuf, bad: accounting::reconcile::BadLine },
     #[error("the answer cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -57,6 +72,11 @@ pub fn run(cli: &Cli) -> Result<Reply, Failure> {
         Command::Sum(args) => summing::sum(&places.source()?, args),
         Command::Verify(args) => keeping::verify(&places.source()?, args),
         Command::Fold(args) => keeping::fold(&places, args),
+        Command::BanCheck(args) => incident::ban_check(&places.source()?, args),
+        Command::Kill(args) => incident::kill(&places.source()?, args),
+        Command::Report(args) => overview::report(&places.source()?, args),
+        Command::Reconcile(args) => overview::reconcile(&places.source()?, args),
+        Command::Export(args) => exporting::export(&places, args),
     }
 }
 
@@ -85,9 +105,16 @@ impl Places {
         })
     }
 
+    /// The ledger of exports, beside the index.
+    fn ledger(&self) -> Result<PathBuf, Failure> {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.store);
+        made.map_err(|why| Failure::File { path: self.store.clone(), why })?;
+        Ok(self.store.join("ledger.sqlite"))
+    }
+
     fn source(&self) -> Result<Source, Failure> {
         let store = if self.store_wanted { Store::open(&self.store)? } else { None };
-        if store.is_none() && self.store_named {
+        if store.is_none() && self.store_named && !self.store.join("ledger.sqlite").exists() {
             return Err(Failure::NoStore(self.store.clone()));
         }
         Ok(Source::new(Spool::new(&self.spool), store)?)

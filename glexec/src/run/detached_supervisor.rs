@@ -6,15 +6,17 @@
 
 use crate::failure::Failure;
 use crate::log::Log;
+use crate::run::checkpoints::Checkpoints;
 use crate::run::gratia_log::GratiaLog;
 use crate::run::launch::{self, Plan};
 use crate::run::outcome::Outcome;
+use crate::run::supervise::Rules;
 use crate::session::active_session::ActiveSession;
 use crate::session::usage;
 use crate::sys::{fds, ids, process};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, getpid, pipe2};
 use record::Exit;
@@ -25,7 +27,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) fn run(
     session: ActiveSession,
     plan: &Plan<'_>,
-    kill_leftovers: bool,
+    rules: Rules,
     gratia: &GratiaLog<'_>,
     log: &Log,
 ) -> u8 {
@@ -43,7 +45,7 @@ pub(crate) fn run(
         Ok((_, Side::Payload)) => launch::in_place(plan, leaf.as_ref(), reporter, log),
         Ok((pidfd, Side::Supervisor)) => {
             drop(reporter);
-            keep(session, File::from(report), payload, &pidfd, kill_leftovers, gratia, log);
+            keep(session, File::from(report), payload, &pidfd, rules, gratia, log);
             process::exit_now(0)
         }
         Err(error) => session.abandon(log, &Failure::site(format!("detached supervisor: {error}"))),
@@ -75,7 +77,7 @@ fn keep(
     mut report: File,
     payload: Pid,
     pidfd: &OwnedFd,
-    kill_leftovers: bool,
+    rules: Rules,
     gratia: &GratiaLog<'_>,
     log: &Log,
 ) {
@@ -92,14 +94,19 @@ fn keep(
         gratia.started(payload);
     }
     let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    while poll(&mut polled, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    let mut checkpoints = Checkpoints::new(rules.checkpoint, began);
+    // Nobody waits for the payload here, so only a cgroup counts.
+    while matches!(poll(&mut polled, checkpoints.patience(&session)), Ok(0) | Err(Errno::EINTR)) {
+        checkpoints.write_when_due(&mut session, payload, None);
+    }
     let wall_ns = process::boottime_ns().saturating_sub(began);
     let leaf = session.leaf();
     let leftovers = leaf.map_or(0, |leaf| leaf.population());
-    if kill_leftovers {
+    if rules.kill_leftovers {
         let _ = leaf.map(|leaf| leaf.kill_all());
     }
-    let usage = usage::counted(leaf, wall_ns, None);
+    let mut usage = usage::counted(leaf, wall_ns, None);
+    checkpoints.complete(&mut usage);
     if mishap.is_none() {
         gratia.terminated(payload, &usage);
     }

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | switch and exec | [`launch`], [`target_proxy`], [`payload_env`] |
 //! | wait, forward signals, end what is left | [`supervise`] |
+//! | usage of a payload that goes on | [`checkpoints`] |
 //! | without linger: a supervisor that is not the payload's parent | [`detached_supervisor`] |
 //! | how a payload ended | [`outcome`] |
 //! | children of this process: ours and the caller's | [`child_processes`] |
 //! | the site's program after the payload | [`epilogue`] |
 //! | lines that the Gratia probe reads | [`gratia_log`] |
 
+pub(crate) mod checkpoints;
 pub(crate) mod child_processes;
 pub(crate) mod detached_supervisor;
 pub(crate) mod epilogue;

@@ -5,6 +5,7 @@
 
 use crate::admit::request::FORWARDED;
 use crate::failure::Failure;
+use crate::run::checkpoints::Checkpoints;
 use crate::run::child_processes;
 use crate::run::gratia_log::GratiaLog;
 use crate::run::launch::{self, Plan};
@@ -22,12 +23,14 @@ use nix::unistd::{Pid, Uid, getppid};
 use policy::GlexecConf;
 use record::{Exit, Usage};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// Ready to supervise: signals are held, orphans will come to us, and the clocks are read.
 struct Supervisor {
     signals: SignalFd,
     start_boottime_ns: u64,
     before: Waited,
+    checkpoints: Checkpoints,
     root_only: bool,
     /// Whose end ends the payload: the process that called.
     caller: Option<OwnedFd>,
@@ -40,6 +43,8 @@ pub(crate) struct Rules {
     pub(crate) kill_leftovers: bool,
     /// `[payload] end_with_caller`.
     pub(crate) end_with_caller: bool,
+    /// `[accounting] checkpoint`.
+    pub(crate) checkpoint: Duration,
     /// With an epilogue only root may signal: nobody else shall keep it from running.
     pub(crate) root_only: bool,
 }
@@ -59,7 +64,7 @@ pub(crate) fn run(
     conf: &GlexecConf,
     gratia: &GratiaLog<'_>,
 ) -> Result<Outcome, Failure> {
-    let mut supervisor = Supervisor::prepare(rules.end_with_caller)?;
+    let mut supervisor = Supervisor::prepare(rules)?;
     let mut payload = launch::start(plan, session.leaf(), session.namespace())?;
     session.post_reaper(conf);
     supervisor.hear(session.may_signal, rules);
@@ -70,7 +75,7 @@ pub(crate) fn run(
         let _ = fds::null_standard();
         gratia.started(payload.pid);
     }
-    let end = supervisor.wait(payload.pid);
+    let end = supervisor.wait(payload.pid, session);
     session.dismiss_reaper();
     let outcome = supervisor.conclude(payload.pid, report.mishap, end, session, rules);
     if ran {
@@ -82,9 +87,10 @@ pub(crate) fn run(
 impl Supervisor {
     /// Blocks the signals before the payload exists, so that none is lost. With `end_with_caller` it holds on to the
     /// process that called; a host where that cannot be done must not promise it.
-    fn prepare(end_with_caller: bool) -> Result<Self, Failure> {
-        let mut supervisor = Self::hold_signals().map_err(|e| Failure::site(format!("supervisor: {e}")))?;
-        if end_with_caller {
+    fn prepare(rules: Rules) -> Result<Self, Failure> {
+        let held = Self::hold_signals(rules.checkpoint);
+        let mut supervisor = held.map_err(|e| Failure::site(format!("supervisor: {e}")))?;
+        if rules.end_with_caller {
             let caller = calling_process().map_err(|e| {
                 Failure::site(format!(
                     "the policy asks for [payload] end_with_caller, and the calling process cannot be watched: {e}; \
@@ -96,15 +102,17 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    fn hold_signals() -> nix::Result<Self> {
+    fn hold_signals(checkpoint: Duration) -> nix::Result<Self> {
         let mut held: SigSet = FORWARDED.into_iter().collect();
         held.add(Signal::SIGCHLD);
         held.thread_block()?;
         nix::sys::prctl::set_child_subreaper(true)?;
+        let began = process::boottime_ns();
         Ok(Self {
             signals: SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC)?,
-            start_boottime_ns: process::boottime_ns(),
+            start_boottime_ns: began,
             before: Waited::now(),
+            checkpoints: Checkpoints::new(checkpoint, began),
             root_only: false,
             caller: None,
         })
@@ -121,8 +129,8 @@ impl Supervisor {
     }
 
     /// Waits for the end of the payload's first process.
-    fn wait(&mut self, payload: Pid) -> FirstEnd {
-        let (status, max_rss_kib) = self.wait_for(payload);
+    fn wait(&mut self, payload: Pid, session: &mut ActiveSession) -> FirstEnd {
+        let (status, max_rss_kib) = self.wait_for(payload, session);
         FirstEnd {
             status,
             max_rss_kib,
@@ -157,12 +165,14 @@ impl Supervisor {
     }
 
     /// Reaps every child, forwards signals; returns the end of the payload's first process and its peak memory (KiB).
-    fn wait_for(&mut self, payload: Pid) -> (WaitStatus, u64) {
+    fn wait_for(&mut self, payload: Pid, session: &mut ActiveSession) -> (WaitStatus, u64) {
         loop {
             if let Some(end) = reap(payload) {
                 return end;
             }
-            let Some(info) = self.news(payload) else { continue };
+            let waited = Waited::now().since(self.before);
+            self.checkpoints.write_when_due(session, payload, Some(waited));
+            let Some(info) = self.news(payload, self.checkpoints.patience(session)) else { continue };
             let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
             // The terminal signals the whole group, and the payload is in it: it has this one already.
             let from_terminal = info.ssi_code == libc::SI_KERNEL;
@@ -173,19 +183,18 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the next signal. The caller's end, where it counts, kills the payload, and its end will be the next.
-    fn news(&mut self, payload: Pid) -> Option<siginfo> {
-        if let Some(caller) = &self.caller {
-            let mut polled = [
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(caller.as_fd(), PollFlags::POLLIN),
-            ];
-            poll(&mut polled, PollTimeout::NONE).ok()?;
-            if polled[1].any() == Some(true) {
-                self.caller = None;
-                let _ = kill(payload, Signal::SIGKILL);
-                return None;
-            }
+    /// Waits for the next signal, as long as patience lasts. The caller's end, where it counts, kills the payload, and its
+    /// end will be the next.
+    fn news(&mut self, payload: Pid, patience: PollTimeout) -> Option<siginfo> {
+        let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        polled.extend(self.caller.as_ref().map(|caller| PollFd::new(caller.as_fd(), PollFlags::POLLIN)));
+        if poll(&mut polled, patience).ok()? == 0 {
+            return None;
+        }
+        if polled.get(1).is_some_and(|caller| caller.any() == Some(true)) {
+            self.caller = None;
+            let _ = kill(payload, Signal::SIGKILL);
+            return None;
         }
         self.signals.read_signal().ok().flatten()
     }
@@ -194,6 +203,7 @@ impl Supervisor {
         let mut usage = usage::counted(leaf, end.wall_ns, Some(Waited::now().since(self.before)));
         // A cgroup's peak is better where there is one: this is the largest single process.
         usage::note_peak(&mut usage, "maxrss", end.max_rss_kib.saturating_mul(1024));
+        self.checkpoints.complete(&mut usage);
         usage
     }
 }

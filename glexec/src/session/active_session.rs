@@ -153,6 +153,18 @@ impl ActiveSession {
         }
     }
 
+    /// Whether there is a record to write to.
+    pub(crate) fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Notes what was used so far. A checkpoint that cannot be written is missed; the next one says more.
+    pub(crate) fn checkpoint(&mut self, usage: &Usage) {
+        if let Some((record, ..)) = &mut self.record {
+            let _ = record.append(&Event::Usage { usage: usage.clone() });
+        }
+    }
+
     /// From here on it goes with the session. Not earlier: what was there before is somebody else's, and stays.
     fn own_work_dir(&mut self) {
         let Some(dir) = self.wanted_dir.take() else { return };

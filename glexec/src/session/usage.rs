@@ -3,6 +3,7 @@
 use crate::session::cgroup::Leaf;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use nix::unistd::Pid;
 use record::{Usage, counters};
 
 /// CPU time of a session.
@@ -40,6 +41,12 @@ impl Waited {
         }
     }
 
+    /// With what others used, who are not waited for yet.
+    pub(crate) fn and(self, (user_us, system_us): (u64, u64)) -> Self {
+        let add = u64::saturating_add;
+        Self { user_us: add(self.user_us, user_us), system_us: add(self.system_us, system_us), ..self }
+    }
+
     /// Since an earlier moment.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
@@ -49,6 +56,26 @@ impl Waited {
             written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
         }
     }
+}
+
+/// User and system time of a process that runs, and of those that it waited for, in microseconds. Below it others may run
+/// who are not seen: a cgroup is better, where there is one.
+pub(crate) fn living(pid: Pid) -> (u64, u64) {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    times_of_stat(&stat).map_or((0, 0), |[user, system]| (user, system))
+}
+
+/// Times of `/proc/<pid>/stat`. The name in it is the process's own choice: only what stands behind its last bracket counts.
+fn times_of_stat(stat: &[u8]) -> Option<[u64; 2]> {
+    /// `USER_HZ` of every architecture that Linux has today, proc(5).
+    const US_PER_TICK: u64 = 10_000;
+    let behind = stat.iter().rposition(|b| *b == b')')? + 1;
+    let mut words = stat[behind..].split(|b| *b == b' ').filter(|word| !word.is_empty());
+    // The state is the third field; utime, stime, cutime and cstime are the 14th to 17th.
+    words.nth(10)?;
+    let mut ticks = || words.next().and_then(counters::number);
+    let (user, system, waited_user, waited_system) = (ticks()?, ticks()?, ticks()?, ticks()?);
+    Some([user + waited_user, system + waited_system].map(|ticks| ticks.saturating_mul(US_PER_TICK)))
 }
 
 /// What was used so far. Without `waited` only the leaf can tell, for a session whose supervisor is gone.
@@ -115,6 +142,20 @@ mod tests {
         let nobody = counted(None, 7, None);
         assert_eq!((nobody.cpu_source.as_str(), nobody.io_read_bytes), ("none", None));
         assert_eq!(waited.since(Waited { user_us: 4, ..waited }), Waited { user_us: 1, ..Waited::default() });
+    }
+
+    #[test]
+    fn a_process_cannot_hide_its_times_behind_its_name() {
+        let stat = |name: &str| {
+            let text = format!("7 ({name}) S 1 2 3 4 5 6 7 8 9 10 100 20 3 4 20 0 1 0 99");
+            times_of_stat(text.as_bytes())
+        };
+        assert_eq!(stat("sleep"), Some([1_030_000, 240_000]));
+        assert_eq!(stat(") S 1 2 (x) y"), Some([1_030_000, 240_000]));
+        assert_eq!(times_of_stat(b"7 (\xff\xfe) S 1 2 3 4 5 6 7 8 9 10 1 1 0 0"), Some([10_000, 10_000]));
+        assert_eq!(times_of_stat(b"7 (cut) S 1 2"), None);
+        let (user, system) = living(nix::unistd::getpid());
+        assert!(user < 3_600_000_000 && system < 3_600_000_000);
     }
 
     #[test]

@@ -144,6 +144,8 @@ impl Launch<'_> {
                     ("GLEXEC_PAYLOAD_CPUS", self.spec.cores.to_string()),
                 ]);
                 env.extend(self.batch_job.map(|job| ("GLEXEC_BATCH_JOB", job.to_owned())));
+                let own_name = std::fs::read(self.pilot_proxy).ok().and_then(|pem| crate::own_name::of(&pem));
+                env.extend(own_name.map(|name| ("GLEXEC_PILOT_DN", name)));
             }
         }
         env.extend(BATCH.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?))));

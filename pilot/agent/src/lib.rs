@@ -18,6 +18,7 @@ pub mod health;
 mod launch;
 pub mod lease;
 mod node;
+mod own_name;
 mod pilot;
 pub mod ports;
 mod private;
