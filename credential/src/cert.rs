@@ -378,10 +378,11 @@ impl Cert {
         self.is_v3 && self.is_ca && self.may_certify != Some(false) && self.proxy.is_none()
     }
 
-    /// Whether it may issue certificates as an installed root. Roots from before RFC 5280 do not say that they are CAs:
-    /// the site that installed them does.
+    /// Whether it may issue certificates as an installed root. Roots from before RFC 5280 have no basicConstraints: version 1
+    /// cannot say that it is a CA, version 3 may say so by keyUsage alone.
     pub fn is_anchor(&self) -> bool {
-        let silent = !self.has_basic_constraints && self.may_certify != Some(false) && self.proxy.is_none();
+        let says_so = !self.is_v3 || self.may_certify == Some(true);
+        let silent = !self.has_basic_constraints && says_so && self.proxy.is_none();
         self.is_self_issued() && (silent || self.is_authority())
     }
 

@@ -221,17 +221,21 @@ pub(crate) fn judge_strength(cert: &Cert, trust: &Trust) -> Result<(), Refusal> 
     }
 }
 
+/// For a key that nobody here can compute with.
+pub(crate) fn unsupported_key(cert: &Cert) -> Refusal {
+    let what = match &cert.key {
+        PublicKey::Unknown(what) => what.as_str(),
+        _ => "of a known kind",
+    };
+    let known = "RSA, ECDSA (P-256, P-384, P-521) and Ed25519";
+    chain(cert, format_args!("its key ({what}) is of a kind that is not supported here; use {known}"))
+}
+
 /// The certificate's own key: long enough for this site?
 pub(crate) fn judge_key(cert: &Cert, trust: &Trust) -> Result<(), Refusal> {
     let least = if cert.proxy.is_some() { trust.rules.min_proxy_rsa_bits } else { trust.rules.min_rsa_bits };
     match (&cert.key, cert.key.strength()) {
-        (PublicKey::Unknown(what), _) => {
-            let known = "RSA, ECDSA (P-256, P-384, P-521) and Ed25519";
-            Err(chain(
-                cert,
-                format_args!("its key ({what}) is of a kind that is not supported here; use {known}"),
-            ))
-        }
+        (PublicKey::Unknown(_), _) => Err(unsupported_key(cert)),
         (PublicKey::Rsa { .. }, Some(bits)) if bits < least => {
             Err(chain(cert, format_args!("its RSA key of {bits} bits is too short; this site wants {least}")))
         }

@@ -1,6 +1,7 @@
 //! The private key of a credential: present, alone, in the clear, and the leaf's.
 
 use crate::cert::Cert;
+use crate::chain::unsupported_key;
 use crate::der::{self, Der};
 use crate::pem::Block;
 use crate::refuse;
@@ -29,6 +30,7 @@ pub fn check<'a>(blocks: &'a [Block], leaf: &Cert, required: bool) -> Result<Opt
             let reason = "the private key is encrypted; make a proxy, whose key has no passphrase";
             Err(refuse(RefusalKind::Key, reason))
         }
+        [_] if matches!(leaf.key, PublicKey::Unknown(_)) => Err(unsupported_key(leaf)),
         [one] => {
             let unreadable = || refuse(RefusalKind::Key, "the private key cannot be read; make a new proxy");
             let key = PrivateKey::parse(&one.label, &one.der).ok_or_else(unreadable)?;

@@ -231,8 +231,12 @@ fn installed_roots_need_not_say_that_they_are_cas() {
         let verdict = w.judge(&[w.person().der(&signer).unwrap()]);
         assert!(verdict.is_ok(), "{what}: {verdict:?}");
     }
-    w.install(&w.root().with(Extension::basic(false, None)));
-    refused(w.alone(&w.person()), RefusalKind::Chain, "which is no CA");
+    for root in
+        [w.root().with(Extension::basic(false, None)), w.root().without("2.5.29.19").without("2.5.29.15")]
+    {
+        w.install(&root);
+        refused(w.alone(&w.person()), RefusalKind::Chain, "which is no CA");
+    }
     w.install(&w.root());
     // what the credential brings along must say it
     let sub = dn(&[("C", "XX"), ("O", "Grid"), ("CN", "Sub CA")]);
