@@ -5,7 +5,7 @@ use super::delivery::{Answer, Delivered, Delivery};
 use super::health::Experience;
 use super::launch::Launch;
 use super::lease::{
-    ChildExit, Conclusion, Effects, GRACE, LeaseEvent, LeaseMachine, StopReason, settle_output,
+    ChildExit, Conclusion, Effects, GRACE, LeaseEvent, LeaseMachine, PACKING, StopReason, settle_output,
 };
 use super::ports::{NoPorts, PortLease};
 use super::session::{Input, Session, SessionNews};
@@ -28,8 +28,8 @@ const FORCE: Duration = Duration::from_secs(5);
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 /// How long a log may still travel once the lease goes back unreported.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long output may be packed beyond the walltime.
-const PACKING: Duration = Duration::from_secs(60);
+/// How long a runner may be silent beyond the walltime and the grace: the payload has its account and can stop it.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Pause before looking for free ports again: blocks of other pilots end their rest without a word.
 const PORTS_PAUSE: Duration = Duration::from_millis(500);
@@ -178,23 +178,24 @@ impl Work<'_> {
     /// Follows the session until it is over.
     async fn attend(&mut self, stops: &mut Stops) {
         let mut stopped_alone = false;
-        let mut packing_until: Option<Instant> = None;
+        let mut time_over: Option<Instant> = None;
         let mut started_at: Option<Instant> = None;
         while self.effects.conclusion.is_none() {
             let Some(session) = self.effects.session.as_mut() else { return };
             let force_at = self.effects.force_at;
-            let packing = packing_until.filter(|_| self.machine.is_packing());
+            let over = time_over.filter(|_| self.machine.is_running() || self.machine.is_packing());
             let event = tokio::select! {
                 news = session.next() => match news {
                     SessionNews::Message(ToAgent::Started(started)) => {
                         tracing::info!(payload = %self.lease.payload, attempt = %self.lease.attempt, account = started.account,
                             session = started.session, pid = started.pid, "payload started");
                         started_at = Some(Instant::now());
+                        time_over = time_end(started_at, self.lease.spec.walltime, GRACE + SILENCE);
                         LeaseEvent::Started(started)
                     }
                     SessionNews::Message(ToAgent::Ended(ended)) => {
                         stopped_alone = ended.cause == EndCause::Stopped;
-                        packing_until = packing_end(started_at, self.lease.spec.walltime);
+                        time_over = time_end(started_at, self.lease.spec.walltime, PACKING);
                         LeaseEvent::Ended(ended)
                     }
                     SessionNews::Message(ToAgent::Packed(summary)) => LeaseEvent::Packed(summary),
@@ -206,8 +207,8 @@ impl Work<'_> {
                     SessionNews::Over(exit) => LeaseEvent::Gone(exit),
                 },
                 Some(reason) = stops.recv() => LeaseEvent::Stop(reason),
-                () = at(packing) => {
-                    packing_until = None;
+                () = at(over) => {
+                    time_over = None;
                     LeaseEvent::Stop(StopReason::Time)
                 }
                 () = at(force_at) => {
@@ -358,10 +359,10 @@ impl Work<'_> {
     }
 }
 
-/// Until when output may be packed; without a walltime as long as it takes.
-fn packing_end(started: Option<Instant>, walltime: Option<u64>) -> Option<Instant> {
+/// When the walltime is over by more than `beyond`, counted from now if it is over already; without a walltime never.
+fn time_end(started: Option<Instant>, walltime: Option<u64>, beyond: Duration) -> Option<Instant> {
     let end = started?.checked_add(Duration::from_secs(walltime?))?;
-    end.max(Instant::now()).checked_add(PACKING)
+    end.max(Instant::now()).checked_add(beyond)
 }
 
 async fn at(when: Option<Instant>) {
@@ -460,9 +461,9 @@ mod tests {
     #[test]
     fn output_is_packed_for_a_while_beyond_the_walltime_and_for_ever_without_one() {
         let now = Instant::now();
-        assert_eq!(packing_end(Some(now), None), None);
-        let end = packing_end(Some(now), Some(3600)).unwrap();
+        assert_eq!(time_end(Some(now), None, PACKING), None);
+        let end = time_end(Some(now), Some(3600), PACKING).unwrap();
         assert!(end >= now + Duration::from_secs(3600) + PACKING);
-        assert_eq!(packing_end(Some(now), Some(u64::MAX)), None);
+        assert_eq!(time_end(Some(now), Some(u64::MAX), PACKING), None);
     }
 }

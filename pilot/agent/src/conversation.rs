@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 pub enum Heard {
     /// A frame, and the uid of the process that wrote it.
     Frame(Frame, u32),
+    /// The id of the session, from `glexec` itself.
+    Session(String),
     /// Something that cannot be: the reason.
     Contradiction(String),
 }
@@ -101,6 +103,20 @@ async fn receive(from: &OwnedReadHalf, buffer: &mut [u8]) -> io::Result<(usize, 
             }
         })
         .await
+}
+
+/// Hears the id of the session: `glexec` writes it into a pipe that no payload ever has. A `glexec` that knows nothing of the
+/// pipe closes it.
+pub async fn hear_session(mut pipe: tokio::net::unix::pipe::Receiver, to: mpsc::Sender<Heard>) {
+    let mut text = [0; 64];
+    let mut length = 0;
+    while let Ok(read @ 1..) = pipe.read(&mut text[length..]).await {
+        length += read;
+        if let Some((id, _)) = String::from_utf8_lossy(&text[..length]).split_once('\n') {
+            to.send(Heard::Session(id.to_owned())).await.ok();
+            return;
+        }
+    }
 }
 
 /// Sends the start and the input files, then every stop. Returning hangs up, which ends the payload.

@@ -1,16 +1,20 @@
 //! Starts the runner: through `glexec`, which switches to the user's own account, or directly with `--no-switch`.
 
 use super::conversation::pair;
+use super::lease::{GRACE, PACKING};
 use super::node::Account;
 use super::runner::Runner;
 use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
 use pilot_api::RawSpec;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
@@ -70,6 +74,20 @@ const BATCH: [&str; 18] = [
 /// Longest command that is told to `glexec`, in bytes; the record cuts it further.
 const LONGEST_COMMAND: usize = 16 << 10;
 
+/// At least so fast does a runner take its input, in bytes per second; what `glexec` holds must not cut a slow node short.
+const SLOWEST_INPUT: u64 = 20 << 20;
+/// Beyond the payload's own limits: `glexec` only acts where the runner, which the payload can stop, does not.
+const MARGIN: Duration = Duration::from_secs(30);
+const MEMORY_MARGIN: u64 = 64 << 20;
+
+/// Held while a child is started that inherits a descriptor beside its three: no other child may get it.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// To be held by whoever starts a program.
+pub fn starting() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A started runner and the agent's end of its standard input.
 pub struct Started {
     /// The program that can end the session without the user's proxy.
@@ -78,6 +96,8 @@ pub struct Started {
     pub child: Child,
     /// Speaks [`pilot_wire`].
     pub socket: UnixStream,
+    /// On which `glexec` says the id of the session.
+    pub session: Option<tokio::net::unix::pipe::Receiver>,
 }
 
 impl Launch<'_> {
@@ -97,16 +117,39 @@ impl Launch<'_> {
                 command
             }
         };
-        command.env_clear().envs(self.environment()).current_dir("/");
+        command.args(self.runner.arguments()).env_clear().envs(self.environment()).current_dir("/");
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", command.as_std().get_program().display()))?;
-        let glexec = match self.switch {
-            Switch::Glexec(glexec) => Some(glexec.clone()),
-            Switch::None => None,
+        let program = command.as_std().get_program().to_owned();
+        let cannot = || format!("cannot start {}", program.display());
+        let Switch::Glexec(glexec) = self.switch else {
+            let _alone = starting();
+            let child = command.spawn().with_context(cannot)?;
+            return Ok(Started { glexec: None, child, socket, session: None });
         };
-        Ok(Started { glexec, child, socket })
+        let _alone = starting();
+        let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK).with_context(cannot)?;
+        nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))
+            .with_context(cannot)?;
+        command.env("GLEXEC_SESSION_FD", write.as_raw_fd().to_string());
+        let child = command.spawn().with_context(cannot)?;
+        let session = tokio::net::unix::pipe::Receiver::from_owned_fd(read).with_context(cannot)?;
+        Ok(Started { glexec: Some(glexec.clone()), child, socket, session: Some(session) })
+    }
+
+    /// Limits that the payload cannot reach: `glexec`'s supervisor and the session's cgroup hold them.
+    fn limits(&self) -> Vec<(&'static str, String)> {
+        let mut limits = vec![("GLEXEC_END_WITH_CALLER", "1".to_owned())];
+        if let Some(walltime) = self.spec.walltime {
+            let input: u64 = self.spec.inputs.iter().fold(0, |sum, input| sum.saturating_add(input.size));
+            let beyond = GRACE + PACKING + MARGIN;
+            let whole = walltime.saturating_add(beyond.as_secs()).saturating_add(input / SLOWEST_INPUT);
+            limits.push(("GLEXEC_LIMIT_WALLTIME", whole.to_string()));
+        }
+        if let Some(memory) = self.spec.memory {
+            let whole = memory.saturating_add(memory / 4).saturating_add(MEMORY_MARGIN);
+            limits.push(("GLEXEC_LIMIT_MEMORY", whole.to_string()));
+        }
+        limits
     }
 
     /// Where the payload finds its proxy without a switch; with one, `glexec` makes the copy in the session's directory.
@@ -143,6 +186,7 @@ impl Launch<'_> {
                     ("GLEXEC_PAYLOAD_COMMAND", told_command(&self.spec.command)),
                     ("GLEXEC_PAYLOAD_CPUS", self.spec.cores.to_string()),
                 ]);
+                env.extend(self.limits());
                 env.extend(self.batch_job.map(|job| ("GLEXEC_BATCH_JOB", job.to_owned())));
                 let own_name = std::fs::read(self.pilot_proxy).ok().and_then(|pem| crate::own_name::of(&pem));
                 env.extend(own_name.map(|name| ("GLEXEC_PILOT_DN", name)));
@@ -197,7 +241,10 @@ mod tests {
 
     fn environment(switch: &Switch) -> BTreeMap<String, String> {
         let account = Account { name: "pilot".into(), home: "/home/pilot".into() };
-        let spec: RawSpec = serde_json::from_str(r#"{"command":["./run.sh","a\u001fb"],"cores":2}"#).unwrap();
+        let spec: RawSpec = serde_json::from_str(
+            r#"{"command":["./run.sh","a\u001fb"],"cores":2,"walltime":60,"memory":400}"#,
+        )
+        .unwrap();
         Launch {
             switch,
             runner: &Runner::for_tests(),
@@ -227,6 +274,15 @@ mod tests {
             (env["GLEXEC_PAYLOAD_CPUS"].as_str(), env["GLEXEC_BATCH_JOB"].as_str()),
             ("2", "htcondor 12.0 owner")
         );
+    }
+
+    #[test]
+    fn glexec_holds_limits_that_are_wider_than_the_runners() {
+        let env = environment(&Switch::Glexec("/usr/sbin/glexec".into()));
+        assert_eq!(env["GLEXEC_END_WITH_CALLER"], "1");
+        assert_eq!(env["GLEXEC_LIMIT_WALLTIME"], "160");
+        assert_eq!(env["GLEXEC_LIMIT_MEMORY"], (500 + MEMORY_MARGIN).to_string());
+        assert!(!environment(&Switch::None).keys().any(|name| name.starts_with("GLEXEC_")));
     }
 
     #[test]

@@ -17,12 +17,15 @@ pub const GRACE: Duration = Duration::from_secs(10);
 /// The same when somebody else may be given the payload already.
 pub const LOST_GRACE: Duration = Duration::from_secs(2);
 
+/// How long output may be packed beyond the walltime.
+pub const PACKING: Duration = Duration::from_secs(60);
+
 /// Why a payload is to be ended; a greater one replaces a lesser one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopReason {
     /// The pilot must leave: hand the lease back.
     Drain,
-    /// Its time is over, and its output is still being packed.
+    /// Its time is over, and its runner does nothing about it, or still packs its output.
     Time,
     /// The user wants it.
     Cancel,
@@ -138,6 +141,11 @@ impl LeaseMachine {
         }
     }
 
+    /// Whether the payload runs.
+    pub fn is_running(&self) -> bool {
+        self.started.is_some() && self.ended.is_none()
+    }
+
     /// Whether the payload has ended and its output is still on its way from the runner.
     pub fn is_packing(&self) -> bool {
         self.ended.is_some() && self.wants_output && self.packed.is_none()
@@ -174,6 +182,9 @@ impl LeaseMachine {
             (EndCause::Exited, _) => (Outcome::User, own),
             (EndCause::Walltime | EndCause::Memory, _) => (Outcome::Limit, own),
             (EndCause::Stopped | EndCause::Setup, Some(StopReason::Drain)) => return Conclusion::Silent,
+            (EndCause::Stopped, Some(StopReason::Time)) => {
+                (Outcome::Limit, Some("walltime is over".to_owned()))
+            }
             (EndCause::Stopped | EndCause::Setup, Some(_)) => (Outcome::Killed, own),
             (EndCause::Setup, None) => (Outcome::Infra, own),
             (EndCause::Stopped, None) => {
@@ -190,6 +201,10 @@ impl LeaseMachine {
     fn without_end(&self, exit: &ChildExit) -> Conclusion {
         match self.stop {
             Some(StopReason::Drain) => return Conclusion::Silent,
+            Some(StopReason::Time) => {
+                let reason = Some("walltime is over, and its runner had been stopped".to_owned());
+                return Conclusion::Report(Outcome::Limit, self.report(None, reason, None));
+            }
             Some(_) => return Conclusion::Report(Outcome::Killed, self.report(None, None, None)),
             None => (),
         }
@@ -258,7 +273,10 @@ pub fn settle_output(outcome: Outcome, mut report: Report, missing: MissingOutpu
 }
 
 fn grace(reason: StopReason) -> Duration {
-    if reason == StopReason::Lost { LOST_GRACE } else { GRACE }
+    match reason {
+        StopReason::Lost | StopReason::Time => LOST_GRACE,
+        StopReason::Drain | StopReason::Cancel => GRACE,
+    }
 }
 
 #[cfg(test)]
@@ -474,6 +492,16 @@ mod tests {
             "{:?}",
             over.conclusion
         );
+    }
+
+    #[test]
+    fn a_payload_that_stops_its_runner_is_ended_at_its_walltime_all_the_same() {
+        let time = || LeaseEvent::Stop(StopReason::Time);
+        let silent = run(vec![started(), time(), gone(137)]);
+        assert_eq!(silent.stops, [LOST_GRACE]);
+        assert!(matches!(silent.conclusion, Some(Conclusion::Report(Outcome::Limit, _))));
+        let woken = run(vec![started(), time(), ended(EndCause::Stopped, Some(143)), gone(143)]);
+        assert!(matches!(woken.conclusion, Some(Conclusion::Report(Outcome::Limit, _))));
     }
 
     #[test]

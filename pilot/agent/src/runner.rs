@@ -17,6 +17,8 @@ pub struct Runner {
     path: PathBuf,
     /// The file that was there at the start, even when another one has its name by now.
     file: File,
+    /// Whether it is `pilot` itself, which can do the same, at the price of a large program for each payload.
+    is_pilot: bool,
 }
 
 impl Runner {
@@ -27,24 +29,32 @@ impl Runner {
     pub fn find(named: Option<&Path>) -> Result<Self> {
         let exe = std::env::current_exe().context("cannot find the pilot program itself")?;
         let places = candidates(named, &exe);
-        let path = places.iter().find(|path| path.is_file()).cloned();
-        let path = path.with_context(|| {
-            let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-            format!(
-                "cannot find {NAME} ({}); install it beside pilot, or name it with --runner",
-                places.join(", ")
-            )
-        })?;
+        let found = places.iter().find(|path| path.is_file()).or(named.map(|_| &places[0])).cloned();
+        let is_pilot = found.is_none();
+        let path = found.unwrap_or(exe);
         let opened = File::options().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(&path);
-        let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
-        let runner = Self { path, file };
-        runner.check()?;
+        let file = opened.with_context(|| format!("--runner: cannot open {}", path.display()))?;
+        let runner = Self { path, file, is_pilot };
+        if is_pilot {
+            tracing::warn!(looked_for = ?places, "pilot-runner is not installed: each payload starts the whole of pilot instead");
+        } else {
+            runner.check()?;
+        }
         Ok(runner)
+    }
+
+    /// What makes the program a runner.
+    pub fn arguments(&self) -> &'static [&'static str] {
+        if self.is_pilot { &["runner"] } else { &[] }
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
-        Self { path: INSTALLED.into(), file: File::open("/dev/null").expect("every Linux has it") }
+        Self {
+            path: INSTALLED.into(),
+            file: File::open("/dev/null").expect("every Linux has it"),
+            is_pilot: false,
+        }
     }
 
     /// Starts it once, so that a runner that cannot run costs no payload.

@@ -1,7 +1,7 @@
 //! A started runner: the conversation with it, its logs, its output files, and ways to end it.
 
-use super::conversation::{Heard, listen, talk};
-use super::launch::Started;
+use super::conversation::{Heard, hear_session, listen, talk};
+use super::launch::{Started, starting};
 use super::lease::ChildExit;
 use super::spool::Spool;
 use anyhow::{Context, Result};
@@ -57,6 +57,7 @@ impl SessionEnder {
     fn end(&self) -> Option<std::io::Result<Child>> {
         let session = self.session.as_deref()?;
         let mut command = tokio::process::Command::new(&self.glexec);
+        let _alone = starting();
         Some(command.args(["--session", session, "--end"]).env_clear().spawn())
     }
 }
@@ -76,13 +77,16 @@ pub struct Session {
 impl Session {
     /// Begins the conversation. `dir` is private and takes the streams.
     pub fn begin(started: Started, start: Start, inputs: Vec<Input>, dir: &Path) -> Result<Self> {
-        let Started { glexec, mut child, socket } = started;
+        let Started { glexec, mut child, socket, session } = started;
         let ender = glexec.map(|glexec| SessionEnder { glexec, session: None });
         let stdout = child.stdout.take().context("the child has no standard output")?;
         let stderr = child.stderr.take().context("the child has no standard error")?;
         let logs = [Spool::fill(dir.join("stdout"), stdout), Spool::fill(dir.join("stderr"), stderr)];
         let (from, to) = socket.into_split();
         let (sender, frames) = mpsc::channel(8);
+        if let Some(pipe) = session {
+            tokio::spawn(hear_session(pipe, sender.clone()));
+        }
         tokio::spawn(listen(from, sender));
         let (stops, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -146,6 +150,9 @@ impl Session {
                         Ok(Some(message)) => return SessionNews::Message(message),
                         Err(why) => return self.distrust(why),
                     },
+                    Some(Heard::Session(id)) => if let Err(why) = self.note_session(Some(&id)) {
+                        return self.distrust(why);
+                    },
                     Some(Heard::Contradiction(why)) => return self.distrust(why),
                     None => self.frames = None,
                 },
@@ -194,7 +201,7 @@ impl Session {
             return Err("it names a session that can be none".to_owned());
         }
         match &ender.session {
-            Some(known) if known != said => Err(format!("it named session {known} and then {said}")),
+            Some(known) if known != said => Err(format!("its session is {known} and then {said}")),
             _ => {
                 ender.session = Some(said.to_owned());
                 Ok(())

@@ -22,6 +22,9 @@ enum Command {
     Queue(Box<queue::Args>),
     /// Run payloads from the queue on this worker node.
     Run(Box<agent::Args>),
+    /// Start one payload; called by `pilot run` where pilot-runner is not installed.
+    #[command(hide = true)]
+    Runner,
     #[command(flatten)]
     User(user::Command),
 }
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Queue(args) => queue::run(*args),
         Command::Run(args) => agent::run(*args),
+        Command::Runner => ExitCode::from(pilot_runner::run(None)),
         Command::User(command) => user::run(command),
     }
 }
