@@ -109,6 +109,7 @@ impl Places {
     fn ledger(&self) -> Result<PathBuf, Failure> {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.store);
         made.map_err(|why| Failure::File { path: self.store.clone(), why })?;
+        accounting::store::must_be_ours(&self.store)?;
         Ok(self.store.join("ledger.sqlite"))
     }
 

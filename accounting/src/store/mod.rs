@@ -26,7 +26,7 @@ use record::{Damaged, Record};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why the store gives no answer.
@@ -54,6 +54,14 @@ pub enum StoreError {
     Locked {
         /// The lock.
         path: PathBuf,
+    },
+    /// Others could replace files of the store under whoever uses it.
+    #[error("{}: {why}; give it to the account that runs this, with mode 0700, or name another store", dir.display())]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong.
+        why: String,
     },
     /// Index and day files contradict each other.
     #[error("the index knows {index} records, the day files end at {journal}: records were cut off")]
@@ -107,6 +115,7 @@ impl Store {
         if !index.exists() {
             return Ok(None);
         }
+        must_be_ours(dir)?;
         Ok(Some(Self { journal: Journal::new(dir.join("journal")), index: Index::open(&index)? }))
     }
 
@@ -219,6 +228,7 @@ impl StoreWriter {
             move |why| StoreError::File { path, why }
         };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
+        must_be_ours(dir)?;
         let path = dir.join("lock");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
@@ -281,6 +291,21 @@ pub enum Added {
     Duplicate,
     /// Another record has its id.
     Conflict,
+}
+
+/// Whoever may write to the directory could put a link where a file of the store is made next.
+///
+/// # Errors
+/// `NotOurs` when that is somebody else.
+pub fn must_be_ours(dir: &Path) -> Result<(), StoreError> {
+    let meta = std::fs::metadata(dir).map_err(|why| StoreError::file(dir, why))?;
+    let refuse = |why: String| Err(StoreError::NotOurs { dir: dir.to_owned(), why });
+    let us = nix::unistd::geteuid().as_raw();
+    match (meta.uid(), meta.mode()) {
+        (owner, _) if owner != us => refuse(format!("it belongs to uid {owner}, and uid {us} runs this")),
+        (_, mode) if mode & 0o022 != 0 => refuse("others may write to it".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 /// Indexes what stands in the day files and not in the index: all of it, when the index was removed.

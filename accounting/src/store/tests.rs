@@ -309,3 +309,21 @@ fn ids_are_found_by_beginning_and_end() {
     assert_eq!(store.ids("019fb000").unwrap().len(), 20);
     assert_eq!(store.ids("ffff").unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn a_store_that_others_may_write_to_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::new(1);
+    site.fold(NOON);
+    let mode = |mode| std::fs::set_permissions(site.dir(), std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o777);
+    assert!(matches!(StoreWriter::open(&site.dir()), Err(StoreError::NotOurs { .. })));
+    assert!(matches!(Store::open(&site.dir()), Err(StoreError::NotOurs { .. })));
+    mode(0o700);
+    assert!(Store::open(&site.dir()).unwrap().is_some());
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(site.dir(), Some(65_533), None).unwrap();
+        let error = StoreWriter::open(&site.dir()).err().unwrap().to_string();
+        assert!(error.contains("belongs to uid 65533") && error.contains("mode 0700"), "{error}");
+    }
+}
