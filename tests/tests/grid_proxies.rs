@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use credential::{Trust, identity_of_file};
+use delegation::KeyKind;
 use harness::need;
 use harness::pki::{Craft, INDEPENDENT, LIMITED, PCI_DRAFT, Pki, User, tampered};
 use identity::RefusalKind::{self, Chain, Expired, Key, Policy, Trust as Untrusted};
@@ -117,6 +118,33 @@ impl Bench {
 
 fn tools_are_here() -> bool {
     ["verify-proxy-tool", "grid-proxy-init", "voms-proxy-fake"].into_iter().all(need::tool)
+}
+
+/// A user's RSA proxy, delegated to the queue and from there to a worker node, with every mixture of keys.
+#[test]
+fn delegated_proxies_with_ecdsa_keys_are_accepted_by_both() {
+    if !tools_are_here() {
+        return;
+    }
+    let mut b = Bench::new();
+    let user = b.pki.grid_proxy(&b.alice, &b.path("user"), &["-rfc"]).unwrap();
+    for (name, kinds) in [
+        ("rsa-ecdsa", [KeyKind::Rsa2048, KeyKind::EcdsaP256]),
+        ("ecdsa-rsa", [KeyKind::EcdsaP256, KeyKind::Rsa2048]),
+        ("ecdsa-ecdsa", [KeyKind::EcdsaP256, KeyKind::EcdsaP256]),
+    ] {
+        let mut credential = fs::read_to_string(&user).unwrap();
+        for kind in kinds {
+            let (key, request) = delegation::new_request_for(kind).unwrap();
+            let chain = delegation::sign(&request, &credential, Duration::from_secs(3600), false).unwrap();
+            credential = delegation::join(chain, key).unwrap();
+        }
+        let path = b.path(name);
+        fs::write(&path, credential).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        b.compare(name, &path, Accepted);
+    }
+    b.finish(3);
 }
 
 fn plain() -> Craft {

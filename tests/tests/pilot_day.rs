@@ -162,3 +162,26 @@ fn a_node_that_fails_one_payload_after_the_other_ends_its_pilot_with_a_code_of_i
     assert_eq!(refused.code_within(LIMIT), Some(2));
     assert!(site.log("refused").contains("--scratch /nowhere"), "{}", site.log("refused"));
 }
+
+/// How many processes have this word in their command line.
+fn processes_with(word: &str) -> usize {
+    let lines = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
+    lines.filter(|line| line.windows(word.len()).any(|part| part == word.as_bytes())).count()
+}
+
+#[test]
+fn a_chain_of_forks_does_not_outlive_its_payload_without_a_switch() {
+    let site = Site::new("30s");
+    let _agent = site.agent("agent", &[]);
+    for run in 0..3 {
+        let word = format!("chain-{}-{run}", std::process::id());
+        // Each process ends as soon as it has forked: whoever looks sees only the one before.
+        let chain = format!("setpgrp; $0 = q({word}); fork and exit while 1");
+        let id = site.submit(&["--", "/bin/sh", "-c", &format!("perl -e '{chain}' & sleep 0.3; exit 5")]);
+        assert_eq!(site.wait(&id), Some(5), "{}\n{}", site.show(&id), site.log("agent"));
+        assert_eq!(processes_with(&word), 0, "{}", site.show(&id));
+    }
+}

@@ -5,7 +5,7 @@
 //! | what becomes of a lease: the decisions | [`lease`] |
 //! | carrying them out | [`attempt`], [`delivery`] |
 //! | claiming, heartbeats, draining | [`pilot`] |
-//! | proxy, ports and input of a payload | [`stage`], [`ports`] |
+//! | proxy, ports and input of a payload | [`stage`], [`keys`], [`ports`] |
 //! | finding, starting and talking to the runner | [`runner`], [`launch`], [`conversation`], [`session`] |
 //! | what the batch system and the node give | [`batch`], [`node`], [`scratch`], [`health`] |
 //! | logs on their way to the queue | [`spool`] |
@@ -15,6 +15,7 @@ pub mod batch;
 mod conversation;
 pub mod delivery;
 pub mod health;
+mod keys;
 mod launch;
 pub mod lease;
 mod node;
@@ -30,6 +31,7 @@ mod spool;
 mod stage;
 
 use anyhow::{Context, Result};
+use keys::Keys;
 use launch::Switch;
 use node::Node;
 use pilot_client::{Client, Connection};
@@ -77,6 +79,9 @@ pub struct Args {
     /// Run payloads under the pilot's own account
     #[arg(long, conflicts_with = "glexec")]
     no_switch: bool,
+    /// Keys of payloads' proxies: ecdsa (P-256), or rsa for tools that know nothing else
+    #[arg(long, value_name = "KIND", default_value = "ecdsa", value_parser = keys::kind)]
+    proxy_key: delegation::KeyKind,
     /// Program that runs beside each payload [default: pilot-runner beside pilot, else as installed]
     #[arg(long, value_name = "PATH")]
     runner: Option<PathBuf>,
@@ -94,6 +99,7 @@ struct Agent {
     node: Node,
     switch: Switch,
     runner: Runner,
+    keys: Keys,
     /// Where payloads work.
     scratch: PathBuf,
     /// The pilot's own proxy.
@@ -128,7 +134,10 @@ pub fn run(args: Args) -> ExitCode {
     let limits = limits(&args, agent.node.time_left);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match runtime {
-        Ok(runtime) => ExitCode::from(runtime.block_on(pilot::run(agent, limits))),
+        Ok(runtime) => ExitCode::from(runtime.block_on(async {
+            agent.keys.prepare();
+            pilot::run(agent, limits).await
+        })),
         Err(e) => cannot_begin(&format!("cannot start: {e}")),
     }
 }
@@ -177,6 +186,7 @@ fn prepare(args: &Args) -> Result<Agent> {
         node,
         switch,
         runner,
+        keys: Keys::new(args.proxy_key),
         scratch,
         proxy: settings.proxy,
         ports,

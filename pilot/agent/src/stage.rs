@@ -52,7 +52,7 @@ pub async fn stage(agent: &Agent, lease: &Lease, ports: Option<PortLease>) -> Re
 
 /// The key is made here; only the request travels.
 async fn delegate(agent: &Agent, lease: &Lease) -> Result<String> {
-    let (key, csr) = tokio::task::spawn_blocking(delegation::new_request).await??;
+    let (key, csr) = agent.keys.take().await?;
     let request = CertificateRequest { lease: lease.lease, csr };
     let signed =
         agent.client.patiently(PATIENCE, || agent.client.attempt_delegation(lease.attempt, &request)).await?;
