@@ -421,28 +421,16 @@ pub fn proxy_cert_info(bytes: &[u8], family: Family, critical: bool) -> Result<P
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openssl::asn1::{Asn1Object, Asn1OctetString};
-    use openssl::hash::MessageDigest;
-    use openssl::x509::{X509, X509Extension};
+    use harness::pki::build::{self, Certificate, Extension, Kind};
 
     #[test]
     fn thousands_of_extensions_are_not_looked_through() {
-        let key = openssl::pkey::PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
-        let mut builder = X509::builder().unwrap();
-        builder.set_version(2).unwrap();
-        builder
-            .set_serial_number(&openssl::bn::BigNum::from_u32(1).unwrap().to_asn1_integer().unwrap())
-            .unwrap();
-        builder.set_not_before(&openssl::asn1::Asn1Time::days_from_now(0).unwrap()).unwrap();
-        builder.set_not_after(&openssl::asn1::Asn1Time::days_from_now(1).unwrap()).unwrap();
-        builder.set_pubkey(&key).unwrap();
-        for n in 0..=MAX_EXTENSIONS {
-            let oid = Asn1Object::from_str(&format!("1.2.3.4.{n}")).unwrap();
-            let value = Asn1OctetString::new_from_bytes(b"x").unwrap();
-            builder.append_extension(X509Extension::new_from_der(&oid, false, &value).unwrap()).unwrap();
-        }
-        builder.sign(&key, MessageDigest::sha256()).unwrap();
-        let refused = Cert::parse(&builder.build().to_der().unwrap()).unwrap_err();
+        let key = build::key(Kind::P256, 0).unwrap();
+        let name = build::dn(&[("CN", "Alice")]);
+        let many =
+            (0..=MAX_EXTENSIONS).map(|n| Extension(format!("1.2.3.4.{n}").leak(), false, b"x".to_vec()));
+        let made = Certificate { extensions: many.collect(), ..Certificate::person(&name, &name, &key) };
+        let refused = Cert::parse(&made.der(&key).unwrap()).unwrap_err();
         assert!(refused.reason.contains("more than 64 extensions"), "{}", refused.reason);
     }
 }

@@ -1,30 +1,15 @@
 use super::*;
-use openssl::asn1::Asn1Time;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::hash::MessageDigest;
-use openssl::x509::{X509Builder, X509Name};
+use harness::pki::build::{self, Certificate, Kind, dn};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 fn key() -> PKey<Private> {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
-}
-
-fn name_of(parts: &[(&str, &str)]) -> X509Name {
-    let mut builder = X509Name::builder().unwrap();
-    parts.iter().for_each(|(key, value)| builder.append_entry_by_text(key, value).unwrap());
-    builder.build()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    build::key(Kind::P256, NEXT.fetch_add(1, Ordering::Relaxed)).unwrap()
 }
 
 fn certificate(subject: &[(&str, &str)], issuer: &[(&str, &str)], key: &PKey<Private>) -> X509 {
-    let mut builder = X509Builder::new().unwrap();
-    builder.set_version(2).unwrap();
-    builder.set_subject_name(&name_of(subject)).unwrap();
-    builder.set_issuer_name(&name_of(issuer)).unwrap();
-    builder.set_pubkey(key).unwrap();
-    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
-    builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
-    builder.sign(key, MessageDigest::sha256()).unwrap();
-    builder.build()
+    let made = Certificate { extensions: Vec::new(), ..Certificate::person(&dn(subject), &dn(issuer), key) };
+    X509::from_der(&made.der(key).unwrap()).unwrap()
 }
 
 const CA: &[(&str, &str)] = &[("DC", "org"), ("CN", "CA")];

@@ -310,6 +310,8 @@ pub fn join(chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> Result<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use harness::pki::build::{self, Certificate, Extension, Kind};
+    use harness::pki::{INHERIT_ALL, PCI_RFC};
 
     #[test]
     fn the_shortest_path_length_counts_from_its_own_place() {
@@ -325,49 +327,16 @@ mod tests {
 
     /// A self-signed certificate, and proxies below it, each signed with the same key; leaf first.
     fn credential(lengths: &[Option<u8>]) -> String {
-        let key = PKey::from_rsa(Rsa::generate(KEY_BITS).unwrap()).unwrap();
-        let mut text = to_text(&key.private_key_to_pem_pkcs8().unwrap());
-        let mut name: Vec<String> = vec!["Alice".to_owned()];
-        text.insert_str(0, &certificate(&key, &name, &name, None));
+        let key = build::key(Kind::Rsa(2048), 0).unwrap();
+        let mut name = build::dn(&[("CN", "Alice")]);
+        let mut made = vec![Certificate::person(&name, &name, &key)];
         for (number, length) in lengths.iter().rev().enumerate() {
-            let issuer = name.clone();
-            name.push(number.to_string());
-            text.insert_str(0, &certificate(&key, &name, &issuer, Some(*length)));
+            let proxy = Certificate::proxy(&name, &number.to_string(), &key);
+            made.insert(0, proxy.with(Extension::proxy(PCI_RFC, INHERIT_ALL, *length)));
+            name = made[0].subject.clone();
         }
-        text
-    }
-
-    fn certificate(
-        key: &PKey<Private>,
-        name: &[String],
-        issuer: &[String],
-        pci: Option<Option<u8>>,
-    ) -> String {
-        let dn = |cns: &[String]| {
-            let mut dn = X509Name::builder().unwrap();
-            cns.iter().for_each(|cn| dn.append_entry_by_text("CN", cn).unwrap());
-            dn.build()
-        };
-        let mut cert = X509::builder().unwrap();
-        cert.set_version(2).unwrap();
-        cert.set_serial_number(&Asn1Integer::from_bn(&BigNum::from_u32(7).unwrap()).unwrap()).unwrap();
-        cert.set_subject_name(&dn(name)).unwrap();
-        cert.set_issuer_name(&dn(issuer)).unwrap();
-        cert.set_not_before(&Asn1Time::from_unix(now() - 60).unwrap()).unwrap();
-        cert.set_not_after(&Asn1Time::from_unix(now() + 3600).unwrap()).unwrap();
-        cert.set_pubkey(key).unwrap();
-        cert.append_extension(KeyUsage::new().critical().digital_signature().build().unwrap()).unwrap();
-        if let Some(length) = pci {
-            let full: &[u8] = &[0x30, 10, 0x06, 8, 0x2b, 6, 1, 5, 5, 7, 21, 1];
-            let length = length.map(|n| vec![0x02, 1, n]).unwrap_or_default();
-            let body = [&length, full].concat();
-            let info = [&[0x30, u8::try_from(body.len()).unwrap()], &body[..]].concat();
-            let oid = Asn1Object::from_str("1.3.6.1.5.5.7.1.14").unwrap();
-            let info = Asn1OctetString::new_from_bytes(&info).unwrap();
-            cert.append_extension(X509Extension::new_from_der(&oid, true, &info).unwrap()).unwrap();
-        }
-        cert.sign(key, MessageDigest::sha256()).unwrap();
-        to_text(&cert.build().to_pem().unwrap())
+        let ders: Vec<_> = made.iter().map(|c| c.der(&key).unwrap()).collect();
+        build::credential(&ders, &key).unwrap()
     }
 
     fn chain(pem: &str) -> Vec<Cert> {

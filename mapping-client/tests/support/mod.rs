@@ -1,18 +1,14 @@
 //! Throw-away certificates and a TLS server that plays a mapping service.
 
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
+use harness::pki::build::{self, Certificate, Extension, Kind, dn, tlv};
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{SslAcceptor, SslMethod, SslStream, SslVerifyMode};
-use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
-use openssl::x509::{X509, X509Builder, X509Name};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,49 +25,34 @@ impl Pair {
 }
 
 fn new_key() -> PKey<Private> {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    build::key(Kind::P256, NEXT.fetch_add(1, Ordering::Relaxed)).unwrap()
 }
 
-fn name(common: &str) -> X509Name {
-    let mut builder = X509Name::builder().unwrap();
-    builder.append_entry_by_text("DC", "test").unwrap();
-    builder.append_entry_by_text("CN", common).unwrap();
-    builder.build()
+fn name(common: &str) -> Vec<u8> {
+    dn(&[("DC", "test"), ("CN", common)])
 }
 
-fn draft(subject: &str, issuer: &str, key: &PKey<Private>) -> X509Builder {
-    let mut builder = X509Builder::new().unwrap();
-    builder.set_version(2).unwrap();
-    let mut serial = BigNum::new().unwrap();
-    serial.rand(120, openssl::bn::MsbOption::MAYBE_ZERO, false).unwrap();
-    builder.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
-    builder.set_subject_name(&name(subject)).unwrap();
-    builder.set_issuer_name(&name(issuer)).unwrap();
-    builder.set_pubkey(key).unwrap();
-    builder.set_not_before(&Asn1Time::from_unix(0).unwrap()).unwrap();
-    builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
-    builder
+/// Begins a year ago, since some tests step the clock back.
+fn made(certificate: Certificate, signer: &PKey<Private>) -> Pair {
+    let key = certificate.key.clone();
+    let serial = [1, NUMBER.fetch_add(1, Ordering::Relaxed)];
+    let der = certificate.valid(-365 * 86_400, 86_400).serial(&serial).der(signer).unwrap();
+    Pair { cert: X509::from_der(&der).unwrap(), key }
 }
+
+static NUMBER: AtomicU8 = AtomicU8::new(0);
 
 /// A self-signed CA.
 pub fn ca(common: &str) -> Pair {
     let key = new_key();
-    let mut builder = draft(common, common, &key);
-    builder.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
-    builder.sign(&key, MessageDigest::sha256()).unwrap();
-    Pair { cert: builder.build(), key }
+    made(Certificate::ca(&name(common), &name(common), &key), &key)
 }
 
 /// A host certificate for a DNS name.
 pub fn host(ca: &Pair, ca_name: &str, dns: &str) -> Pair {
-    let key = new_key();
-    let mut builder = draft(dns, ca_name, &key);
-    let names =
-        SubjectAlternativeName::new().dns(dns).build(&builder.x509v3_context(Some(&ca.cert), None)).unwrap();
-    builder.append_extension(names).unwrap();
-    builder.sign(&ca.key, MessageDigest::sha256()).unwrap();
-    Pair { cert: builder.build(), key }
+    let certificate = Certificate::person(&name(dns), &name(ca_name), &new_key());
+    made(certificate.with(Extension::alternative(&[tlv(0x82, dns.as_bytes())])), &ca.key)
 }
 
 /// Writes a CA directory with this CA under both of its hashes, as sites have it.

@@ -26,27 +26,12 @@ fn parts(name: &X509NameRef) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use openssl::asn1::Asn1Time;
-    use openssl::hash::MessageDigest;
-    use openssl::pkey::PKey;
-    use openssl::x509::{X509Builder, X509Name, X509NameBuilder};
+    use harness::pki::build::{self, Certificate, Kind, dn as name};
 
-    fn name(parts: &[(&str, &str)]) -> X509Name {
-        let mut name = X509NameBuilder::new().expect("a name");
-        parts.iter().for_each(|(kind, text)| name.append_entry_by_text(kind, text).expect("a part"));
-        name.build()
-    }
-
-    fn certificate(subject: &X509Name, issuer: &X509Name) -> Vec<u8> {
-        let key = PKey::generate_ed25519().expect("a key");
-        let mut builder = X509Builder::new().expect("a certificate");
-        builder.set_subject_name(subject).expect("a subject");
-        builder.set_issuer_name(issuer).expect("an issuer");
-        builder.set_pubkey(&key).expect("a public key");
-        builder.set_not_before(&Asn1Time::days_from_now(0).expect("now")).expect("a beginning");
-        builder.set_not_after(&Asn1Time::days_from_now(1).expect("tomorrow")).expect("an end");
-        builder.sign(&key, MessageDigest::null()).expect("a signature");
-        builder.build().to_pem().expect("PEM")
+    fn certificate(subject: &[u8], issuer: &[u8]) -> Vec<u8> {
+        let key = build::key(Kind::P256, 0).expect("a key");
+        let der = Certificate::person(subject, issuer, &key).der(&key).expect("a certificate");
+        build::pem("CERTIFICATE", &der).into_bytes()
     }
 
     #[test]

@@ -5,58 +5,30 @@ use crate::http::router;
 use crate::state::Queue;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request};
+use harness::pki::build::{self, Certificate, Directory, Extension, Kind, dn};
+use harness::pki::{INHERIT_ALL, PCI_RFC};
 use identity::{Dn, VerifiedIdentity};
-use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
-use openssl::bn::BigNum;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
-use openssl::x509::extension::{BasicConstraints, KeyUsage};
-use openssl::x509::{X509, X509Builder, X509Extension, X509Name, X509NameRef};
+use openssl::x509::X509;
 use pilot_api::*;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tower_service::Service;
 use uuid::Uuid;
 
+const TWO_DAYS: i64 = 2 * 86_400;
+
 fn new_key() -> PKey<Private> {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    build::key(Kind::P256, NEXT.fetch_add(1, Ordering::Relaxed)).unwrap()
 }
 
-fn start(subject: &X509NameRef, issuer: &X509NameRef, key: &PKey<Private>) -> X509Builder {
-    let mut cert = X509::builder().unwrap();
-    let mut serial = BigNum::new().unwrap();
-    serial.rand(63, openssl::bn::MsbOption::ONE, false).unwrap();
-    cert.set_version(2).unwrap();
-    cert.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
-    cert.set_subject_name(subject).unwrap();
-    cert.set_issuer_name(issuer).unwrap();
-    cert.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
-    cert.set_not_after(&Asn1Time::days_from_now(2).unwrap()).unwrap();
-    cert.set_pubkey(key).unwrap();
-    cert
-}
-
-fn certificate(cn: &str, key: &PKey<Private>, issuer: Option<(&X509, &PKey<Private>)>) -> X509 {
-    let mut name = X509Name::builder().unwrap();
-    name.append_entry_by_text("O", "Test").unwrap();
-    name.append_entry_by_text("CN", cn).unwrap();
-    let name = name.build();
-    let mut cert = start(&name, issuer.map_or(&*name, |i| i.0.subject_name()), key);
-    if issuer.is_none() {
-        cert.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
-        cert.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build().unwrap())
-            .unwrap();
-    } else {
-        cert.append_extension(KeyUsage::new().critical().digital_signature().build().unwrap()).unwrap();
-    }
-    cert.sign(issuer.map_or(key, |i| i.1), MessageDigest::sha256()).unwrap();
-    cert.build()
+fn name(cn: &str) -> Vec<u8> {
+    dn(&[("O", "Test"), ("CN", cn)])
 }
 
 /// Somebody with a certificate.
@@ -82,46 +54,30 @@ impl Person {
         let issuer = X509::from_pem(self.credential.as_bytes()).unwrap();
         let issuer_key = PKey::private_key_from_pem(self.credential.as_bytes()).unwrap();
         let key = new_key();
-        let mut name = X509Name::builder().unwrap();
-        issuer.subject_name().entries().for_each(|entry| name.append_entry(entry).unwrap());
-        name.append_entry_by_text("CN", "7").unwrap();
-        let mut proxy = start(&name.build(), issuer.subject_name(), &key);
-        proxy.append_extension(KeyUsage::new().critical().digital_signature().build().unwrap()).unwrap();
-        // ProxyCertInfo: the path length and the policy language inheritAll.
-        let info = [0x30, 15, 0x02, 1, path_length, 0x30, 10, 0x06, 8, 0x2b, 6, 1, 5, 5, 7, 21, 1];
-        let oid = Asn1Object::from_str("1.3.6.1.5.5.7.1.14").unwrap();
-        let info = Asn1OctetString::new_from_bytes(&info).unwrap();
-        proxy.append_extension(X509Extension::new_from_der(&oid, true, &info).unwrap()).unwrap();
-        proxy.sign(&issuer_key, MessageDigest::sha256()).unwrap();
-        let pem = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let proxy = pem(proxy.build().to_pem().unwrap());
-        proxy + &pem(key.private_key_to_pem_pkcs8().unwrap()) + &pem(issuer.to_pem().unwrap())
+        let proxy = Certificate::proxy(&issuer.subject_name().to_der().unwrap(), "7", &key)
+            .with(Extension::proxy(PCI_RFC, INHERIT_ALL, Some(path_length)))
+            .valid(0, TWO_DAYS);
+        build::credential(&[proxy.der(&issuer_key).unwrap(), issuer.to_der().unwrap()], &key).unwrap()
     }
 }
 
 pub struct Pki {
-    ca: X509,
     key: PKey<Private>,
 }
 
 impl Pki {
     pub fn new(dir: &Path) -> Self {
-        std::fs::create_dir_all(dir).unwrap();
         let key = new_key();
-        let ca = certificate("CA", &key, None);
-        let hash = format!("{:08x}", ca.subject_name_hash());
-        std::fs::write(dir.join(format!("{hash}.0")), ca.to_pem().unwrap()).unwrap();
-        let rights = "access_id_CA X509 '/O=Test/CN=CA'\npos_rights globus CA:sign\n\
-                      cond_subjects globus '\"/O=Test/*\"'\n";
-        std::fs::write(dir.join(format!("{hash}.signing_policy")), rights).unwrap();
-        Self { ca, key }
+        let ca = Certificate::ca(&name("CA"), &name("CA"), &key).der(&key).unwrap();
+        Directory::new(dir).unwrap().trust(&name("CA"), &ca).unwrap();
+        Self { key }
     }
 
     pub fn person(&self, cn: &str) -> Person {
         let key = new_key();
-        let cert = certificate(cn, &key, Some((&self.ca, &self.key)));
-        let pem = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let chain = cert.to_pem().unwrap();
+        let person = Certificate::person(&name(cn), &name("CA"), &key).valid(0, TWO_DAYS);
+        let credential = build::credential(&[person.der(&self.key).unwrap()], &key).unwrap();
+        let chain = credential.split_inclusive("END CERTIFICATE-----\n").next().unwrap().to_owned();
         let identity = VerifiedIdentity {
             subject: Dn::parse(&format!("/O=Test/CN={cn}")).unwrap(),
             issuer: Dn::parse("/O=Test/CN=CA").unwrap(),
@@ -130,9 +86,8 @@ impl Pki {
             limited: false,
             digest: [0; 32],
             voms: None,
-            chain_pem: chain.clone(),
+            chain_pem: chain.into_bytes(),
         };
-        let credential = pem(chain) + &pem(key.private_key_to_pem_pkcs8().unwrap());
         Person { identity: Arc::new(identity), credential }
     }
 }

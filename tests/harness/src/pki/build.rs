@@ -198,7 +198,7 @@ impl Extension {
 /// How something is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// PKCS#1 or ECDSA with that many bits of SHA-2; Ed25519 keys ignore the number.
+    /// PKCS#1 or ECDSA with that many bits of SHA-2; Edwards curves ignore the number.
     Sha2(u16),
     /// PKCS#1 or ECDSA with SHA-1.
     Sha1,
@@ -223,6 +223,7 @@ impl Sign {
         let number = |bits: u16| bits / 128;
         match self {
             _ if key.id() == Id::ED25519 => tlv(0x30, &oid("1.3.101.112")),
+            _ if key.id() == Id::ED448 => tlv(0x30, &oid("1.3.101.113")),
             Sign::Sha2(bits) if rsa => {
                 let last = number(bits) + 9;
                 tlv(0x30, &[oid(&format!("1.2.840.113549.1.1.{last}")), null].concat())
@@ -244,7 +245,7 @@ impl Sign {
 
     fn sign(self, key: &PKey<Private>, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut signer = match self {
-            _ if key.id() == Id::ED25519 => Signer::new_without_digest(key)?,
+            _ if matches!(key.id(), Id::ED25519 | Id::ED448) => Signer::new_without_digest(key)?,
             Sign::Sha2(bits) | Sign::Pss(bits) => Signer::new(digest(bits), key)?,
             Sign::Sha1 => Signer::new(MessageDigest::sha1(), key)?,
             Sign::Md5 => Signer::new(MessageDigest::md5(), key)?,
