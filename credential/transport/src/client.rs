@@ -4,6 +4,7 @@ use crate::{Error, read};
 use credential::cadir::CaDir;
 use credential::pem;
 use openssl::pkey::PKey;
+use openssl::x509::X509;
 use std::path::Path;
 use std::time::Duration;
 
@@ -62,6 +63,12 @@ fn identity(credential: &[u8], key: Option<&[u8]>) -> Result<reqwest::Identity, 
         return Err(Error::Credential(what.to_owned()));
     }
     let key = PKey::private_key_from_der(&block.der)?;
+    let first = chain.first().map(|der| X509::from_der(der)).transpose()?;
+    if first.is_some_and(|cert| cert.public_key().is_ok_and(|public| !public.public_eq(&key))) {
+        let what = "the private key does not belong to the first certificate: the file mixes two credentials, or its \
+                    certificates are in the wrong order; make a new proxy";
+        return Err(Error::Credential(what.to_owned()));
+    }
     let chain: String = chain.iter().map(|der| pem::encode("CERTIFICATE", der)).collect();
     Ok(reqwest::Identity::from_pkcs8_pem(chain.as_bytes(), &key.private_key_to_pem_pkcs8()?)?)
 }

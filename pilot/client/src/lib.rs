@@ -31,13 +31,11 @@ pub enum ClientError {
     #[error("the queue refused: {0}")]
     Problem(#[from] Problem),
     /// No answer.
-    #[error(
-        "cannot reach the queue {queue}: {reason}; check --queue or PILOT_QUEUE, and that the queue runs"
-    )]
+    #[error("cannot reach the queue {queue}: {reason}; {}", remedy(.reason))]
     Unreachable {
         /// Its URL.
         queue: String,
-        /// One line.
+        /// One line with everything that the libraries say.
         reason: String,
         /// Whether the request certainly never arrived.
         unsent: bool,
@@ -234,7 +232,7 @@ impl Client {
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
         ClientError::Unreachable {
             queue: self.queue.clone(),
-            reason: innermost(error),
+            reason: reasons(error),
             unsent: error.is_connect(),
         }
     }
@@ -517,14 +515,51 @@ fn is_past(time: &Asn1TimeRef) -> bool {
     Asn1Time::days_from_now(0).is_ok_and(|now| *time < now)
 }
 
-/// The last cause in a chain of errors says most.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
+/// The causes of an error below the first, which only repeats the URL: each once, as one line.
+fn reasons(error: &reqwest::Error) -> String {
+    let mut causes: Vec<String> = Vec::new();
+    let mut next: Option<&dyn Error> = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string().replace(['\n', '\r'], " ");
+        // A cause often repeats what is below it.
+        causes.retain(|earlier| !earlier.contains(&text) && !text.contains(earlier.as_str()));
+        causes.push(text);
+        next = cause.source();
     }
-    let text = cause.to_string().replace(['\n', '\r'], " ");
+    let text = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
     if error.is_timeout() { format!("no answer in time ({text})") } else { text }
+}
+
+/// What to do about a connection that failed: the words of OpenSSL and of the system, and their usual cause.
+fn remedy(reason: &str) -> &'static str {
+    const REMEDIES: [(&[&str], &str); 8] = [
+        (
+            &["hostname mismatch", "ip address mismatch", "hostname verification"],
+            "its certificate is for another host: use the name that the certificate has",
+        ),
+        (
+            &["certificate has expired"],
+            "its certificate, or that of its CA, has expired: tell the queue's operator, and update the CA directory",
+        ),
+        (&["certificate is not yet valid"], "its certificate is not valid yet: check this host's clock"),
+        (
+            &["unable to get", "self-signed", "self signed", "certificate verify failed", "unable to verify"],
+            "its certificate is not from a CA in the CA directory: check --ca-dir or X509_CERT_DIR",
+        ),
+        (
+            &["wrong version number", "packet length too long", "http request", "unknown protocol"],
+            "no TLS is spoken on this port: check --queue or PILOT_QUEUE",
+        ),
+        (&["alert"], "the queue, or something before it, ended the TLS handshake: its log says why"),
+        (
+            &["dns error", "lookup address", "name or service not known", "failed to resolve"],
+            "the host name cannot be found: check --queue or PILOT_QUEUE",
+        ),
+        (&["no answer in time", "timed out"], "a firewall may be in between, or the queue is overloaded"),
+    ];
+    let reason = reason.to_lowercase();
+    let known = REMEDIES.iter().find(|(words, _)| words.iter().any(|word| reason.contains(word)));
+    known.map_or("check --queue or PILOT_QUEUE, and that the queue runs", |(_, remedy)| remedy)
 }
 
 #[cfg(test)]
@@ -563,5 +598,21 @@ mod tests {
         let error = Client::new(&settings).expect_err("accepted");
         assert!(error.to_string().contains("https://"), "{error}");
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn each_failure_leads_to_its_mend() {
+        for (reason, words) in [
+            ("certificate verify failed: (Hostname mismatch)", "another host"),
+            ("certificate verify failed: (certificate has expired)", "expired"),
+            ("certificate verify failed: (unable to get local issuer certificate)", "X509_CERT_DIR"),
+            ("error:0A00010B:SSL routines::wrong version number", "no TLS"),
+            ("dns error: failed to lookup address information", "host name"),
+            ("Connection refused (os error 111)", "that the queue runs"),
+        ] {
+            let error = ClientError::Unreachable { queue: "q".into(), reason: reason.into(), unsent: true };
+            let text = error.to_string();
+            assert!(text.contains(reason) && text.contains(words), "{text}");
+        }
     }
 }

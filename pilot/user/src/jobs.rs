@@ -1,8 +1,11 @@
 //! `pilot jobs`, `show`, `pilots`, `status`: what the queue knows, for people and as JSON.
 
+use super::say::{print, print_json};
+use super::select::Selector;
 use super::text::{age, clean, size, span, style_of, table, time, width, wrap};
-use super::{Common, RETRY, Result, print, print_json};
+use super::{Common, RETRY, Result, hints};
 use pilot_api::{Attempt, Event, Payload, PayloadState, Pilot, PilotState};
+use pilot_client::Client;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use uuid::Uuid;
@@ -28,15 +31,31 @@ pub struct JobsArgs {
 pub struct ShowArgs {
     #[command(flatten)]
     common: Common,
-    /// Payload id
+    /// Payload id, its beginning, or `last`
+    id: Selector,
+}
+
+/// Options of `pilot drain`.
+#[derive(Debug, clap::Args)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Pilot id
     id: Uuid,
 }
+
+/// How many of the newest payloads are looked at for those in one state.
+const SEARCHED: u32 = 100_000;
 
 /// `pilot jobs`.
 pub async fn jobs(args: JobsArgs) -> Result<u8> {
     let client = args.common.client()?;
-    let mut payloads = client.patiently(RETRY, || client.payloads(args.limit)).await?;
+    // Chosen first, then counted: the newest N of a state, not those among the newest N.
+    let asked = if args.state.is_empty() { args.limit } else { SEARCHED };
+    let mut payloads = client.patiently(RETRY, || client.payloads(asked)).await?;
     payloads.retain(|p| args.state.is_empty() || args.state.contains(&p.state));
+    let too_many = payloads.len().saturating_sub(args.limit.try_into().unwrap_or(usize::MAX));
+    payloads.drain(..too_many);
     if args.common.json {
         return print_json(&payloads);
     }
@@ -66,12 +85,44 @@ pub fn reason(payload: &Payload) -> Option<String> {
 /// `pilot show`.
 pub async fn show(args: ShowArgs) -> Result<u8> {
     let client = args.common.client()?;
-    let payload = client.patiently(RETRY, || client.payload(args.id, 0)).await?;
-    let events = client.patiently(RETRY, || client.events(args.id)).await?;
+    let id = args.id.id(&client).await?;
+    let payload = client.patiently(RETRY, || client.payload(id, 0)).await?;
+    let events = client.patiently(RETRY, || client.events(id)).await?;
     if args.common.json {
         return print_json(&serde_json::json!({ "payload": payload, "events": events }));
     }
-    print(&describe(&payload, &events, width()))
+    let mut text = describe(&payload, &events, width());
+    if let Some(hint) = hint(&client, &payload).await? {
+        writeln!(text, "{:<MARGIN$}{}", "hint", wrap(&clean(&hint), MARGIN, width())).ok();
+    }
+    print(&text)
+}
+
+/// What the payload's own facts do not say: why it waits, or what to do about its end.
+async fn hint(client: &Client, payload: &Payload) -> Result<Option<String>> {
+    if !hints::waits(payload) {
+        return Ok(hints::about_end(payload));
+    }
+    let pilots = client.patiently(RETRY, || client.pilots()).await?;
+    Ok(hints::unsatisfied(&payload.spec, &pilots))
+}
+
+/// `pilot explain`: one line on why the payload is where it is.
+pub async fn explain(args: ShowArgs) -> Result<u8> {
+    let client = args.common.client()?;
+    let id = args.id.id(&client).await?;
+    let payload = client.patiently(RETRY, || client.payload(id, 0)).await?;
+    let hint = hint(&client, &payload).await?;
+    let usual = || hints::waits(&payload).then(|| "a pilot that fits takes it when it has room".to_owned());
+    let reason = reason(&payload).into_iter().chain(hint).reduce(|reason, hint| format!("{reason}; {hint}"));
+    let reason = reason.or_else(usual);
+    if args.common.json {
+        return print_json(
+            &serde_json::json!({ "id": payload.id, "state": payload.state, "reason": reason }),
+        );
+    }
+    let reason = reason.map(|r| format!(": {}", clean(&r))).unwrap_or_default();
+    print(&format!("{} {}{reason}\n", payload.id, payload.state))
 }
 
 fn describe(payload: &Payload, events: &[Event], width: usize) -> String {
@@ -126,6 +177,10 @@ fn attempt_lines(attempt: &Attempt, line: &mut impl FnMut(&str, String)) {
     line("", facts.join(", "));
     report.session.iter().for_each(|session| line("", format!("session {session}")));
     report.reason.iter().for_each(|reason| line("", reason.clone()));
+    if let Some(output) = &report.output {
+        line("", format!("output {} files, {}", output.files, size(output.bytes)));
+        output.missing().into_iter().for_each(|missing| line("missing", missing));
+    }
 }
 
 /// `pilot pilots`.
@@ -155,7 +210,7 @@ fn pilot_row(pilot: &Pilot) -> Vec<String> {
 }
 
 /// `pilot drain`: that pilot takes no more work and ends when idle.
-pub async fn drain(args: ShowArgs) -> Result<u8> {
+pub async fn drain(args: DrainArgs) -> Result<u8> {
     let client = args.common.client()?;
     client.patiently(RETRY, || client.drain(args.id)).await?;
     Ok(0)

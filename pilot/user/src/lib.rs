@@ -3,16 +3,19 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 usage or credential, 3 the queue is out of reach or sent nonsense;
 //! `wait` and `submit --wait` exit with the payload's own code.
 
+mod hints;
 mod jobs;
 mod logs;
 mod output;
+mod say;
+mod select;
+mod steer;
 mod submit;
 mod text;
+mod unpack;
 mod wait;
 
 use pilot_client::{Client, ClientError, Connection};
-use serde::Serialize;
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,19 +34,21 @@ pub enum Command {
     /// Print what a payload wrote
     Logs(Box<logs::Args>),
     /// End payloads
-    Cancel(Box<wait::Ids>),
+    Cancel(Box<steer::CancelArgs>),
     /// Keep waiting payloads from starting
-    Hold(Box<wait::Ids>),
+    Hold(Box<steer::HoldArgs>),
     /// Let held payloads wait again, with a fresh proxy
-    Release(Box<wait::ReleaseArgs>),
+    Release(Box<steer::ReleaseArgs>),
     /// Wait for payloads; exits with the code of the first that did not end well
-    Wait(Box<wait::Ids>),
+    Wait(Box<wait::Args>),
     /// Bring a payload's output files home
     Output(Box<output::Args>),
     /// List the pilots
     Pilots(Box<Common>),
+    /// Say why a payload waits, or why it ended as it did
+    Explain(Box<jobs::ShowArgs>),
     /// Let a pilot end once it has finished what it runs
-    Drain(Box<jobs::ShowArgs>),
+    Drain(Box<jobs::DrainArgs>),
     /// Show what the queue is doing
     Status(Box<Common>),
 }
@@ -88,8 +93,9 @@ impl Failure {
         Self { text, code: 3 }
     }
 
-    fn about(id: &uuid::Uuid, error: ClientError) -> Self {
-        Self { text: format!("{id}: {error}"), code: error.exit_code() }
+    /// Whoever read the output has gone, as `head` does: nothing is left to do, and nothing is wrong.
+    fn unread() -> Self {
+        Self { text: String::new(), code: 0 }
     }
 }
 
@@ -104,14 +110,16 @@ pub fn run(command: Command) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("pilot: cannot start: {e}");
+            say::note(&format!("cannot start: {e}"));
             return ExitCode::from(3);
         }
     };
     match runtime.block_on(dispatch(command)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("pilot: {}", text::clean(&failure.text));
+            if !failure.text.is_empty() {
+                say::note(&failure.text);
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -123,27 +131,14 @@ async fn dispatch(command: Command) -> Result<u8> {
         Command::Jobs(args) => jobs::jobs(*args).await,
         Command::Show(args) => jobs::show(*args).await,
         Command::Logs(args) => logs::run(*args).await,
-        Command::Cancel(args) => wait::cancel(*args).await,
-        Command::Hold(args) => wait::hold(*args).await,
-        Command::Release(args) => wait::release(*args).await,
+        Command::Cancel(args) => steer::cancel(*args).await,
+        Command::Hold(args) => steer::hold(*args).await,
+        Command::Release(args) => steer::release(*args).await,
         Command::Wait(args) => wait::wait(*args).await,
         Command::Output(args) => output::run(*args).await,
         Command::Pilots(args) => jobs::pilots(*args).await,
+        Command::Explain(args) => jobs::explain(*args).await,
         Command::Drain(args) => jobs::drain(*args).await,
         Command::Status(args) => jobs::status(*args).await,
     }
-}
-
-/// Writes to standard output; a closed pipe (`pilot jobs | head`) is no failure.
-fn print(text: &str) -> Result<u8> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::no(format!("cannot write: {e}"))),
-        _ => Ok(0),
-    }
-}
-
-fn print_json(value: &impl Serialize) -> Result<u8> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|e| Failure::no(format!("cannot write JSON: {e}")))?;
-    print(&format!("{text}\n"))
 }

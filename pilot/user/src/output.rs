@@ -1,10 +1,14 @@
 //! `pilot output`: brings a payload's output files home.
 
+use super::say::{note, print, print_json};
+use super::select::Selector;
 use super::text::clean;
-use super::{Common, Failure, RETRY, Result, print, print_json};
-use std::fs::{DirBuilder, OpenOptions, Permissions};
-use std::io::{Read, Seek};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use super::unpack::{Rules, Unpacked, unpack};
+use super::{Common, Failure, RETRY, Result, hints};
+use pilot_api::names::Patterns;
+use pilot_client::Client;
+use std::fs::File;
+use std::io::Seek;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
@@ -17,15 +21,77 @@ pub struct Args {
     /// Where to put the files [default: a directory named after the payload]
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Payload id
-    id: Uuid,
+    /// Replace files that are there already
+    #[arg(long)]
+    force: bool,
+    /// Also write files whose name begins with a dot
+    #[arg(long)]
+    dot_files: bool,
+    /// Payload id, its beginning, or `last`
+    id: Selector,
 }
 
-/// Carries the command out; prints the names of the files.
+/// How many files that were left out are named.
+const NAMED: usize = 20;
+
+/// Carries the command out; prints the names of the files. 1 when something of the output is not there afterwards.
 pub async fn run(args: Args) -> Result<u8> {
     let client = args.common.client()?;
-    let to = args.to.unwrap_or_else(|| PathBuf::from(args.id.to_string()));
-    let mut answer = client.patiently(RETRY, || client.output(args.id)).await?;
+    let id = args.id.id(&client).await?;
+    let to = args.to.unwrap_or_else(|| PathBuf::from(id.to_string()));
+    let payload = client.patiently(RETRY, || client.payload(id, 0)).await?;
+    let texts = &payload.spec.outputs;
+    let wanted = Patterns::parse(texts).map_err(Failure::no)?;
+    // Before the archive: where nothing could be brought home there is none.
+    let missing = hints::missing_output(&payload);
+    missing.iter().for_each(|missing| note(missing));
+    let archive = fetch(&client, id).await?;
+    let rules = Rules { wanted: &wanted, texts, force: args.force, dot_files: args.dot_files };
+    let done = unpack(archive, &to, &rules).map_err(|e| {
+        Failure::unreachable(format!("the output archive is damaged, or cannot be written: {e}"))
+    })?;
+    tell_refused(&done);
+    let code = u8::from(!done.refused.is_empty() || missing.is_some());
+    if args.common.json {
+        let refused = done
+            .refused
+            .iter()
+            .map(|(name, reason)| serde_json::json!({"file": name.to_string_lossy(), "reason": reason}));
+        let (names, refused) = (lossy(&done.files), refused.collect::<Vec<_>>());
+        print_json(
+            &serde_json::json!({ "directory": to.to_string_lossy(), "files": names, "left_out": refused, "missing": missing }),
+        )?;
+        return Ok(code);
+    }
+    let lines = done.files.iter().map(|name| format!("{}\n", clean(&to.join(name).to_string_lossy())));
+    print(&lines.collect::<String>())?;
+    Ok(code)
+}
+
+fn lossy(names: &[PathBuf]) -> Vec<String> {
+    names.iter().map(|name| name.to_string_lossy().into_owned()).collect()
+}
+
+/// The count first: it is what a script or a hurried reader needs.
+fn tell_refused(done: &Unpacked) {
+    if done.refused.is_empty() {
+        return;
+    }
+    let all = done.refused.len() + done.files.len();
+    note(&format!("{} of {all} output files were not written:", done.refused.len()));
+    for (name, reason) in done.refused.iter().take(NAMED) {
+        note(&format!("{}: {reason}", shown(name)));
+    }
+}
+
+fn shown(name: &Path) -> String {
+    name.to_string_lossy().into_owned()
+}
+
+/// The archive, in a file without a name: it may be larger than memory.
+async fn fetch(client: &Client, id: Uuid) -> Result<File> {
+    let mut answer = client.patiently(RETRY, || client.output(id)).await?;
+    let kept = |e: std::io::Error| Failure::no(format!("cannot keep the output: {e}"));
     let spool =
         tempfile::tempfile().map_err(|e| Failure::no(format!("cannot make a temporary file: {e}")))?;
     let mut writer = tokio::fs::File::from_std(spool);
@@ -35,96 +101,10 @@ pub async fn run(args: Args) -> Result<u8> {
             .await
             .map_err(|e| Failure::unreachable(format!("the output was cut short: {e}; try again")))?;
         let Some(chunk) = chunk else { break };
-        writer.write_all(&chunk).await.map_err(|e| Failure::no(format!("cannot keep the output: {e}")))?;
+        writer.write_all(&chunk).await.map_err(kept)?;
     }
-    writer.flush().await.map_err(|e| Failure::no(format!("cannot keep the output: {e}")))?;
+    writer.flush().await.map_err(kept)?;
     let mut spool = writer.into_std().await;
     spool.rewind().map_err(|e| Failure::no(format!("cannot read the output back: {e}")))?;
-    let names = unpack(spool, &to)?;
-    if args.common.json {
-        return print_json(&serde_json::json!({ "directory": to, "files": names }));
-    }
-    let lines = names.iter().map(|name| format!("{}\n", clean(&to.join(name).display().to_string())));
-    print(&lines.collect::<String>())
-}
-
-/// Writes the plain files of the archive below `to`. Anything else in it, and names that lead elsewhere, are refused:
-/// the archive was made on a machine that is not ours.
-fn unpack(archive: impl Read, to: &Path) -> Result<Vec<PathBuf>> {
-    let damaged = |e: std::io::Error| Failure::unreachable(format!("the output archive is damaged: {e}"));
-    let mut archive = tar::Archive::new(archive);
-    let mut names = Vec::new();
-    std::fs::create_dir_all(to).map_err(|e| Failure::no(format!("cannot make {}: {e}", to.display())))?;
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        let name = entry.path().map_err(damaged)?.into_owned();
-        let safe = name.to_str().and_then(|n| pilot_api::names::safe_name(n).ok());
-        let Some(safe) = safe.filter(|_| entry.header().entry_type().is_file()) else {
-            return Err(Failure::no(format!(
-                "the output archive holds {name:?}, which is no plain file below the directory; nothing more is unpacked"
-            )));
-        };
-        let mode = entry.header().mode().map_err(damaged)? & 0o777;
-        write(&mut entry, &to.join(&safe), mode)
-            .map_err(|e| Failure::no(format!("cannot write {}: {e}", to.join(&safe).display())))?;
-        names.push(safe);
-    }
-    Ok(names)
-}
-
-fn write(from: &mut impl Read, path: &Path, mode: u32) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        DirBuilder::new().recursive(true).create(parent)?;
-    }
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    std::io::copy(from, &mut file)?;
-    file.set_permissions(Permissions::from_mode(mode & 0o777 | 0o600))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn archive(name: &str, kind: tar::EntryType) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(if kind.is_file() { 2 } else { 0 });
-        header.set_mode(0o4755);
-        header.set_entry_type(kind);
-        // The safe setter refuses what an attacker would write.
-        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
-        if kind.is_symlink() {
-            header.set_link_name("/etc/passwd").unwrap();
-        }
-        header.set_cksum();
-        builder.append(&header, if kind.is_file() { &b"hi"[..] } else { &b""[..] }).unwrap();
-        builder.into_inner().unwrap()
-    }
-
-    #[test]
-    fn plain_files_arrive_without_special_bits() {
-        let dir = tempfile::tempdir().unwrap();
-        let to = dir.path().join("out");
-        assert_eq!(
-            unpack(archive("a/b", tar::EntryType::Regular).as_slice(), &to).unwrap(),
-            [PathBuf::from("a/b")]
-        );
-        assert_eq!(std::fs::read(to.join("a/b")).unwrap(), b"hi");
-        assert_eq!(std::fs::metadata(to.join("a/b")).unwrap().permissions().mode() & 0o7777, 0o755);
-    }
-
-    #[test]
-    fn archives_that_reach_outside_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, kind) in [
-            ("../evil", tar::EntryType::Regular),
-            ("/tmp/evil", tar::EntryType::Regular),
-            ("link", tar::EntryType::Symlink),
-        ] {
-            assert!(unpack(archive(name, kind).as_slice(), &dir.path().join("out")).is_err(), "{name}");
-        }
-        assert!(!dir.path().join("evil").exists());
-    }
+    Ok(spool)
 }

@@ -1,7 +1,8 @@
 //! `pilot submit`: delegate, upload the input files, hand the payload in.
 
+use super::say::{note, print, print_json};
 use super::wait::await_all;
-use super::{Common, Failure, RETRY, Result, print_json};
+use super::{Common, Failure, RETRY, Result, hints};
 use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use openssl::sha::Sha256;
@@ -85,15 +86,29 @@ pub async fn run(args: Args) -> Result<u8> {
     for file in &files {
         upload(&client, file).await?;
     }
-    let submitted = client.submit(RETRY, &Submission { delegation, spec, array: args.array }).await?;
+    let submitted =
+        client.submit(RETRY, &Submission { delegation, spec: spec.clone(), array: args.array }).await?;
     if args.common.json {
         print_json(&submitted)?;
     } else {
         for id in &submitted.ids {
-            super::print(&format!("{id}\n"))?;
+            print(&format!("{id}\n"))?;
         }
     }
+    hint(&client, &spec).await;
     if args.wait { await_all(&client, &submitted.ids, false).await } else { Ok(0) }
+}
+
+/// Says what will keep the payload from running. It has been handed in, so nothing that goes wrong here is a failure.
+async fn hint(client: &Client, spec: &RawSpec) {
+    if let Some(missing) = hints::missing_program(spec) {
+        note(&format!("note: {missing}"));
+    }
+    if let Ok(pilots) = client.pilots().await
+        && let Some(why) = hints::unsatisfied(spec, &pilots)
+    {
+        note(&format!("note: it waits: {why}"));
+    }
 }
 
 /// Gives the queue a proxy of its own; the user's key stays here.

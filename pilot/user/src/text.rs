@@ -20,9 +20,9 @@ pub fn width() -> usize {
     Term::stdout().size_checked().map_or(usize::MAX, |(_, columns)| usize::from(columns))
 }
 
-/// One line without control characters: what others wrote must not steer the terminal.
+/// One line that cannot steer the terminal: what others wrote is shown.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    identity::shown::terminal(text).into_owned()
 }
 
 /// `42s`, `3m12s`, `5h01m`, `8d`.
@@ -170,6 +170,7 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(clean("a\x1b[31mb\nc"), "a\u{fffd}[31mb\u{fffd}c");
+        assert_eq!(clean("user\u{202e}toor"), "user\u{fffd}toor");
     }
 
     #[test]

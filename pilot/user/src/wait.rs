@@ -1,9 +1,10 @@
-//! `pilot wait`, `cancel`, `hold`, `release`: waiting for payloads and steering them.
+//! `pilot wait`: waiting for payloads.
 
-use super::text::clean;
-use super::{Common, Failure, RETRY, Result, print_json, submit};
+use super::say::{note, print_json};
+use super::select::Selector;
+use super::{Common, Result, hints};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pilot_api::{Payload, PayloadState, Release};
+use pilot_api::{Payload, PayloadState};
 use pilot_client::Client;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -16,19 +17,24 @@ const OUTAGE: Duration = Duration::from_secs(900);
 /// Code of a payload that was cancelled: as if SIGTERM had ended it.
 const KILLED: u8 = 143;
 
-/// Payload ids.
+/// Options of `pilot wait`.
 #[derive(Debug, clap::Args)]
-pub struct Ids {
+pub struct Args {
     #[command(flatten)]
     common: Common,
-    /// Payload ids
+    /// Payload ids, their beginnings, or `last`
     #[arg(required = true, value_name = "ID")]
-    ids: Vec<Uuid>,
+    ids: Vec<Selector>,
 }
 
 /// `pilot wait`: exits with the code of the first payload, in the order given, that did not end well.
-pub async fn wait(args: Ids) -> Result<u8> {
-    await_all(&args.common.client()?, &args.ids, args.common.json).await
+pub async fn wait(args: Args) -> Result<u8> {
+    let client = args.common.client()?;
+    let mut ids = Vec::new();
+    for selector in &args.ids {
+        ids.extend(selector.ids(&client).await?);
+    }
+    await_all(&client, &ids, args.common.json).await
 }
 
 /// Waits until all are final; returns the exit code.
@@ -50,7 +56,7 @@ pub async fn await_all(client: &Client, ids: &[Uuid], json: bool) -> Result<u8> 
     if json {
         print_json(&payloads)?;
     } else {
-        payloads.iter().filter_map(complaint).for_each(|line| eprintln!("{line}"));
+        payloads.iter().filter_map(complaint).for_each(|line| note(&line));
     }
     Ok(payloads.iter().map(exit_code).find(|code| *code != 0).unwrap_or(0))
 }
@@ -77,66 +83,11 @@ pub fn exit_code(payload: &Payload) -> u8 {
 
 fn complaint(payload: &Payload) -> Option<String> {
     if payload.state == PayloadState::Done {
-        return None;
+        return hints::missing_output(payload).map(|missing| format!("{} done, but {missing}", payload.id));
     }
     let reason = super::jobs::reason(payload).unwrap_or_else(|| format!("exit code {}", exit_code(payload)));
-    Some(format!("pilot: {} {}: {}", payload.id, payload.state, clean(&reason)))
-}
-
-/// `pilot cancel`.
-pub async fn cancel(args: Ids) -> Result<u8> {
-    steer(&args, "cancel").await
-}
-
-/// `pilot hold`.
-pub async fn hold(args: Ids) -> Result<u8> {
-    steer(&args, "hold").await
-}
-
-/// Goes on after a refusal, so that one finished payload does not save the others.
-async fn steer(args: &Ids, word: &str) -> Result<u8> {
-    let client = args.common.client()?;
-    let mut payloads = Vec::new();
-    let mut worst = 0;
-    for id in &args.ids {
-        match client.patiently(RETRY, || client.wish(*id, word)).await {
-            Ok(payload) => payloads.push(payload),
-            Err(e) if e.status().is_some() => {
-                eprintln!("pilot: {id}: {e}");
-                worst = 1;
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
-    if args.common.json {
-        print_json(&payloads)?;
-    }
-    Ok(worst)
-}
-
-/// Options of `pilot release`.
-#[derive(Debug, clap::Args)]
-pub struct ReleaseArgs {
-    #[command(flatten)]
-    ids: Ids,
-    /// Keep the proxy that the queue has instead of delegating a new one
-    #[arg(long)]
-    keep_proxy: bool,
-}
-
-/// `pilot release`: held payloads wait again, by default with a fresh proxy, since an old one is what most are held for.
-pub async fn release(args: ReleaseArgs) -> Result<u8> {
-    let client = args.ids.common.client()?;
-    let proxy = args.ids.common.connection.settings()?.proxy;
-    let mut payloads = Vec::new();
-    for id in &args.ids.ids {
-        let delegation = if args.keep_proxy { None } else { Some(submit::delegate(&client, &proxy).await?) };
-        payloads.push(client.release(*id, &Release { delegation }).await.map_err(|e| Failure::about(id, e))?);
-    }
-    if args.ids.common.json {
-        print_json(&payloads)?;
-    }
-    Ok(0)
+    let hint = hints::about_end(payload).map(|hint| format!("; {hint}")).unwrap_or_default();
+    Some(format!("{} {}: {reason}{hint}", payload.id, payload.state))
 }
 
 #[cfg(test)]
@@ -163,5 +114,10 @@ mod tests {
     fn only_a_bad_end_is_complained_about() {
         assert_eq!(complaint(&payload(PayloadState::Done, Some(0))), None);
         assert!(complaint(&payload(PayloadState::Failed, Some(7))).unwrap().contains("exit code 7"));
+        let mut lost = payload(PayloadState::Done, Some(0));
+        let summary = pilot_api::OutputSummary { left_out: 3, ..Default::default() };
+        lost.attempts[0].report.as_mut().unwrap().output = Some(summary);
+        assert!(complaint(&lost).unwrap().contains("done, but 3 output files"));
+        assert_eq!(exit_code(&lost), 0);
     }
 }
