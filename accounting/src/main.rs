@@ -14,7 +14,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let reply = commands::run(&cli).unwrap_or_else(|failure| {
-        eprintln!("accounting: {}", identity::shown::log_line(&failure.to_string()));
+        let _ =
+            writeln!(std::io::stderr(), "accounting: {}", identity::shown::log_line(&failure.to_string()));
         commands::Reply { text: String::new(), code: commands::FAILED }
     });
     // Text for people was escaped where it was made; what misleads can now stand in JSON only.
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
         // The reader of a pipe has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(reply.code),
         Err(error) => {
-            eprintln!("accounting: standard output: {error}");
+            let _ = writeln!(std::io::stderr(), "accounting: standard output: {error}");
             ExitCode::from(commands::FAILED)
         }
     }

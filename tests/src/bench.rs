@@ -4,6 +4,11 @@
 //! times depend on the host, the ratio between the programs much less. The clock starts when a program has been executed: what
 //! the machine does before, such as moving it into a cgroup, is not its own. System calls are counted by `strace -f`, peak
 //! memory is the largest single process (`wait4(2)`, `ru_maxrss`). Then: what `glexec-monitor` costs, see `bench_monitor`.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 mod bench_monitor;
 

@@ -6,6 +6,11 @@
 //! - `job-wrapper IN PROGRAM ARGUMENT...`: says hello on its standard input, a UNIX socket; receives an environment and a
 //!   descriptor for errors there; executes a program with them and with the file IN as its input
 //! - `call NAME=VALUE... -- PROGRAM ARGUMENT...`: executes a program with exactly these variables, repetitions included
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use std::ffi::CString;

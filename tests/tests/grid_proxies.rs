@@ -1,6 +1,11 @@
 //! Our verdict on proxies of every kind beside that of LCMAPS's own `verify-proxy-tool`.
 //!
 //! Where the two differ on purpose the case says so and why; any other difference fails.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use credential::{Trust, identity_of_file};

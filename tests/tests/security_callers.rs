@@ -2,6 +2,11 @@
 //!
 //! Whatever a caller does to its own process, a call is served whole or refused whole. After the next good call there is
 //! no session, no cgroup leaf and no process left, and each record is closed, lost or denied.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 use end_to_end::contract::{eventually, install_tool};
 use end_to_end::security::{kill_reapers, leaves, names, reapers_are_done, rounds, sessions};

@@ -2,6 +2,11 @@
 //!
 //! A path that anybody but root could have changed is refused with 202 and named. What a caller or a payload swaps
 //! while `glexec` looks at it never yields another identity, and never lets a file of somebody else be read or written.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 use end_to_end::contract::eventually;
 use end_to_end::security::{leaves, rounds};

@@ -1,4 +1,9 @@
 //! `glexec-monitor`: a payload does not get as far as executing `glexec`, and a lost session is closed without any call.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 use end_to_end::contract;
 use end_to_end::security::without_cgroups;

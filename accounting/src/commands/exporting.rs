@@ -12,6 +12,7 @@ use accounting::view::{Answer, View};
 use accounting::when::Moment;
 use identity::shown::log_line;
 use record::Record;
+use std::io::Write as _;
 
 pub(super) fn export(places: &Places, args: &ExportArgs) -> Result<Reply, Failure> {
     let Contents { mut records, damaged, .. } = places.source()?.select(&args.query())?;
@@ -38,7 +39,7 @@ pub(super) fn export(places: &Places, args: &ExportArgs) -> Result<Reply, Failur
     }
     let exported = export::export(args.format, &records, &site);
     exported.refused.iter().for_each(|refused: &Refused| {
-        eprintln!("accounting: {}", log_line(&refused.to_string()));
+        let _ = writeln!(std::io::stderr(), "accounting: {}", log_line(&refused.to_string()));
     });
     if args.check {
         return Ok(checked(&exported, damage));
@@ -97,10 +98,19 @@ fn deliver(args: &ExportArgs, name: &str, ledger: &mut Ledger, exported: &Export
 
 fn told(sent: &Sent, refused: usize, damage: u8) -> Reply {
     for (id, why) in &sent.rejected {
-        eprintln!("accounting: record {id}: the destination refuses it: {}", log_line(why));
+        let _ = writeln!(
+            std::io::stderr(),
+            "accounting: record {id}: the destination refuses it: {}",
+            log_line(why)
+        );
     }
     if let Some((_, why)) = sent.pending.first() {
-        eprintln!("accounting: {} records wait for the next time: {}", sent.pending.len(), log_line(why));
+        let _ = writeln!(
+            std::io::stderr(),
+            "accounting: {} records wait for the next time: {}",
+            sent.pending.len(),
+            log_line(why)
+        );
     }
     let (acked, rejected, pending) = (sent.acked, sent.rejected.len(), sent.pending.len());
     let text =

@@ -9,6 +9,7 @@ use identity::shown::log_line;
 use record::{Damaged, Spool};
 use serde::Serialize;
 use serde_json::json;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 #[derive(Serialize)]
@@ -85,9 +86,15 @@ pub(super) fn fold(places: &Places, args: &FoldArgs) -> Result<Reply, Failure> {
     let spool = Spool::new(&places.spool);
     let mut store = StoreWriter::open(&places.store)?;
     let folded = folding::fold(&spool, &mut store, Moment::now().0)?;
-    folded.damaged.iter().for_each(|d| eprintln!("accounting: damaged: {}", log_line(&d.to_string())));
+    for damaged in &folded.damaged {
+        let _ = writeln!(std::io::stderr(), "accounting: damaged: {}", log_line(&damaged.to_string()));
+    }
     for path in &folded.conflicts {
-        eprintln!("accounting: {}: the store has another record of this id; it stays here", path.display());
+        let _ = writeln!(
+            std::io::stderr(),
+            "accounting: {}: the store has another record of this id; it stays here",
+            path.display()
+        );
     }
     let (new, known) = (folded.new, folded.known);
     let stay = folded.damaged.len() + folded.conflicts.len();

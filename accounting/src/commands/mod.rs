@@ -21,6 +21,7 @@ use accounting::source::{Contents, Source, SourceError};
 use accounting::store::{Store, StoreError};
 use identity::shown::log_line;
 use record::{Damaged, Spool};
+use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -131,7 +132,10 @@ fn policy_spool(file: &Path) -> Result<PathBuf, Failure> {
 
 /// Names what is damaged; returns the exit code for an answer with so many records.
 fn tell_damage(damaged: &[Damaged], found: usize) -> u8 {
-    damaged.iter().for_each(|d| eprintln!("accounting: damaged: {}", log_line(&d.to_string())));
+    for d in damaged {
+        // Whoever closed standard error still gets the exit code.
+        let _ = writeln!(std::io::stderr(), "accounting: damaged: {}", log_line(&d.to_string()));
+    }
     match (damaged.is_empty(), found) {
         (false, _) => FAILED,
         (true, 0) => NOTHING,

@@ -77,7 +77,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Refusal(code, why)) => {
-            eprintln!("glexec-monitor: {why}");
+            let _ = writeln!(std::io::stderr(), "glexec-monitor: {why}");
             ExitCode::from(code)
         }
     }
@@ -126,7 +126,7 @@ fn watch(binaries: Vec<PathBuf>) -> Result<(), Refusal> {
     let config = config::load().map_err(|failure| cannot(failure.reason()))?;
     let monitor_loop = MonitorLoop::open(config, binaries).map_err(cannot)?;
     if let Some(Err(e)) = notify.map(|socket| tell_ready(&socket)) {
-        eprintln!("glexec-monitor: cannot tell that it is ready: {e}");
+        let _ = writeln!(std::io::stderr(), "glexec-monitor: cannot tell that it is ready: {e}");
     }
     monitor_loop.run().map_err(cannot)
 }

@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     let pem = match credential(&args.cert, args.key.as_deref()) {
         Ok(pem) => pem,
         Err(reason) => {
-            eprintln!("mapping-query: {reason}");
+            let _ = writeln!(std::io::stderr(), "mapping-query: {reason}");
             return ExitCode::from(2);
         }
     };

@@ -521,9 +521,11 @@ fn reasons(error: &reqwest::Error) -> String {
     let mut next: Option<&dyn Error> = error.source();
     while let Some(cause) = next {
         let text = cause.to_string().replace(['\n', '\r'], " ");
-        // A cause often repeats what is below it.
-        causes.retain(|earlier| !earlier.contains(&text) && !text.contains(earlier.as_str()));
-        causes.push(text);
+        // A cause often repeats what is below it, and says more: the reason why a certificate is refused stands only there.
+        if !causes.iter().any(|earlier| earlier.contains(&text)) {
+            causes.retain(|earlier| !text.contains(earlier.as_str()));
+            causes.push(text);
+        }
         next = cause.source();
     }
     let text = if causes.is_empty() { error.to_string() } else { causes.join(": ") };

@@ -26,6 +26,7 @@ use pilot_wire::api::{OutputSummary, PayloadSpec};
 use pilot_wire::{EndCause, Ended, Frame, Start, Started, ToAgent, ToRunner, VERSION};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use workdir::Workdir;
@@ -39,7 +40,7 @@ const BROKEN: u8 = 3;
 #[must_use]
 pub fn run(argument: Option<&OsStr>) -> u8 {
     if argument == Some(OsStr::new("--version")) {
-        println!("pilot-runner {} (wire {VERSION})", env!("CARGO_PKG_VERSION"));
+        let _ = writeln!(std::io::stdout(), "pilot-runner {} (wire {VERSION})", env!("CARGO_PKG_VERSION"));
         return 0;
     }
     // Other processes of the account must not read the proxy or the socket out of this one. Installed with mode 0711 it is
@@ -56,7 +57,6 @@ pub fn run(argument: Option<&OsStr>) -> u8 {
 
 /// A line on standard error, which is the payload's log. It may be closed, and then there is nobody to tell.
 fn complain(text: &str) {
-    use std::io::Write;
     let _ = writeln!(std::io::stderr(), "pilot-runner: {text}");
 }
 
@@ -167,7 +167,6 @@ fn execute(start: &Start, spec: &PayloadSpec, workdir: &Workdir, agent: &mut Age
     let pid = match payload::spawn(&spec.command, &env, workdir.path()) {
         Ok(pid) => pid,
         Err(refusal) => {
-            use std::io::Write;
             let _ = writeln!(std::io::stderr(), "pilot: {}", refusal.reason);
             return not_started(refusal.exit_code, refusal.cause, refusal.reason);
         }

@@ -44,12 +44,12 @@ fn main() -> ExitCode {
         cli::Command::Import(args) => import::run(&args),
     };
     let reply = reply.unwrap_or_else(|reason| {
-        eprintln!("site-policy: {reason}");
+        let _ = writeln!(std::io::stderr(), "site-policy: {reason}");
         Reply { text: String::new(), code: UNREADABLE }
     });
     match std::io::stdout().lock().write_all(reply.text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("site-policy: standard output: {error}");
+            let _ = writeln!(std::io::stderr(), "site-policy: standard output: {error}");
             ExitCode::from(UNREADABLE)
         }
         // A reader that closed its pipe has seen enough.

@@ -11,6 +11,11 @@
 //! | the mapping service, the queue and the pilot | [`services`] |
 //! | what happens, step by step | [`play`] |
 //! | what is shown and what is checked | [`report`] |
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 mod grid;
 mod outer;

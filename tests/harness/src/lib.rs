@@ -10,6 +10,11 @@
 //! | full disks, failing calls, wrong answers, stepped clocks | [`fault`] |
 //! | a throw-away grid: CA, people, proxies, VOMS | [`pki`] |
 //! | proving that nothing is left behind | [`left`] |
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 // `#[needs]` writes `::harness::need`, also in the tests of this crate.
 #[cfg(test)]

@@ -7,6 +7,11 @@
 //! | licences, banned crates, sources: `deny.toml` | [`deny`] |
 //!
 //! It asks `cargo metadata` and reads files of the repository; it needs no network once cargo has the crates.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 mod deny;
 mod edges;

@@ -2,6 +2,11 @@
 //!
 //! Children live in their parent's memory, end at once, and are reaped by the kernel. Now and then one executes PROGRAM
 //! instead. At the end one line says what became of them all; see `end_to_end::storm`.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};

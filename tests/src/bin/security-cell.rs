@@ -3,6 +3,11 @@
 //! `security-cell WALLS DIR PORT ACT ARGUMENT` builds walls, acts, and says `done` or `refused ERRNO`. `WALLS` is `none`,
 //! `reading` or `conversation` (the filters of system calls), or `view` (Landlock: `DIR` may be read, `PORT` connected to).
 //! `security-cell without-landlock ERRNO PROGRAM` runs a program on a kernel that refuses Landlock in this way.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 use cell::{Calls, View};
 use nix::errno::Errno;

@@ -15,6 +15,11 @@
 //! - `stop-at-lock FILE UID PROGRAM ARGUMENT...`: as root, runs a program as an account; once it has locked a file, the
 //!   account and a terminal try to stop it; FILE tells how that went; ends what is left when its standard input ends
 //! - `kill-at N UID PROGRAM ARGUMENT...`: as root, runs a program as an account and kills it at its Nth system call
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program of the tests: a panic is its failure"
+)]
 
 use nix::errno::Errno;
 use nix::libc;

@@ -28,12 +28,18 @@ fn main() -> ExitCode {
         [Some("--version" | "-V")] => return say(concat!("glexec-verify ", env!("CARGO_PKG_VERSION"))),
         [Some("--walls")] => return walls(),
         _ => {
-            eprintln!("glexec-verify: takes no arguments but --help, --version and --walls");
+            let _ = writeln!(
+                std::io::stderr(),
+                "glexec-verify: takes no arguments but --help, --version and --walls"
+            );
             return ExitCode::from(2);
         }
     }
     if nix::unistd::geteuid().is_root() {
-        eprintln!("glexec-verify: must not run as root; glexec starts it as account glexec");
+        let _ = writeln!(
+            std::io::stderr(),
+            "glexec-verify: must not run as root; glexec starts it as account glexec"
+        );
         return ExitCode::from(2);
     }
     let reply =
@@ -43,7 +49,7 @@ fn main() -> ExitCode {
     match out.write_all(&frame).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("glexec-verify: cannot write the verdict: {e}");
+            let _ = writeln!(std::io::stderr(), "glexec-verify: cannot write the verdict: {e}");
             ExitCode::from(3)
         }
     }
@@ -61,7 +67,7 @@ fn walls() -> ExitCode {
     match built {
         Ok(landlock) => say(&cell::report(landlock)),
         Err(reason) => {
-            eprintln!("glexec-verify: {reason}");
+            let _ = writeln!(std::io::stderr(), "glexec-verify: {reason}");
             ExitCode::from(3)
         }
     }

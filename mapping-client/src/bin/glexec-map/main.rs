@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let done = match arguments.iter().map(|a| a.to_str()).collect::<Vec<_>>().as_slice() {
         [] if nix::unistd::geteuid().is_root() => {
-            eprintln!(
+            let _ = writeln!(
+                std::io::stderr(),
                 "glexec-map: refuses to run as root: it parses what a network peer sends; start it through glexec"
             );
             return ExitCode::from(2);
@@ -36,14 +37,17 @@ fn main() -> ExitCode {
         [Some("--version" | "-V")] => say(concat!("glexec-map ", env!("CARGO_PKG_VERSION"))),
         [Some("--walls")] => walls().and_then(|text| say(&text)),
         _ => {
-            eprintln!("glexec-map: takes no arguments but --help, --version and --walls");
+            let _ = writeln!(
+                std::io::stderr(),
+                "glexec-map: takes no arguments but --help, --version and --walls"
+            );
             return ExitCode::from(2);
         }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("glexec-map: {reason}");
+            let _ = writeln!(std::io::stderr(), "glexec-map: {reason}");
             ExitCode::from(3)
         }
     }

@@ -27,6 +27,7 @@ use note::{Effect, Notes};
 use pdl::{Database, Policy};
 use policy::{GlexecConf, SitePolicy};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Where gLExec 0.9 has it, when neither the command line nor `glexec.conf` says.
@@ -77,7 +78,9 @@ fn finish(
     let parsed = SitePolicy::parse(output, &text).map_err(|e| format!("the result is not a policy: {e}"))?;
     notes.turn_to(output);
     parsed.warnings().into_iter().for_each(|what| notes.add(None, Effect::Note, what));
-    notes.list.iter().for_each(|note| eprintln!("{note}"));
+    for note in &notes.list {
+        let _ = writeln!(std::io::stderr(), "{note}");
+    }
     let text = render::policy(plan, people, origin, &notes.list);
     let Some(file) = &args.output else {
         return Ok(Reply { text, code: 0 });
@@ -88,7 +91,6 @@ fn finish(
 
 /// Never replaces a policy that is there.
 fn write_new(file: &Path, text: &str) -> Result<(), String> {
-    use std::io::Write;
     let failed = |e: std::io::Error| format!("{}: {e}; choose a file that is not there yet", file.display());
     let mut created = fs::OpenOptions::new().write(true).create_new(true).open(file).map_err(failed)?;
     created.write_all(text.as_bytes()).map_err(failed)
@@ -100,7 +102,8 @@ fn read(file: &Path) -> Result<String, String> {
 
 fn refused(file: &Path, line: Option<usize>, reason: &str) -> Reply {
     let line = line.map(|n| format!(":{n}")).unwrap_or_default();
-    eprintln!("site-policy: {}{line}: {}", file.display(), identity::one_line(reason));
+    let _ =
+        writeln!(std::io::stderr(), "site-policy: {}{line}: {}", file.display(), identity::one_line(reason));
     Reply { text: String::new(), code: 1 }
 }
 
