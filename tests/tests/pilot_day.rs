@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
 use end_to_end::site::{Guard, LIMIT, Site};
-use harness::fault::{Answer, replace_file, upgrade};
+use harness::fault::{Answer, Disk, private_mounts, replace_file, upgrade};
+use harness::needs;
 use serde_json::json;
 use std::path::Path;
 use std::process::Stdio;
@@ -184,4 +185,40 @@ fn a_chain_of_forks_does_not_outlive_its_payload_without_a_switch() {
         assert_eq!(site.wait(&id), Some(5), "{}\n{}", site.show(&id), site.log("agent"));
         assert_eq!(processes_with(&word), 0, "{}", site.show(&id));
     }
+}
+
+/// Scratch holds the payload's files and what the pilot keeps of them.
+#[test]
+#[needs(root)]
+fn a_full_disk_on_the_node_hangs_nothing_and_is_not_the_users_fault() {
+    private_mounts();
+    let site = Site::new("30s");
+    let disk = Disk::small(&site.dir.path().join("disk"), 8 << 20);
+    let scratch = disk.path().display().to_string();
+    let _agent = site.agent("agent", &["--scratch", &scratch, "--max-failures", "100"]);
+    let files = site.submit(&[
+        "--output",
+        "out",
+        "--",
+        "/bin/sh",
+        "-c",
+        "head -c 5000000 /dev/zero | tr '\\0' x > out",
+    ]);
+    site.wait(&files);
+    let attempts = site.show(&files)["attempts"].clone();
+    assert_eq!(attempts[0]["outcome"], "infra", "{attempts}");
+    let reason = attempts[0]["report"]["reason"].as_str().unwrap();
+    assert!(reason.contains("output files") && reason.contains("No space left"), "{reason}");
+    // Something that goes well ends the pauses.
+    let next = site.shell("echo next");
+    assert_eq!(site.wait(&next), Some(0), "{}", site.log("agent"));
+    let log = site.shell("head -c 20000000 /dev/zero | tr '\\0' x; echo done >&2; exit 3");
+    site.wait(&log);
+    let attempts = site.show(&log)["attempts"].clone();
+    assert_eq!(attempts[0]["outcome"], "infra", "{attempts}");
+    assert!(
+        site.ok(&["logs", "--stream", "stdout", &log]).contains("pilot: the log is cut here"),
+        "{}",
+        site.log("agent")
+    );
 }
