@@ -91,13 +91,15 @@ impl Log {
         if self.level < 3 {
             return;
         }
+        let lines: Vec<String> =
+            lines.iter().map(|line| without_probe_names(&identity::shown::log_line(line))).collect();
         match &self.target {
             Target::Syslog(facility) => {
                 // openlog(3) keeps the pointer, so the text must live on: twice in a session is no leak to mind.
                 let ident: &'static CStr =
                     Box::leak(CString::new(ident).unwrap_or_default().into_boxed_c_str());
                 let _ = openlog(Some(ident), LogFlags::empty(), *facility);
-                for line in lines {
+                for line in &lines {
                     let _ = syslog(Severity::LOG_NOTICE, line.as_str());
                 }
                 open_syslog(*facility);
@@ -127,8 +129,7 @@ impl Log {
         if level > self.level {
             return Ok(());
         }
-        // Texts from the caller are escaped where they enter; this is the last line of defence against line breaks.
-        let line = message.replace(|c: char| c.is_control(), "?");
+        let line = one_event(message);
         match &self.target {
             Target::Syslog(_) => {
                 // syslog(3) tells nobody whether it was heard.
@@ -142,6 +143,16 @@ impl Log {
             }
         }
     }
+}
+
+/// Texts from the caller are escaped where they enter; this is the last line of defence. The names by which accounting
+/// probes know their lines never stand in one of ours.
+fn one_event(message: &str) -> String {
+    without_probe_names(&identity::shown::log_line(message))
+}
+
+fn without_probe_names(text: &str) -> String {
+    text.replace("glexec.mon[", "glexec.mon(").replace("glemon[", "glemon(")
 }
 
 fn open_syslog(facility: Facility) {
@@ -172,4 +183,17 @@ fn open_file(path: &Path) -> Result<File, String> {
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mode = Mode::from_bits_truncate(0o640);
     nix::fcntl::openat(directory, name, flags, mode).map(File::from).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_of_the_caller_s_looks_like_a_line_of_ours() {
+        let forged = "x\nglexec.mon[1#2]: Terminated, CPU user 0 system 0 \u{202e}glemon[1#2]";
+        let line = one_event(forged);
+        assert!(!line.contains("glexec.mon[") && !line.contains("glemon["), "{line}");
+        assert!(!line.chars().any(identity::shown::misleads), "{line}");
+    }
 }

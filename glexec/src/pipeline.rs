@@ -7,12 +7,13 @@ use crate::admit::mapping;
 use crate::admit::nesting;
 use crate::admit::process_init::{self, Mode, Start};
 use crate::admit::refusal_limit;
-use crate::admit::request::{self, Invocation};
+use crate::admit::request::{self, Invocation, Limits, Request};
 use crate::admit::verify;
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::run::detached_supervisor;
 use crate::run::epilogue;
+use crate::run::front::{self, Front, Line};
 use crate::run::gratia_log::GratiaLog;
 use crate::run::launch::Plan;
 use crate::run::supervise::{self, Rules};
@@ -21,23 +22,121 @@ use crate::session::orphans;
 use crate::session::recording;
 use crate::session::session_call;
 use crate::session::store;
-use crate::sys::{ids, process};
+use crate::sys::{ids, isolation, process};
 use identity::VerifiedIdentity;
 use nix::unistd::Uid;
-use policy::judge::{self, Case, Verdict};
+use policy::file::Isolation;
+use policy::judge::{self, Case, Permit, Verdict};
 use record::{Opened, Spool};
 use std::process::ExitCode;
 
 /// Runs `glexec` and returns its exit code.
 pub fn main() -> ExitCode {
-    let mut run = Run { log: Log::standard(), config: None, identity: None };
+    let mut run = Run { log: Log::standard(), config: None, identity: None, line: None };
     let start = match process_init::take_over() {
         Ok(start) => start,
-        Err(failure) => return run.refuse(None, &failure),
+        Err(failure) => return ExitCode::from(run.refuse(None, &failure)),
     };
-    match run.serve(&start) {
-        Ok(code) => ExitCode::from(code),
+    let code = match run.serve(&start) {
+        Ok(code) => code,
         Err(failure) => run.refuse(Some(&start), &failure),
+    };
+    run.line.take().map_or(ExitCode::from(code), |line| line.finish(code))
+}
+
+/// A call that was permitted.
+struct Call<'a> {
+    start: &'a Start,
+    config: &'a Config,
+    request: &'a Request,
+    identity: &'a VerifiedIdentity,
+    permit: &'a Permit,
+    switch_line: String,
+}
+
+impl Call<'_> {
+    /// Without linger nobody stays to hold what was asked for.
+    fn unsupervised(&self) -> Option<&'static str> {
+        if self.config.conf.linger {
+            return None;
+        }
+        let isolate = self.config.policy.payload.isolate == Isolation::Account;
+        if self.request.limits != Limits::default() {
+            Some(
+                "limits that come with a call (GLEXEC_LIMIT_*) need linger = yes in glexec.conf: nobody would hold them",
+            )
+        } else if self.request.end_with_caller {
+            Some(
+                "GLEXEC_END_WITH_CALLER needs linger = yes in glexec.conf: nobody would see the caller's end",
+            )
+        } else if isolate && self.start.mode == Mode::Switching && !isolation::is_available() {
+            Some(
+                "[payload] isolate = \"account\" needs Linux 6.12, or linger = yes in glexec.conf for a process namespace; \
+                 or remove the key",
+            )
+        } else {
+            None
+        }
+    }
+
+    /// Splits into front and supervisor; the supervisor opens the record, runs the payload, and closes everything.
+    fn carry_out(
+        &self,
+        mut session: ActiveSession,
+        proxy: Vec<u8>,
+        log: &Log,
+        line: &mut Option<Line>,
+    ) -> Result<u8, Failure> {
+        let Self { start, config, request, identity, permit, switch_line } = self;
+        let (policy, conf) = (&config.policy.payload, &config.conf);
+        if let Some(why) = self.unsupervised() {
+            return Err(session.give_up(Failure::site(why)));
+        }
+        let end_with_caller = policy.end_with_caller || request.end_with_caller;
+        let caller = if conf.linger && end_with_caller { Some(supervise::calling_process()) } else { None };
+        let caller = match caller.transpose() {
+            Ok(caller) => caller,
+            Err(failure) => return Err(session.give_up(failure)),
+        };
+        if start.mode == Mode::Switching && conf.linger {
+            let front = Front {
+                caller: Uid::from_raw(start.caller.uid),
+                target: Uid::from_raw(permit.account().uid),
+                root_only: conf.epilogue.is_some(),
+                attributes: &start.attributes,
+                session: session.id(),
+                session_fd: start.session_fd.as_ref(),
+            };
+            match front::split(&front, session.post()) {
+                Ok(end) => *line = Some(end),
+                Err(failure) => return Err(session.give_up(failure)),
+            }
+            if let Err(why) = start.attributes.protect() {
+                return Err(session.give_up(Failure::site(why)));
+            }
+        }
+        session.open(start, config, request, identity, permit, log)?;
+        if let Err(failure) = log.switch(switch_line) {
+            return Ok(session.abandon(log, &failure));
+        }
+        let gratia = GratiaLog::new(log, start.pid, permit.account().uid, identity);
+        let plan = Plan::new(start, config, request, permit, proxy, &session);
+        let rules = Rules {
+            kill_leftovers: policy.kill_leftovers,
+            checkpoint: config.policy.accounting.checkpoint,
+            limits: request.limits,
+        };
+        if !conf.linger {
+            return Ok(detached_supervisor::run(session, &plan, rules, &gratia, log));
+        }
+        let outcome = match supervise::run(&mut session, &plan, rules, line.as_mut(), caller, &gratia) {
+            Ok(outcome) => outcome,
+            Err(failure) => return Ok(session.abandon(log, &failure)),
+        };
+        let post = session.post();
+        let outcome =
+            epilogue::after(conf.epilogue.as_ref(), start, permit, request, (&plan, post), outcome, log);
+        Ok(session.close(log, outcome))
     }
 }
 
@@ -46,6 +145,8 @@ struct Run {
     log: Log,
     config: Option<Config>,
     identity: Option<VerifiedIdentity>,
+    /// In the supervisor: the way to the process that the caller sees.
+    line: Option<Line>,
 }
 
 impl Run {
@@ -65,7 +166,13 @@ impl Run {
         if start.mode == Mode::Switching {
             config.policy.payload.walls_stand_with(&config.conf).map_err(Failure::site)?;
         }
-        let sessions = orphans::close_orphans(&config.policy.accounting.spool, &self.log)?;
+        // Without root there is nothing to close, and nothing of root's to read.
+        let sessions = match start.mode {
+            Mode::Switching => {
+                orphans::close_orphans(&config.policy.accounting.spool, &config.conf, &self.log)?
+            }
+            Mode::LogOnly => Vec::new(),
+        };
         let signs = nesting::signs(&start.caller, &sessions);
         judge::admit(&config.policy, &config.conf, &start.caller, &signs)?;
         let request = match invocation.map_err(Failure::caller)? {
@@ -89,40 +196,18 @@ impl Run {
             Verdict::Permit(permit) => permit,
             Verdict::Deny(denial) => return Err(denial.into()),
         };
-        let mut session = ActiveSession::open(start, config, &request, identity, &permit)?;
+        let switch_line = recording::switch_line(start, &permit, &request);
+        // From here on root holds what others need: neither caller nor terminal may stop it.
+        let out_of_reach = ids::OutOfReach::enter();
+        let session = ActiveSession::create(start, config, &request, identity, &permit)?;
+        out_of_reach.keep();
         self.log.info(&format!("session {}: {} by {source}", session.id(), identity.subject));
-        if let Err(failure) = self.log.switch(&recording::switch_line(start, &permit, &request)) {
-            return Ok(session.abandon(&self.log, &failure));
-        }
-        let gratia = GratiaLog::new(&self.log, permit.account().uid, identity);
-        let plan = Plan::new(start, config, &request, &permit, proxy, session.id());
-        let rules = Rules {
-            kill_leftovers: policy.payload.kill_leftovers,
-            end_with_caller: policy.payload.end_with_caller,
-            checkpoint: policy.accounting.checkpoint,
-            root_only: conf.epilogue.is_some(),
-        };
-        if !conf.linger {
-            return Ok(detached_supervisor::run(session, &plan, rules, &gratia, &self.log));
-        }
-        if rules.root_only
-            && start.mode == Mode::Switching
-            && let Err(e) = ids::be_root()
-        {
-            // Before there is a payload: who could stop us in between could keep the epilogue from running.
-            return Ok(session.abandon(&self.log, &Failure::site(format!("setresuid: {e}"))));
-        }
-        let outcome = match supervise::run(&mut session, &plan, rules, conf, &gratia) {
-            Ok(outcome) => outcome,
-            Err(failure) => return Ok(session.abandon(&self.log, &failure)),
-        };
-        let outcome =
-            epilogue::after(conf.epilogue.as_ref(), start, &permit, &request, &plan, outcome, &self.log);
-        Ok(session.close(&self.log, outcome))
+        let call = Call { start, config, request: &request, identity, permit: &permit, switch_line };
+        call.carry_out(session, proxy, &self.log, &mut self.line)
     }
 
     /// Says why, to the caller in one line, to the site in the log and in a record.
-    fn refuse(&self, start: Option<&Start>, failure: &Failure) -> ExitCode {
+    fn refuse(&self, start: Option<&Start>, failure: &Failure) -> u8 {
         let reason = failure.reason();
         let id = store::new_id().unwrap_or_default();
         let subject = self.identity.as_ref().map(|i| format!(" for {}", i.subject)).unwrap_or_default();
@@ -146,7 +231,7 @@ impl Run {
                 orphans::punish(config.policy.payload.nested, start.caller.uid, &self.log);
             }
         }
-        ExitCode::from(failure.code() as u8)
+        failure.code() as u8
     }
 
     fn record_refusal(

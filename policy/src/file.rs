@@ -139,6 +139,26 @@ pub struct ServicePolicy {
     pub timeout: Duration,
 }
 
+/// How far apart two sessions of one account are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// As the kernel keeps processes of one uid: they may signal and trace each other.
+    #[default]
+    Session,
+    /// As if they were two accounts: no signals, no tracing, no descriptors of each other.
+    Account,
+}
+
+/// Where the payload's copy of the proxy lies when the call does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TargetProxy {
+    /// Under a name of the session's own that nobody can guess, removed at the end.
+    #[default]
+    Session,
+    /// `/tmp/x509up_u<uid>`, the same for all sessions of the account, as gLExec had it; it stays.
+    Account,
+}
+
 /// What happens to a payload that calls `glexec`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NestedPolicy {
@@ -161,6 +181,10 @@ pub struct PayloadPolicy {
     pub pid_namespace: bool,
     /// End every process of the payload when the process that called `glexec` has ended.
     pub end_with_caller: bool,
+    /// How far apart two sessions of one account are kept.
+    pub isolate: Isolation,
+    /// Where the payload's copy of the proxy lies when the call does not say.
+    pub target_proxy: TargetProxy,
 }
 
 impl PayloadPolicy {

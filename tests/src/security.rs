@@ -62,48 +62,46 @@ pub fn sessions() -> Vec<String> {
     names("/run/glexec/sessions")
 }
 
-/// The process of root that sits in the leaf of a session and closes it when the supervisor is gone.
+/// The process of root that supervises a session.
 ///
 /// # Panics
 /// When there is none.
-pub fn reaper_of(session: &str) -> i32 {
-    let leaf = format!("/glexec-{session}");
-    let is_reaper = |pid: &i32| {
-        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        read("comm").trim() == "glexec-reaper" && read("cgroup").contains(&leaf)
-    };
-    let pids = names("/proc").into_iter().filter_map(|name| name.parse().ok());
-    pids.into_iter().find(is_reaper).expect("a session with a leaf has a reaper")
+pub fn supervisor_of(session: &str) -> i32 {
+    let state = fs::read_to_string(format!("/run/glexec/sessions/{session}/state")).unwrap_or_default();
+    let number = state.lines().find_map(|line| line.strip_prefix("supervisor=")?.parse().ok());
+    number.expect("a session names its supervisor")
 }
 
-/// Waits for reapers that are closing sessions: the next call leaves these to them.
+/// Waits for supervisors and reapers that are closing sessions in the place of an ended call.
 ///
 /// # Panics
 /// When one takes longer than 10 seconds.
 #[track_caller]
-pub fn reapers_are_done() {
-    let comm = |pid: String| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+pub fn supervisors_are_done() {
+    let comm =
+        |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
     let here = fs::read_link("/proc/thread-self/ns/mnt").ok();
     let is_ours = |pid: &String| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok() == here;
-    let relieves = |pid: &String| {
-        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        !cgroup.contains("/glexec-") && lives(pid.parse().unwrap_or(0))
+    let is_alone = |pid: &String| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1).map(str::to_owned));
+        parent.is_some_and(|parent| comm(&parent) != "glexec") && lives(pid.parse().unwrap_or(0))
     };
-    eventually("the end of the reapers at work", Duration::from_secs(10), || {
+    eventually("the end of the supervisors at work", Duration::from_secs(10), || {
         let all = names("/proc").into_iter().filter(|pid| pid.parse::<i32>().is_ok());
-        let at_work =
-            all.filter(|pid| comm(pid.clone()).trim() == "glexec-reaper" && is_ours(pid) && relieves(pid));
+        let named = |pid: &String| ["glexec-super", "glexec-reaper"].contains(&comm(pid).as_str());
+        let at_work = all.filter(|pid| named(pid) && is_ours(pid) && is_alone(pid));
         (at_work.count() == 0).then_some(())
     });
 }
 
-/// Kills the reapers of all sessions, for tests of what happens without one.
+/// Kills the supervisors of all sessions, as root, for tests of what happens without one.
 ///
 /// # Panics
 /// When a session has none.
-pub fn kill_reapers() {
-    for reaper in sessions().iter().map(|id| reaper_of(id)) {
-        let _ = kill(Pid::from_raw(reaper), Signal::SIGKILL);
+pub fn kill_supervisors() {
+    for supervisor in sessions().iter().map(|id| supervisor_of(id)) {
+        let _ = kill(Pid::from_raw(supervisor), Signal::SIGKILL);
     }
 }
 

@@ -1,10 +1,10 @@
 //! Inside a real Grid Engine: `qdel` ends payloads, `qmod` stops them and the accounting counts them, because they keep the
 //! group that the job is tracked by. The same without `keep_gids` shows that nothing else of Grid Engine's does it. What
-//! Grid Engine misses, the reaper of the session ends.
+//! Grid Engine misses, the supervisor of the session ends.
 
 use end_to_end::contract::{eventually, lives, wait_gone, written};
 use end_to_end::gridengine::{ADMIN, GridEngine};
-use end_to_end::security::{kill_reapers, leaves, sessions};
+use end_to_end::security::{kill_supervisors, leaves, sessions};
 use harness::{Machine, need};
 use serde_json::Value;
 use std::fs;
@@ -107,23 +107,16 @@ fn qdel_and_qmod_reach_every_process_of_a_payload_by_the_tracking_group() {
         (engine.cpu_so_far(&job) >= u64::from(BURNT)).then_some(())
     });
     assert_eq!(stopped_by_qmod(&engine, &job, payload), [true; 3]);
-    kill_reapers();
     engine.ask("qdel", &[&job]).ok();
     payload.into_iter().for_each(wait_gone);
     assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
     assert!(engine.accounted(&job, "cpu") >= f64::from(BURNT));
-    // It was Grid Engine: the supervisor was killed with the rest, and nobody of ours has been here since.
+    // The front was killed with the rest; the supervisor has no group of the job's and closes the session.
+    eventually("the supervisor has closed the session", PATIENCE, || sessions().is_empty().then_some(()));
     let record = the_record(&m);
-    assert_eq!((&record["state"], sessions().len()), (&"running".into(), 1), "{record}");
     assert_eq!(record["groups"], serde_json::json!([gid]), "{record}");
     assert_eq!((&record["batch"]["lrms"], &record["batch"]["jobid"]), (&"gridengine".into(), &job.into()));
-    let record = after_the_next_call(&m);
-    assert_eq!(
-        (&record["state"], &record["exit"]["lost"]),
-        (&"lost".into(), &"helper_died".into()),
-        "{record}"
-    );
-    assert_eq!(record["exit"]["leftovers"], 0, "{record}");
+    assert_eq!(record["state"], "closed", "{record}");
     let counted = record["usage"]["cpu_user_us"].as_u64();
     assert!(
         counted >= Some(u64::from(BURNT) * 1_000_000),
@@ -144,9 +137,8 @@ fn without_the_tracking_group_qdel_qmod_and_accounting_miss_the_payload() {
         assert_eq!(groups_of(pid), Vec::<u32>::new(), "the caller's groups are gone");
     }
     assert_eq!(stopped_by_qmod(&engine, &job, [first, daemon, child]), [true, false, false]);
-    kill_reapers();
-    engine.ask("qdel", &[&job]).ok();
-    // The signal to the process group ends the supervisor, and the first process dies with that.
+    kill_supervisors();
+    // The first process dies with its supervisor, and the job ends with the front. Nobody closes the session yet.
     wait_gone(first);
     assert!(engine.accounted(&job, "cpu") < f64::from(BURNT) / 2.0, "the daemon's CPU time is not the job's");
     // Grid Engine looks at its processes once a second; it does not know of these.
@@ -159,7 +151,7 @@ fn without_the_tracking_group_qdel_qmod_and_accounting_miss_the_payload() {
 }
 
 #[test]
-fn without_the_tracking_group_the_reaper_ends_what_qdel_misses() {
+fn without_the_tracking_group_the_supervisor_ends_what_qdel_misses() {
     if !can_run() {
         return;
     }
@@ -169,9 +161,9 @@ fn without_the_tracking_group_the_reaper_ends_what_qdel_misses() {
     let payload = running_payload();
     engine.ask("qdel", &[&job]).ok();
     payload.into_iter().for_each(wait_gone);
-    eventually("the reaper has closed the session", PATIENCE, || sessions().is_empty().then_some(()));
+    eventually("the supervisor has closed the session", PATIENCE, || sessions().is_empty().then_some(()));
     let record = the_record(&m);
-    assert_eq!(record["exit"]["lost"], "helper_died", "{record}");
+    assert_eq!(record["state"], "closed", "{record}");
     assert!(record["exit"]["leftovers"].as_u64() >= Some(2), "{record}");
     assert!(leaves(&m).is_empty());
 }

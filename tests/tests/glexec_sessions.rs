@@ -1,7 +1,7 @@
 //! Sessions: what the caller that opened one can do to it, and what happens when its supervisor is gone.
 
 use end_to_end::contract::wait_gone;
-use end_to_end::security::{kill_reapers, reaper_of, reapers_are_done, without_cgroups};
+use end_to_end::security::{kill_supervisors, supervisor_of, supervisors_are_done, without_cgroups};
 use harness::{Machine, Running, needs};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -94,27 +94,33 @@ fn is_closed_as_lost(machine: &Machine, id: &str) {
 
 #[test]
 #[needs(root, "grid-proxy-init")]
-fn a_killed_supervisor_s_session_is_closed_by_its_reaper_at_once() {
+fn a_killed_front_s_session_is_closed_by_its_supervisor_at_once() {
     let (machine, proxy) = machine();
     let (running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
-    let reaper = reaper_of(&id);
+    let supervisor = supervisor_of(&id);
     for user in ["alice", "pilot"] {
-        let kill = machine.command("/bin/kill").as_user(user).args(["-9", &reaper.to_string()]).output();
-        assert!(kill.errors().contains("not permitted"), "{user}: {}", kill.errors());
+        for signal in ["-9", "-STOP", "-CONT"] {
+            let kill =
+                machine.command("/bin/kill").as_user(user).args([signal, &supervisor.to_string()]).output();
+            assert!(kill.errors().contains("not permitted"), "{user}: {}", kill.errors());
+        }
     }
     running.signal(9);
     wait_for(|| (!session_exists(&id)).then_some(()));
-    wait_gone(reaper);
-    is_closed_as_lost(&machine, &id);
+    wait_gone(supervisor);
+    assert!(!Path::new("/tmp/job-2").exists());
+    assert_eq!(machine.processes_of("alice"), Vec::<i32>::new());
+    let record = machine.records().into_iter().find(|r| r["record_id"] == id).expect("it stays");
+    assert_eq!((&record["state"], &record["exit"]["signal"]), (&"closed".into(), &9.into()), "{record}");
+    assert_eq!(record["exit"]["killed_by"], "the glexec that waited was killed", "{record}");
 }
 
 #[test]
 #[needs(root, "grid-proxy-init")]
-fn a_killed_supervisor_and_reaper_leave_nothing_after_the_next_call() {
+fn a_killed_supervisor_leaves_nothing_after_the_next_call() {
     let (machine, proxy) = machine();
     let (mut running, id) = start(&machine, &proxy, Some("/tmp/job-2"));
-    kill_reapers();
-    running.signal(9);
+    kill_supervisors();
     wait_for(|| (!running.is_running()).then_some(()));
     assert!(session_exists(&id), "nobody was there to close it");
     assert!(!machine.processes_of("alice").is_empty(), "the child outside the group lives on until then");
@@ -194,7 +200,7 @@ fn without_cgroups_the_end_of_a_lost_session_is_not_claimed_unproven() {
     without_cgroups();
     let end = |id: &str| machine.glexec().args(["--session", id, "--end"]).output();
     let (mut running, id) = start(&machine, &proxy, None);
-    running.signal(9);
+    kill_supervisors();
     wait_for(|| (!running.is_running()).then_some(()));
     end(&id).refused(202, &["live on", "without cgroups"]);
     for pid in machine.processes_of("alice") {
@@ -251,7 +257,7 @@ fn a_directory_that_was_there_before_stays_however_the_call_ends() {
         running.signal(9);
         killed += u32::from(running.end_within(Duration::from_secs(10)).signal() == Some(9));
         // A reaper or the next call closes what is left.
-        reapers_are_done();
+        supervisors_are_done();
         call().output().refused(201, &[dir]);
         assert!(Path::new(dir).join("kept").exists(), "removed in round {n}");
     }

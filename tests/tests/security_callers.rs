@@ -9,7 +9,7 @@
 )]
 
 use end_to_end::contract::{eventually, install_tool};
-use end_to_end::security::{kill_reapers, leaves, names, reapers_are_done, rounds, sessions};
+use end_to_end::security::{kill_supervisors, leaves, names, rounds, sessions, supervisors_are_done};
 use harness::pki::Craft;
 use harness::{GLEXEC_LOG, Machine, Ran, Run, needs};
 use std::fs;
@@ -47,7 +47,7 @@ fn all_is_well_again(m: &Machine, proxy: &str) -> Vec<String> {
     assert_eq!(call(m, proxy).args(["/usr/bin/id", "-u"]).output().ok(), m.uid("alice").to_string());
     let alone = || m.processes_of("alice").is_empty() && m.processes_of("glexec").is_empty();
     eventually("the end of all processes", Duration::from_secs(10), || alone().then_some(()));
-    reapers_are_done();
+    supervisors_are_done();
     let log = m.log();
     assert_eq!(sessions(), Vec::<String>::new(), "sessions are left");
     let left = leaves(m);
@@ -140,7 +140,7 @@ fn a_caller_that_kills_glexec_at_any_moment_leaves_nothing() {
         drop(running);
     }
     let states = all_is_well_again(&m, &proxy);
-    assert!(states.iter().any(|s| s == "lost"), "{states:?}");
+    assert!(states.iter().any(|s| s == "closed"), "{states:?}");
 }
 
 /// The same at system calls, counted: what falls between two of them is a state that a crash can leave.
@@ -180,7 +180,7 @@ fn a_stranger_that_stops_its_own_call_keeps_no_lost_session_open() {
     let script = "(setsid sleep 300 &) >/dev/null 2>&1; echo > /tmp/runs; sleep 300";
     let running = call(&m, &proxy).args(["/bin/sh", "-c", script]).spawn();
     eventually("the payload", Duration::from_secs(10), || Path::new("/tmp/runs").exists().then_some(()));
-    kill_reapers();
+    kill_supervisors();
     running.signal(9);
     drop(running);
     let uid = m.uid("stranger").to_string();

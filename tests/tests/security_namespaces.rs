@@ -6,7 +6,7 @@ use end_to_end::contract::{
     self, call, catcher, catcher_ready, eventually, install_tool, kill_as, lives, set_conf, sh, stop_catcher,
     wait_gone, written,
 };
-use end_to_end::security::{leaves, sessions, without_cgroups};
+use end_to_end::security::{kill_supervisors, leaves, sessions, without_cgroups};
 use harness::{Machine, Run, needs};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde_json::Value;
@@ -152,10 +152,10 @@ fn daemons_end_with_the_payload(m: &Machine) {
 fn daemons_end_with_the_supervisor(m: &Machine) {
     let mut running = sh(m, &format!("{DAEMONS} exec sleep 300")).spawn();
     written("/home/alice/up");
-    let all = eventually("payload, daemons, supervisor", LIMIT, || {
-        Some(m.processes_of("alice")).filter(|pids| pids.len() == 4)
+    let all = eventually("payload and daemons", LIMIT, || {
+        Some(m.processes_of("alice")).filter(|pids| pids.len() == 3)
     });
-    running.signal(9);
+    kill_supervisors();
     eventually("its end", LIMIT, || (!running.is_running()).then_some(()));
     // No call, no monitor: the kernel ends them.
     all.into_iter().for_each(wait_gone);

@@ -343,7 +343,7 @@ fn a_child_that_forks_leaves_nobody_behind() {
         let _ = play(&m, verify, map).output();
         nobody_is_left(&m);
     }
-    // While the payload runs its supervisor has no other child than the reaper, not even one that has ended.
+    // While the payload runs its supervisor has no other child than the payload, not even one that has ended.
     let credential = m.put_credential("hostile forks forks\n", "pilot");
     let script = "for p in $(cat /proc/$PPID/task/$PPID/children); do \
                   [ \"$(cat /proc/$p/comm)\" = glexec-reaper ] || echo $p; done; echo $$";

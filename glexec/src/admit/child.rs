@@ -7,6 +7,7 @@
 use crate::admit::audit::{self, Rule};
 use crate::failure::Failure;
 use crate::run::child_processes;
+use crate::sys::process::End;
 use crate::sys::{fds, ids, process};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -14,10 +15,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, pipe2};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ pub(crate) fn exchange(
     // Whatever the program starts comes to us when it ends, so that it cannot leave anything behind.
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| failed(e.to_string()))?;
     let answer = converse(&executable, program, account, request, patience).map_err(&failed);
-    let alone = child_processes::end_children();
+    let alone = child_processes::end_children(None);
     nix::sys::prctl::set_child_subreaper(false).map_err(|e| failed(e.to_string()))?;
     if alone { answer } else { Err(failed("left processes that do not end".into())) }
 }
@@ -148,8 +148,8 @@ impl Child {
         let status = child_processes::wait_until(self.pid, deadline)?;
         self.ended = true;
         match status {
-            WaitStatus::Exited(_, 0) => Ok(()),
-            WaitStatus::Signaled(_, Signal::SIGSYS, _) => Err(FILTERED.into()),
+            End::Exited(0) => Ok(()),
+            End::Signaled(libc::SIGSYS) => Err(FILTERED.into()),
             other => Err(format!("ended badly: {other:?}")),
         }
     }
@@ -160,7 +160,8 @@ impl Drop for Child {
     fn drop(&mut self) {
         if !self.ended {
             let _ = kill(self.pid, Signal::SIGKILL);
-            while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+            // One that hangs in the kernel, on a dead file server, ends later and is not waited for.
+            let _ = child_processes::wait_until(self.pid, Instant::now() + Duration::from_secs(1));
         }
     }
 }
@@ -180,6 +181,7 @@ fn become_helper(
     fds::replace_standard(input.as_fd(), 0).map_err(text)?;
     fds::replace_standard(output.as_fd(), 1).map_err(text)?;
     fds::replace_standard(null.as_fd(), 2).map_err(text)?;
+    fds::close_all_but(executable.as_raw_fd()).map_err(text)?;
     nix::unistd::chdir("/").map_err(text)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
     limit(patience)?;

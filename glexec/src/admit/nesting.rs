@@ -22,7 +22,7 @@ pub(crate) struct Shown<'a> {
     /// Its real uid.
     pub(crate) uid: u32,
     /// Text of `/proc/<pid>/cgroup`.
-    pub(crate) cgroup: &'a str,
+    pub(crate) cgroup: &'a [u8],
     /// Its parent, the parent's parent and so on.
     pub(crate) ancestors: &'a [Pid],
 }
@@ -33,7 +33,7 @@ pub(crate) fn signs(caller: &Caller, sessions: &[Found]) -> Vec<NestedSign> {
     if caller.uid != 0 && process::no_new_privs() {
         signs.push(NestedSign::NoNewPrivs);
     }
-    let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let cgroup = fs::read("/proc/self/cgroup").unwrap_or_default();
     // Without a session there is no supervisor to look for.
     let ancestors = if sessions.is_empty() { Vec::new() } else { ancestors(Some(getppid())) };
     let shown = Shown { uid: caller.uid, cgroup: &cgroup, ancestors: &ancestors };
@@ -59,8 +59,8 @@ pub(crate) fn outer_signs<'a>(
     if cgroup::is_in_leaf(shown.cgroup) {
         signs.push(NestedSign::SessionCgroup);
     }
-    let mut supervisors = sessions.map(|state| state.supervisor);
-    if supervisors.any(|pid| shown.ancestors.iter().any(|ancestor| ancestor.as_raw() == pid)) {
+    let mut supervised = sessions.filter(|s| shown.ancestors.iter().any(|a| a.as_raw() == s.supervisor));
+    if supervised.any(SessionState::is_still_named) {
         signs.push(NestedSign::SupervisorAncestor);
     }
     signs
@@ -70,7 +70,7 @@ pub(crate) fn outer_signs<'a>(
 pub(crate) fn origin(caller_uid: u32) -> Option<Opened> {
     // Sessions are locked while they are looked at, and the payload could stop us.
     let _unstoppable = ids::OutOfReach::enter();
-    let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let cgroup = fs::read("/proc/self/cgroup").unwrap_or_default();
     let (leaf, ancestors) = (cgroup::leaf_id(&cgroup), ancestors(Some(getppid())));
     let sessions: Vec<SessionState> = store::all().into_iter().map(|found| found.state).collect();
     let by_leaf = |state: &&SessionState| leaf == Some(state.id.as_str());
@@ -87,13 +87,12 @@ pub(crate) fn ancestors(first: Option<Pid>) -> Vec<Pid> {
 
 /// The parent; `None` for the first process and for those that are gone.
 pub(crate) fn parent_of(pid: Pid) -> Option<Pid> {
-    parse_parent(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_parent(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The fourth field of `/proc/<pid>/stat`; the second one is in parentheses and may hold anything.
-fn parse_parent(stat: &str) -> Option<Pid> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let parent = rest.split(' ').nth(1)?.parse().ok()?;
+fn parse_parent(stat: &[u8]) -> Option<Pid> {
+    let parent = std::str::from_utf8(process::stat_field(stat, 1)?).ok()?.parse().ok()?;
     (parent > 0).then(|| Pid::from_raw(parent))
 }
 
@@ -103,9 +102,14 @@ mod tests {
 
     #[test]
     fn a_process_cannot_lie_about_its_parent_by_its_name() {
-        assert_eq!(parse_parent("77 (x) S 1 (evil) R 42 5 6"), Some(Pid::from_raw(42)));
-        assert_eq!(parse_parent("77 (sh) S 12 5 6"), Some(Pid::from_raw(12)));
-        assert_eq!(parse_parent("1 (init) S 0 1 1"), None);
-        assert_eq!(parse_parent(""), None);
+        assert_eq!(parse_parent(b"77 (x) S 1 (evil) R 42 5 6"), Some(Pid::from_raw(42)));
+        assert_eq!(parse_parent(b"77 (sh) S 12 5 6"), Some(Pid::from_raw(12)));
+        assert_eq!(parse_parent(b"1 (init) S 0 1 1"), None);
+        assert_eq!(
+            parse_parent(b"77 (\xff\xfe) S 42 5 6"),
+            Some(Pid::from_raw(42)),
+            "a name need not be text"
+        );
+        assert_eq!(parse_parent(b""), None);
     }
 }

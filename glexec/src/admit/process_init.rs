@@ -1,15 +1,17 @@
 //! The first step: a process whose state the caller chose becomes one that we know.
 
+use crate::admit::request;
 use crate::failure::Failure;
 use crate::run::child_processes;
+use crate::sys::attributes::Attributes;
 use crate::sys::{fds, ids, process};
 use identity::{AccountName, Caller};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat;
-use nix::unistd::{Uid, geteuid, getgid, getgroups, getuid};
+use nix::unistd::{Pid, Uid, geteuid, getgid, getgroups, getpgrp, getpid, getsid, getuid};
 use policy::judge::{Denial, NestedSign};
 use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 /// What this process can do.
@@ -27,6 +29,12 @@ pub(crate) struct Start {
     pub(crate) mode: Mode,
     /// Real ids of the caller.
     pub(crate) caller: Caller,
+    /// The process that the caller sees.
+    pub(crate) pid: Pid,
+    /// Its process group, which the payload shares.
+    pub(crate) group: Pid,
+    /// Its session, which the payload shares.
+    pub(crate) session: Option<Pid>,
     /// All variables in their order, repeated ones too.
     pub(crate) environment: Vec<(OsString, OsString)>,
     /// Arguments, the program's name first.
@@ -35,23 +43,26 @@ pub(crate) struct Start {
     pub(crate) signal_mask: SigSet,
     /// Bits that the caller takes away from new files; the payload inherits it.
     pub(crate) umask: stat::Mode,
-    /// Limits that were raised for ourselves; the payload gets them back so.
-    pub(crate) limits: Vec<(Resource, u64, u64)>,
+    /// What else the caller chose and the payload gets back.
+    pub(crate) attributes: Attributes,
+    /// Where the caller wants to be told the session's id.
+    pub(crate) session_fd: Option<OwnedFd>,
 }
 
 /// Takes what the caller set out of this process: descriptors, timers, environment, signal dispositions.
 pub(crate) fn take_over() -> Result<Start, Failure> {
     fds::fill_standard().map_err(|e| Failure::site(format!("/dev/null: {e}")))?;
-    fds::close_from(3).map_err(|e| Failure::site(format!("cannot close inherited descriptors: {e}")))?;
-    process::stop_timers();
-    process::wake_in_time();
-    let environment = std::env::vars_os().collect();
+    let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let argv = std::env::args_os().collect();
     process::clear_environment();
+    let session_fd = request::session_fd_of(&environment).and_then(fds::keep_for_caller);
+    let closed =
+        session_fd.as_ref().map_or_else(|| fds::close_from(3), |fd| fds::close_all_but(fd.as_raw_fd()));
+    closed.map_err(|e| Failure::site(format!("cannot close inherited descriptors: {e}")))?;
     let signal_mask = own_signals().map_err(|e| Failure::site(format!("signals: {e}")))?;
-    let limits = raise_limits();
     let umask = stat::umask(stat::Mode::from_bits_truncate(0o022));
     let mode = mode()?;
+    let attributes = Attributes::take_over(mode == Mode::Switching).map_err(Failure::site)?;
     child_processes::remember(mode == Mode::Switching);
     ids::leave_caller_group();
     let groups = getgroups().map_err(|e| Failure::site(format!("getgroups: {e}")))?;
@@ -61,7 +72,20 @@ pub(crate) fn take_over() -> Result<Start, Failure> {
         gid: getgid().as_raw(),
         groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
     };
-    Ok(Start { mode, caller, environment, argv, signal_mask, umask, limits })
+    let (pid, group, session) = (getpid(), getpgrp(), getsid(None).ok());
+    Ok(Start {
+        mode,
+        pid,
+        group,
+        session,
+        caller,
+        environment,
+        argv,
+        signal_mask,
+        umask,
+        attributes,
+        session_fd,
+    })
 }
 
 /// The name of a uid, as far as it is one that this project accepts as a name.
@@ -76,21 +100,6 @@ fn own_signals() -> nix::Result<SigSet> {
     process::ignore_signal(Signal::SIGPIPE)?;
     process::ignore_signal(Signal::SIGXFSZ)?;
     SigSet::empty().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)
-}
-
-/// A caller's small limits must not keep root from writing its log and record, nor cut a line of the log where the caller
-/// likes. Returns them as they were.
-fn raise_limits() -> Vec<(Resource, u64, u64)> {
-    let mut before = Vec::new();
-    for resource in [Resource::RLIMIT_FSIZE, Resource::RLIMIT_NOFILE] {
-        let Ok((soft, hard)) = getrlimit(resource) else { continue };
-        // Hard ones only fall with CAP_SYS_RESOURCE, which root in a container may not have.
-        let most = if resource == Resource::RLIMIT_FSIZE { RLIM_INFINITY } else { hard };
-        if setrlimit(resource, most, most).or_else(|_| setrlimit(resource, hard, hard)).is_ok() {
-            before.push((resource, soft, hard));
-        }
-    }
-    before
 }
 
 fn mode() -> Result<Mode, Failure> {

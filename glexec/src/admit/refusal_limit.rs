@@ -4,21 +4,42 @@
 //! limit a refusal is still a refusal and still in the log.
 
 use crate::session::store::RUN_DIR;
-use crate::sys::process;
+use crate::sys::{ids, process};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Records of refusals per uid and minute.
 const LIMIT: u32 = 60;
 /// More than a counter has, in bytes.
 const MAX_TEXT: u64 = 64;
 
+/// How long another count of this uid may take. A count is a few system calls of root's.
+const PATIENCE: Duration = Duration::from_millis(10);
+
 /// Whether a refusal of this uid may be recorded. When that cannot be told, it is recorded.
 pub(crate) fn admits(uid: u32) -> bool {
-    count(uid).unwrap_or(true)
+    // Whoever called could stop us with the counter in hand, and every other count would wait.
+    let _unstoppable = ids::OutOfReach::enter();
+    count(uid).unwrap_or_else(|e| e.kind() != io::ErrorKind::WouldBlock)
+}
+
+/// Who counts has the lock for a moment. Should it be held for longer, this refusal stays out of the spool, as one too many
+/// would: nobody waits for a lock that somebody else could hold.
+fn lock_soon(file: File) -> io::Result<Flock<File>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut file = file;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((_, error)) if Instant::now() >= deadline => return Err(error.into()),
+            Err((file, _)) => file,
+        };
+        std::thread::sleep(Duration::from_micros(500));
+    }
 }
 
 fn count(uid: u32) -> io::Result<bool> {
@@ -27,10 +48,10 @@ fn count(uid: u32) -> io::Result<bool> {
     DirBuilder::new().mode(0o700).recursive(true).create(&dir)?;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = Flock::lock(options.open(dir.join(uid.to_string()))?, FlockArg::LockExclusive);
-    let mut file: Flock<File> = file.map_err(|(_, e)| io::Error::from(e))?;
-    let mut text = String::new();
-    (&mut *file).take(MAX_TEXT).read_to_string(&mut text)?;
+    let mut file = lock_soon(options.open(dir.join(uid.to_string()))?)?;
+    let mut text = Vec::new();
+    (&mut *file).take(MAX_TEXT).read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
     let minute = process::boottime_ns() / 60_000_000_000;
     let next = next_count(&text, minute);
     file.rewind()?;

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, PathBuf};
+use std::time::Duration;
 
 /// What the caller wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub enum Invocation {
     /// `-V`
     Defaults,
     /// Run or refresh.
-    Run(Request),
+    Run(Box<Request>),
     /// Act on a session that this caller opened.
     Session(SessionCall),
 }
@@ -40,7 +41,7 @@ pub enum Action {
     /// Tell how it stands.
     Status,
     /// Pass a signal to the payload's first process.
-    Signal(Signal),
+    Signal(i32),
     /// End every process.
     Kill,
     /// As `Kill`, then wait until the session is closed and prove that nothing is left.
@@ -60,12 +61,31 @@ pub struct Request {
     pub target: Target,
     /// `GLEXEC_ID`: the caller's name for this call.
     pub id: Option<String>,
+    /// Limits that come with the call; they only ever tighten what the site allows.
+    pub limits: Limits,
+    /// `GLEXEC_END_WITH_CALLER=1`: as `[payload] end_with_caller`, for this call.
+    pub end_with_caller: bool,
+    /// `GLEXEC_SESSION_FD`: the descriptor on which the caller wants to be told the session's id.
+    pub session_fd: Option<i32>,
     /// `GLEXEC_WORK_DIR`: made for the payload as its account, removed at the end of the session.
     pub work_dir: Option<PathBuf>,
     /// What the caller says about the work; see [`record::claim`].
     pub claimed: Option<Box<record::Claimed>>,
     /// Under which name the pilot registered, as the caller says.
     pub pilot_dn: Option<String>,
+}
+
+/// What a payload may use: `GLEXEC_LIMIT_WALLTIME`, `_CPU` (seconds), `_MEMORY` (bytes), `_PIDS`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// From the start of the payload.
+    pub walltime: Option<Duration>,
+    /// Of all its processes.
+    pub cpu: Option<Duration>,
+    /// Of all its processes, bytes.
+    pub memory: Option<u64>,
+    /// Processes and threads at a time.
+    pub pids: Option<u64>,
 }
 
 /// The payload's program and arguments.
@@ -97,8 +117,11 @@ pub enum Target {
     File(PathBuf),
 }
 
-/// Signals that the supervisor passes on to the payload's first process.
-pub(crate) const FORWARDED: [Signal; 8] = [
+/// Real-time signals that programs may use; the C library keeps 32 and 33.
+const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
+
+/// Signals that `--signal` knows by name. Whoever signals the process itself may send any, and all but SIGCHLD are passed on.
+const FORWARDED: [Signal; 8] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -110,7 +133,7 @@ pub(crate) const FORWARDED: [Signal; 8] = [
 ];
 
 /// Names whose repetition with another value would let two readers see two requests.
-const SENSITIVE: [&str; 7] = [
+const SENSITIVE: [&str; 13] = [
     "GLEXEC_CLIENT_CERT",
     "GLEXEC_SOURCE_PROXY",
     "GLEXEC_TARGET_PROXY",
@@ -118,6 +141,12 @@ const SENSITIVE: [&str; 7] = [
     "SSL_CLIENT_CERT",
     "X509_USER_PROXY",
     "GLEXEC_WORK_DIR",
+    "GLEXEC_LIMIT_WALLTIME",
+    "GLEXEC_LIMIT_CPU",
+    "GLEXEC_LIMIT_MEMORY",
+    "GLEXEC_LIMIT_PIDS",
+    "GLEXEC_END_WITH_CALLER",
+    "GLEXEC_SESSION_FD",
 ];
 
 /// Reads the request. The error says what is wrong and what to do; the exit code is 201.
@@ -148,9 +177,60 @@ pub fn parse(argv: &[OsString], environment: &[(OsString, OsString)]) -> Result<
     }
     let id = env.get("GLEXEC_ID").map(|id| record::text::printable(id.as_bytes(), 256));
     let work_dir = env.get("GLEXEC_WORK_DIR").map(work_dir).transpose()?;
+    let limits = limits(&env)?;
+    let end_with_caller = match env.get("GLEXEC_END_WITH_CALLER").map(OsStr::as_bytes) {
+        None | Some(b"0") => false,
+        Some(b"1") => true,
+        Some(_) => return Err("GLEXEC_END_WITH_CALLER is neither 0 nor 1".into()),
+    };
+    let session_fd = session_fd(&env)?;
     let said = |name: &str| env.get(name).map(OsStr::as_bytes);
     let (claimed, pilot_dn) = (record::claim::work(said).map(Box::new), record::claim::pilot_dn(said));
-    Ok(Invocation::Run(Request { command, identity, source, target, id, work_dir, claimed, pilot_dn }))
+    Ok(Invocation::Run(Box::new(Request {
+        command,
+        identity,
+        source,
+        target,
+        id,
+        limits,
+        end_with_caller,
+        session_fd,
+        work_dir,
+        claimed,
+        pilot_dn,
+    })))
+}
+
+fn limits(env: &Environment<'_>) -> Result<Limits, String> {
+    let number = |name: &str| match env.get(name) {
+        None => Ok(None),
+        Some(text) => {
+            let found = text.to_str().filter(|t| t.bytes().all(|c| c.is_ascii_digit()));
+            let found = found.and_then(|t| t.parse::<u64>().ok()).filter(|n| *n > 0);
+            found.map(Some).ok_or_else(|| format!("{name} must be a whole number above 0, without a unit"))
+        }
+    };
+    let seconds = |name: &str| number(name).map(|n| n.map(Duration::from_secs));
+    Ok(Limits {
+        walltime: seconds("GLEXEC_LIMIT_WALLTIME")?,
+        cpu: seconds("GLEXEC_LIMIT_CPU")?,
+        memory: number("GLEXEC_LIMIT_MEMORY")?,
+        pids: number("GLEXEC_LIMIT_PIDS")?,
+    })
+}
+
+/// The number of the descriptor in `GLEXEC_SESSION_FD`; also asked before descriptors are closed, when all else is unread.
+pub(crate) fn session_fd_of(variables: &[(OsString, OsString)]) -> Option<i32> {
+    session_fd(&Environment(variables)).ok().flatten()
+}
+
+fn session_fd(env: &Environment<'_>) -> Result<Option<i32>, String> {
+    let Some(text) = env.get("GLEXEC_SESSION_FD") else { return Ok(None) };
+    let number = text.to_str().filter(|t| t.bytes().all(|c| c.is_ascii_digit())).and_then(|t| t.parse().ok());
+    let number = number.filter(|n| *n > 2);
+    number
+        .map(Some)
+        .ok_or_else(|| "GLEXEC_SESSION_FD must be the number of an open descriptor above 2".into())
 }
 
 fn session_call(arguments: &[OsString]) -> Result<SessionCall, String> {
@@ -167,14 +247,19 @@ fn session_call(arguments: &[OsString]) -> Result<SessionCall, String> {
     if well_formed { Ok(SessionCall { id: (*id).to_owned(), action }) } else { Err(usage()) }
 }
 
-/// `TERM`, `SIGTERM` or `15`; those that the supervisor passes on, and `KILL` has an option of its own.
-fn signal(name: &str) -> Result<Signal, String> {
+/// `TERM`, `SIGTERM`, `15`, or a real-time signal by its number; `KILL` has an option of its own.
+fn signal(name: &str) -> Result<i32, String> {
     let long = format!("SIG{}", name.trim_start_matches("SIG"));
-    let by_number = name.parse().ok().and_then(|n: i32| Signal::try_from(n).ok());
-    let found = by_number.or_else(|| long.parse().ok());
-    found.filter(|s| FORWARDED.contains(s)).ok_or_else(|| {
+    let number: Option<i32> = name.parse().ok();
+    let real_time = number.filter(|n| REAL_TIME.contains(n));
+    let named = number.and_then(|n| Signal::try_from(n).ok()).or_else(|| long.parse().ok());
+    let named = named.filter(|s| FORWARDED.contains(s)).map(|s| s as i32);
+    real_time.or(named).ok_or_else(|| {
         let names: Vec<_> = FORWARDED.iter().map(|s| &s.as_str()[3..]).collect();
-        format!("signal {name:?} cannot be passed on; use {} or --kill", names.join(", "))
+        format!(
+            "signal {name:?} cannot be passed on; use {}, a number from 34 to 64, or --kill",
+            names.join(", ")
+        )
     })
 }
 

@@ -8,7 +8,7 @@ fn invocation(argv: &[&str], env: &[(&str, &str)]) -> Result<Invocation, String>
 
 fn request(argv: &[&str], env: &[(&str, &str)]) -> Request {
     match invocation(argv, env) {
-        Ok(Invocation::Run(request)) => request,
+        Ok(Invocation::Run(request)) => *request,
         other => panic!("{other:?}"),
     }
 }
@@ -106,7 +106,7 @@ fn calls_on_a_session_need_no_credential() {
     assert_eq!(call(&["--status"]), Ok(Action::Status));
     assert_eq!(call(&["--end"]), Ok(Action::End));
     for name in ["TERM", "SIGTERM", "15"] {
-        assert_eq!(call(&["--signal", name]), Ok(Action::Signal(Signal::SIGTERM)));
+        assert_eq!(call(&["--signal", name]), Ok(Action::Signal(libc::SIGTERM)));
     }
     assert!(call(&["--signal", "KILL"]).unwrap_err().contains("--kill"));
     assert!(call(&["--frobnicate"]).is_err() && call(&[]).is_err());
@@ -116,7 +116,7 @@ fn calls_on_a_session_need_no_credential() {
 #[test]
 fn a_working_directory_is_a_plain_absolute_path() {
     let dir = |path| invocation(&["/bin/id"], &[CERT, ("GLEXEC_WORK_DIR", path)]);
-    assert!(matches!(dir("/tmp/job-1"), Ok(Invocation::Run(Request { work_dir: Some(_), .. }))));
+    assert!(matches!(dir("/tmp/job-1"), Ok(Invocation::Run(request)) if request.work_dir.is_some()));
     for bad in ["", "/", "job", "/tmp/../etc", "/tmp/a\nuid=0", "/tmp/a b"] {
         assert!(dir(bad).is_err(), "{bad:?}");
     }
@@ -130,4 +130,48 @@ fn what_the_caller_says_about_the_work_is_kept_and_decides_nothing() {
     assert_eq!(said.pilot_dn.as_deref(), Some("/CN=pilot"));
     let silent = request(&["/usr/bin/pilot", "runner"], &[CERT]);
     assert_eq!((silent.claimed, silent.command), (None, said.command));
+}
+
+#[test]
+fn limits_are_whole_numbers_without_units() {
+    let with = |name: &str, value: &str| invocation(&["/bin/id"], &[CERT, (name, value)]);
+    let found = request(
+        &["/bin/id"],
+        &[
+            CERT,
+            ("GLEXEC_LIMIT_WALLTIME", "60"),
+            ("GLEXEC_LIMIT_CPU", "7"),
+            ("GLEXEC_LIMIT_MEMORY", "1000"),
+            ("GLEXEC_LIMIT_PIDS", "9"),
+        ],
+    );
+    let seconds = |n| Some(std::time::Duration::from_secs(n));
+    assert_eq!((found.limits.walltime, found.limits.cpu), (seconds(60), seconds(7)));
+    assert_eq!((found.limits.memory, found.limits.pids), (Some(1000), Some(9)));
+    for value in ["", "0", "-1", "1.5", "1h", "99999999999999999999999", "+1", " 1"] {
+        assert!(
+            with("GLEXEC_LIMIT_WALLTIME", value).unwrap_err().contains("GLEXEC_LIMIT_WALLTIME"),
+            "{value:?}"
+        );
+    }
+    assert!(request(&["/bin/id"], &[CERT, ("GLEXEC_END_WITH_CALLER", "1")]).end_with_caller);
+    assert!(with("GLEXEC_END_WITH_CALLER", "yes").is_err());
+    assert_eq!(request(&["/bin/id"], &[CERT, ("GLEXEC_SESSION_FD", "7")]).session_fd, Some(7));
+    for value in ["2", "x", "-3"] {
+        assert!(with("GLEXEC_SESSION_FD", value).is_err(), "{value}");
+    }
+}
+
+#[test]
+fn real_time_signals_are_named_by_number() {
+    let call = |name: &str| {
+        invocation(&["--session", "01890000-0000-7000-8000-000000000000", "--signal", name], &[])
+    };
+    for (name, number) in [("34", 34), ("64", 64), ("TERM", 15)] {
+        let expected = Action::Signal(number);
+        assert!(matches!(call(name), Ok(Invocation::Session(call)) if call.action == expected), "{name}");
+    }
+    for name in ["32", "33", "65", "9", "KILL"] {
+        assert!(call(name).is_err(), "{name}");
+    }
 }

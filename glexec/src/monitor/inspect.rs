@@ -1,6 +1,7 @@
 //! What `/proc` and the sessions tell about a process, and what follows from it.
 
 use crate::admit::nesting::{self, Shown};
+use crate::run::child_processes::first_number;
 use crate::session::cgroup;
 use crate::session::store::{self, RUN_DIR, SessionState};
 use nix::unistd::Pid;
@@ -43,18 +44,20 @@ pub(super) fn session_count() -> usize {
 
 /// Inspects a process; `None` when it is gone.
 pub(super) fn at(pid: i32) -> Option<Inspected> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let cgroup = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let ancestors = nesting::ancestors(nesting::parent_of(Pid::from_raw(pid)));
     Some(judge(pid, &status, &cgroup, &ancestors, &live_sessions()))
 }
 
 /// Decides on what was read.
-fn judge(pid: i32, status: &str, cgroup: &str, ancestors: &[Pid], sessions: &[SessionState]) -> Inspected {
-    let (uid, gid) =
-        (first_id(status, "Uid:").unwrap_or(u32::MAX), first_id(status, "Gid:").unwrap_or(u32::MAX));
+fn judge(pid: i32, status: &[u8], cgroup: &[u8], ancestors: &[Pid], sessions: &[SessionState]) -> Inspected {
+    let (uid, gid) = (
+        first_number(status, b"Uid:").unwrap_or(u32::MAX),
+        first_number(status, b"Gid:").unwrap_or(u32::MAX),
+    );
     let mut signs = nesting::outer_signs(&Shown { uid, cgroup, ancestors }, sessions.iter());
-    if !signs.is_empty() && uid != 0 && status.lines().any(|l| l == "NoNewPrivs:\t1") {
+    if !signs.is_empty() && uid != 0 && first_number(status, b"NoNewPrivs:") == Some(1) {
         signs.insert(0, NestedSign::NoNewPrivs);
     }
     let session = cgroup::leaf_id(cgroup).map(str::to_owned).or_else(|| session_of(uid, ancestors, sessions));
@@ -70,11 +73,6 @@ fn session_of(uid: u32, ancestors: &[Pid], sessions: &[SessionState]) -> Option<
     sessions.iter().find(above).or(only).map(|state| state.id.clone())
 }
 
-/// The real id in a line like `Uid: 1 2 3 4` of `/proc/<pid>/status`.
-fn first_id(status: &str, field: &str) -> Option<u32> {
-    status.lines().find_map(|l| l.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
-}
-
 /// All processes of the host.
 pub(super) fn all_pids() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -83,7 +81,7 @@ pub(super) fn all_pids() -> Vec<i32> {
 
 /// The real uid of a process; `None` when it is gone.
 pub(super) fn uid_of(pid: i32) -> Option<u32> {
-    first_id(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "Uid:")
+    first_number(&fs::read(format!("/proc/{pid}/status")).ok()?, b"Uid:")
 }
 
 #[cfg(test)]
@@ -94,7 +92,9 @@ mod tests {
 
     fn session(id: &str, uid: u32, supervisor: i32) -> SessionState {
         let (caller_uid, gid) = (1000, uid);
-        let (born, leaf, spool, work_dir, pid_namespace) = (None, None, "/spool".into(), None, None);
+        let (born, leaf, spool, work_dir, proxy, pid_namespace) =
+            (None, None, "/spool".into(), None, None, None);
+        let identity = String::new();
         SessionState {
             id: id.into(),
             caller_uid,
@@ -105,12 +105,14 @@ mod tests {
             leaf,
             spool,
             work_dir,
+            proxy,
+            identity,
             pid_namespace,
         }
     }
 
-    fn status(uid: u32) -> String {
-        format!("Name:\tx\nUid:\t{uid}\t0\t0\t0\nGid:\t{uid}\t0\t0\t0\nNoNewPrivs:\t1\n")
+    fn status(uid: u32) -> Vec<u8> {
+        format!("Name:\tx\nUid:\t{uid}\t0\t0\t0\nGid:\t{uid}\t0\t0\t0\nNoNewPrivs:\t1\n").into_bytes()
     }
 
     fn pids(numbers: &[i32]) -> Vec<Pid> {
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_no_payload() {
-        let found = judge(9, &status(1000), "0::/job\n", &pids(&[5, 1]), &[session("a", 20_001, 77)]);
+        let found = judge(9, &status(1000), b"0::/job\n", &pids(&[5, 1]), &[session("a", 20_001, 77)]);
         assert!(!found.is_payload());
         assert_eq!((found.uid, found.session), (1000, None));
     }
@@ -128,13 +130,13 @@ mod tests {
     fn each_sign_is_enough_and_names_its_session() {
         let sessions = [session("a", 20_001, 77), session("b", 20_002, 78), session("c", 20_002, 79)];
         let leaf = format!("0::/job/glexec-{ID}/sub\n");
-        let found = judge(9, &status(1000), &leaf, &pids(&[1]), &sessions);
+        let found = judge(9, &status(1000), leaf.as_bytes(), &pids(&[1]), &sessions);
         assert_eq!(found.signs, [NestedSign::NoNewPrivs, NestedSign::SessionCgroup]);
         assert_eq!(found.session.as_deref(), Some(ID));
-        let found = judge(9, &status(20_001), "", &pids(&[1]), &sessions);
+        let found = judge(9, &status(20_001), b"", &pids(&[1]), &sessions);
         assert_eq!(found.signs, [NestedSign::NoNewPrivs, NestedSign::SessionAccount]);
         assert_eq!(found.session.as_deref(), Some("a"));
-        let found = judge(9, &status(1000), "", &pids(&[79, 1]), &sessions);
+        let found = judge(9, &status(1000), b"", &pids(&[79, 1]), &sessions);
         assert_eq!(found.signs, [NestedSign::NoNewPrivs, NestedSign::SupervisorAncestor]);
         assert_eq!(found.session.as_deref(), Some("c"));
     }
@@ -142,14 +144,14 @@ mod tests {
     #[test]
     fn an_account_of_two_sessions_names_neither() {
         let sessions = [session("b", 20_002, 78), session("c", 20_002, 79)];
-        let found = judge(9, &status(20_002), "", &pids(&[1]), &sessions);
+        let found = judge(9, &status(20_002), b"", &pids(&[1]), &sessions);
         assert!(found.is_payload());
         assert_eq!(found.session, None);
     }
 
     #[test]
     fn a_process_in_a_leaf_is_a_payload_even_when_nothing_else_can_be_read() {
-        let found = judge(9, "", &format!("0::/glexec-{ID}\n"), &[], &[]);
+        let found = judge(9, b"", format!("0::/glexec-{ID}\n").as_bytes(), &[], &[]);
         assert_eq!((found.is_payload(), found.uid), (true, u32::MAX));
     }
 }

@@ -164,7 +164,7 @@ impl Writer {
         self.log.warning(&format!("monitor: session {}: its payload called glexec and is ended", state.id));
         let Some(leaf) = &state.leaf else { return self.end_by_account(state) };
         if !leaf.kill_at_once() {
-            let _ = leaf.kill_all();
+            let _ = leaf.kill_all(Some(state.uid));
         }
     }
 
@@ -184,7 +184,7 @@ impl Writer {
 
     /// In a child: ending processes and removing directories can take long.
     fn close_orphans(&mut self) {
-        self.in_child(|writer| drop(orphans::close_orphans(&writer.spool, &writer.log)));
+        self.in_child(|writer| drop(orphans::close_patiently(&writer.spool, &writer.log)));
     }
 
     fn reload(&mut self) {

@@ -112,6 +112,8 @@ mod tests {
             leaf: None,
             spool: "/spool".into(),
             work_dir: None,
+            proxy: None,
+            identity: String::new(),
             born: None,
             pid_namespace: None,
         }

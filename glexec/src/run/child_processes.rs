@@ -3,11 +3,11 @@
 //! exec(2) hands on the children of the caller, such as a shell's background jobs and `>(tee log)`. They belong to the
 //! caller: they do not count as what a payload left behind, and are not ended with it.
 
-use crate::sys::process;
+use crate::sys::process::{self, End};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, getpid, getuid};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long leftovers without a cgroup may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After this time whoever traces a killed child is killed as well.
+const TRACED: Duration = Duration::from_millis(100);
 
 static INHERITED: OnceLock<Inherited> = OnceLock::new();
 
@@ -52,32 +54,35 @@ pub(crate) fn only_inherited() -> bool {
 }
 
 /// Ends all children of this process that are ours, and theirs, as far as they come to us as orphans. `false` when some
-/// would not end.
-pub(crate) fn end_children() -> bool {
-    let deadline = Instant::now() + PATIENCE;
+/// would not end. A process of this account that traces one of them is killed as well.
+pub(crate) fn end_children(account: Option<u32>) -> bool {
+    let began = Instant::now();
     loop {
         // Whoever is killed hands its own children to us, so this goes down the tree level by level.
         for pid in own() {
             let _ = kill(pid, Signal::SIGKILL);
+            if began.elapsed() > TRACED {
+                end_tracer(pid, account);
+            }
         }
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        match process::wait_any() {
             Err(Errno::ECHILD) => return true,
-            Ok(WaitStatus::StillAlive) if only_inherited() => return true,
-            Ok(WaitStatus::StillAlive) if Instant::now() > deadline => return false,
-            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(None) if only_inherited() => return true,
+            Ok(None) if began.elapsed() > PATIENCE => return false,
+            Ok(None) => std::thread::sleep(Duration::from_millis(1)),
             _ => {}
         }
     }
 }
 
 /// Waits for the end of a child, no longer than until the deadline.
-pub(crate) fn wait_until(pid: Pid, deadline: Instant) -> Result<WaitStatus, String> {
+pub(crate) fn wait_until(pid: Pid, deadline: Instant) -> Result<End, String> {
     // Kernels before 5.3 have none; there the end is looked for every millisecond.
     let ended = process::pidfd(pid).ok();
     loop {
-        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => await_end(ended.as_ref(), deadline)?,
-            Ok(status) => return Ok(status),
+        match process::try_wait(pid) {
+            Ok(None) | Err(Errno::EINTR) => await_end(ended.as_ref(), deadline)?,
+            Ok(Some(end)) => return Ok(end),
             Err(error) => return Err(format!("waitpid: {error}")),
         }
     }
@@ -118,18 +123,23 @@ fn children() -> Vec<Pid> {
     if waitid(Id::All, flags) == Err(Errno::ECHILD) {
         return Vec::new();
     }
-    let pid = getpid();
+    children_of(getpid())
+}
+
+fn children_of(pid: Pid) -> Vec<Pid> {
+    // Numbers only.
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid::from_raw).collect()
 }
 
-fn proc_text(pid: Pid, name: &str) -> String {
-    fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default()
+/// A text of `/proc`, in which the process has a word: bytes, and nothing that can fail to be text.
+fn proc_text(pid: Pid, name: &str) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default()
 }
 
 /// The 22nd field of `/proc/<pid>/stat`; the second one is in parentheses and may hold anything.
-fn birth(stat: &str) -> Option<u64> {
-    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+fn birth(stat: &[u8]) -> Option<u64> {
+    std::str::from_utf8(process::stat_field(stat, 19)?).ok()?.parse().ok()
 }
 
 /// Who a process belongs to; `None` once it is gone.
@@ -145,13 +155,54 @@ pub(crate) fn any_runs_as(uid: u32) -> bool {
     pids.any(|pid| runs_as(&proc_text(Pid::from_raw(pid), "status"), uid))
 }
 
-fn runs_as(status: &str, uid: u32) -> bool {
-    real_uid(status) == Some(uid) && !status.lines().any(|line| line.starts_with("State:\tZ"))
+fn runs_as(status: &[u8], uid: u32) -> bool {
+    real_uid(status) == Some(uid)
+        && status_field(status, b"State:").is_none_or(|state| !state.starts_with(b"Z"))
 }
 
 /// The first number behind `Uid:` in `/proc/<pid>/status`; the name above it has its line breaks escaped.
-fn real_uid(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+fn real_uid(status: &[u8]) -> Option<u32> {
+    first_number(status, b"Uid:")
+}
+
+/// The first number of a line of `/proc/<pid>/status`.
+pub(crate) fn first_number(status: &[u8], field: &[u8]) -> Option<u32> {
+    let value = status_field(status, field)?;
+    let number = value.split(|byte| byte.is_ascii_whitespace()).next()?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}
+
+/// What stands behind a name in `/proc/<pid>/status`. The process's own name is bytes of its choice.
+pub(crate) fn status_field<'s>(status: &'s [u8], field: &[u8]) -> Option<&'s [u8]> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    lines.find_map(|line| line.strip_prefix(field)).map(|value| value.trim_ascii())
+}
+
+/// Kills the process of this account that traces another one of it, which it could hold on its way out for ever. Tracers of
+/// anybody else, such as an administrator's, are left alone.
+pub(crate) fn end_tracer(pid: Pid, account: Option<u32>) {
+    let tracer = first_number(&proc_text(pid, "status"), b"TracerPid:").unwrap_or(0).cast_signed();
+    let Some(account) = account.filter(|_| tracer > 1) else { return };
+    let tracer = Pid::from_raw(tracer);
+    if let Ok(pinned) = process::pidfd(tracer)
+        && real_uid(&proc_text(tracer, "status")) == Some(account)
+    {
+        let _ = process::signal_pidfd(pinned.as_fd(), Signal::SIGKILL);
+    }
+}
+
+/// Everything below this process.
+pub(crate) fn descendants() -> Vec<i32> {
+    let mut found: Vec<i32> = Vec::new();
+    let mut next = own();
+    while let Some(pid) = next.pop() {
+        // The tree changes while it is read: a number may come twice.
+        if !found.contains(&pid.as_raw()) {
+            found.push(pid.as_raw());
+            next.extend(children_of(pid));
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -160,16 +211,24 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_its_birth_and_uid() {
-        let stat = "77 (x) S 1 (y) S 12 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 8812 0 0";
+        let stat = b"77 (x) S 1 (y) S 12 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 8812 0 0";
         assert_eq!(birth(stat), Some(8812));
-        assert_eq!(birth(""), None);
+        assert_eq!(birth(b""), None);
         let own = proc_text(getpid(), "stat");
-        assert!(birth(&own) > Some(0), "{own}");
-        assert_eq!(real_uid("Name:\tx\\nUid:\nUid:\t5\t0\t0\t0\n"), Some(5));
+        assert!(birth(&own) > Some(0), "{own:?}");
+        assert_eq!(real_uid(b"Name:\tx\\nUid:\nUid:\t5\t0\t0\t0\n"), Some(5));
         assert_eq!(real_uid(&proc_text(getpid(), "status")), Some(getuid().as_raw()));
-        assert!(runs_as("Name:\tState:\\tZ\nState:\tS (sleeping)\nUid:\t5\t0\n", 5));
-        assert!(!runs_as("Name:\tx\nState:\tZ (zombie)\nUid:\t5\t0\n", 5));
+        assert!(runs_as(b"Name:\tState:\\tZ\nState:\tS (sleeping)\nUid:\t5\t0\n", 5));
+        assert!(!runs_as(b"Name:\tx\nState:\tZ (zombie)\nUid:\t5\t0\n", 5));
         assert!(any_runs_as(getuid().as_raw()));
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_nobody() {
+        let status = b"Name:\t\xff\xfe\nState:\tS (sleeping)\nTracerPid:\t12\nUid:\t5\t0\n";
+        assert!(runs_as(status, 5));
+        assert_eq!(first_number(status, b"TracerPid:"), Some(12));
+        assert_eq!(birth(b"77 (\xff) S 12 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 8812 0 0"), Some(8812));
     }
 
     #[test]

@@ -35,9 +35,9 @@ pub(crate) fn run(
         Ok(ends) => ends,
         Err(error) => return session.abandon(log, &Failure::site(format!("pipe: {error}"))),
     };
-    if session.may_signal.is_none() {
+    if session.account().is_none() {
         // Log-only: no root, no record, nothing to keep.
-        return launch::in_place(plan, None, reporter, log);
+        launch::in_place(plan, None, reporter, log)
     }
     let payload = getpid();
     let leaf = session.leaf().cloned();
@@ -61,7 +61,7 @@ enum Side {
 fn orphan() -> nix::Result<Side> {
     match process::fork()? {
         process::Fork::Parent(between) => {
-            while nix::sys::wait::waitpid(between, None) == Err(Errno::EINTR) {}
+            process::wait_for(between)?;
             Ok(Side::Payload)
         }
         process::Fork::Child => match process::fork() {
@@ -82,7 +82,7 @@ fn keep(
     log: &Log,
 ) {
     // The caller could stop the supervisor, and the record would never end.
-    let _ = ids::be_root();
+    let _ = ids::be_root_alone();
     let _ = SigSet::all().thread_block();
     let _ = nix::unistd::setsid();
     let _ = fds::null_standard();
@@ -103,7 +103,7 @@ fn keep(
     let leaf = session.leaf();
     let leftovers = leaf.map_or(0, |leaf| leaf.population());
     if rules.kill_leftovers {
-        let _ = leaf.map(|leaf| leaf.kill_all());
+        let _ = leaf.map(|leaf| leaf.kill_all(session.account()));
     }
     let mut usage = usage::counted(leaf, wall_ns, None);
     checkpoints.complete(&mut usage);

@@ -11,16 +11,17 @@ use crate::log::Log;
 use crate::run::launch::Plan;
 use crate::run::outcome::Outcome;
 use crate::run::payload_env;
+use crate::session::cgroup::Post;
+use crate::sys::process::End;
 use crate::sys::{fds, ids, process};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Group, Pid, User};
 use policy::glexec_conf::Epilogue;
 use policy::judge::Permit;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
@@ -36,13 +37,13 @@ pub(crate) fn after(
     start: &Start,
     permit: &Permit,
     request: &Request,
-    plan: &Plan<'_>,
+    (plan, post): (&Plan<'_>, Option<&Post>),
     ended: Outcome,
     log: &Log,
 ) -> Outcome {
     let Some(epilogue) = epilogue.filter(|_| ended.mishap.is_none()) else { return ended };
     let variables = variables(start, permit, request, plan, &ended);
-    let (why, code) = match run(epilogue, &variables) {
+    let (why, code) = match run(epilogue, &variables, post) {
         Ok(0) => return ended,
         Ok(code) => (format!("ended with {code}"), if (201..=204).contains(&code) { 204 } else { 202 }),
         Err(why) => (why, 202),
@@ -51,15 +52,19 @@ pub(crate) fn after(
     Outcome { code, ..ended }
 }
 
-fn run(epilogue: &Epilogue, variables: &[CString]) -> Result<i32, String> {
+fn run(epilogue: &Epilogue, variables: &[CString], post: Option<&Post>) -> Result<i32, String> {
     let user = epilogue.user.as_deref().map(account).transpose()?;
     let owner = user.as_ref().map(|u| u.uid.as_raw());
     let program = audit::open(&epilogue.program, Rule::FILE.or_owner(owner)).map_err(|f| f.reason())?;
     let gid = epilogue.group.as_deref().map(group).transpose()?;
     let environment = environment(user.as_ref(), variables);
-    match process::fork().map_err(|e| e.to_string())? {
+    match Post::fork_back(post).map_err(|e| e.to_string())? {
         process::Fork::Parent(pid) => wait(pid, epilogue.timeout),
         process::Fork::Child => {
+            // What it leaves behind is the site's, and must not keep the supervisor's directory.
+            if let Some(post) = post {
+                post.leave_rest();
+            }
             let _ = execute(&program, epilogue, user, gid, &environment);
             process::exit_now(125)
         }
@@ -86,10 +91,11 @@ fn execute(
     SigSet::empty().thread_set_mask().map_err(text)?;
     process::default_signal(Signal::SIGPIPE).map_err(text)?;
     nix::unistd::chdir("/").map_err(text)?;
-    ids::become_service(user.map(|u| (u.uid, u.gid)), gid)?;
     // An interpreter opens the script by this descriptor, so it must survive exec.
     let program = nix::unistd::dup(program.as_fd()).map_err(text)?;
-    fds::close_on_exec_but(program.as_fd()).map_err(text)?;
+    // Before it is anybody else's, it has nothing of root's but this.
+    fds::close_all_but(program.as_raw_fd()).map_err(text)?;
+    ids::become_service(user.map(|u| (u.uid, u.gid)), gid)?;
     let name = CString::new(epilogue.program.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
     nix::unistd::fexecve(program, &[name], environment).map_err(text)
 }
@@ -99,11 +105,11 @@ fn wait(pid: Pid, timeout: Duration) -> Result<i32, String> {
     let deadline = Instant::now() + timeout;
     let mut sent = None;
     loop {
-        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => std::thread::sleep(Duration::from_millis(5)),
+        match process::try_wait(pid) {
+            Ok(None) | Err(Errno::EINTR) => std::thread::sleep(Duration::from_millis(5)),
             _ if sent.is_some() => return Err(format!("did not end within {} s", timeout.as_secs())),
-            Ok(WaitStatus::Exited(_, code)) => return Ok(code),
-            Ok(status) => return Err(format!("ended with {status:?}")),
+            Ok(Some(End::Exited(code))) => return Ok(code),
+            Ok(Some(End::Signaled(signal))) => return Err(format!("ended by signal {signal}")),
             Err(error) => return Err(format!("waitpid: {error}")),
         }
         let now = Instant::now();
@@ -164,11 +170,10 @@ fn variables(
         add(&format!("{side}_GID"), gid.to_string().as_bytes());
         add(&format!("{side}_SGIDS"), groups.join(":").as_bytes());
     }
-    let own = |result: nix::Result<Pid>| result.map_or(0, Pid::as_raw);
-    let group = nix::unistd::getpgrp().as_raw();
+    let group = start.group.as_raw();
     let numbers = [
-        ("GLEXEC_PID", std::process::id().cast_signed()),
-        ("GLEXEC_SID", own(nix::unistd::getsid(None))),
+        ("GLEXEC_PID", start.pid.as_raw()),
+        ("GLEXEC_SID", start.session.map_or(0, Pid::as_raw)),
         ("GLEXEC_PGID", group),
         ("TARGET_PID", ended.pid.as_raw()),
         // The payload starts in the caller's group.

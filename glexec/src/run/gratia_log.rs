@@ -10,15 +10,16 @@ use record::Usage;
 /// Writes the lines of one session.
 pub(crate) struct GratiaLog<'a> {
     log: &'a Log,
-    supervisor: u32,
+    /// The process that the caller sees.
+    visible: Pid,
     uid: u32,
     identity: &'a VerifiedIdentity,
 }
 
 impl<'a> GratiaLog<'a> {
     /// For a session of this identity under this uid.
-    pub(crate) fn new(log: &'a Log, uid: u32, identity: &'a VerifiedIdentity) -> Self {
-        Self { log, supervisor: std::process::id(), uid, identity }
+    pub(crate) fn new(log: &'a Log, visible: Pid, uid: u32, identity: &'a VerifiedIdentity) -> Self {
+        Self { log, visible, uid, identity }
     }
 
     /// The payload runs.
@@ -41,6 +42,6 @@ impl<'a> GratiaLog<'a> {
     }
 
     fn write(&self, payload: Pid, lines: &[String]) {
-        self.log.monitor_lines(&format!("glexec.mon[{payload}#{}]", self.supervisor), lines);
+        self.log.monitor_lines(&format!("glexec.mon[{payload}#{}]", self.visible), lines);
     }
 }

@@ -11,12 +11,13 @@ use crate::log::Log;
 use crate::run::outcome::Mishap;
 use crate::run::payload_env;
 use crate::run::target_proxy;
+use crate::session::active_session::ActiveSession;
 use crate::session::cgroup::{self, Door, Leaf};
 use crate::session::namespace::{self, Namespace};
-use crate::sys::{fds, ids, process, terminal};
+use crate::sys::attributes::Attributes;
+use crate::sys::{fds, ids, isolation, process, terminal};
 use identity::Account;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -26,7 +27,7 @@ use policy::judge::Permit;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -39,16 +40,19 @@ pub(crate) struct Plan<'a> {
     /// False in log-only mode.
     switch: bool,
     environment: Vec<CString>,
-    /// Path and bytes of the payload's proxy.
-    proxy: Option<(PathBuf, Vec<u8>)>,
+    /// Bytes of the payload's proxy, and where they go.
+    proxy: Vec<u8>,
+    copies: Vec<PathBuf>,
     target_lock: Lock,
     no_new_privs: bool,
     work_dir: Option<&'a Path>,
     /// Signals that the caller had blocked.
     signal_mask: SigSet,
     umask: Mode,
-    /// Limits that the caller had set.
-    limits: &'a [(Resource, u64, u64)],
+    /// What else the caller had set.
+    attributes: &'a Attributes,
+    /// Whether the payload is kept from other sessions of its account by a domain.
+    isolated: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -64,26 +68,28 @@ impl<'a> Plan<'a> {
         request: &'a Request,
         permit: &'a Permit,
         proxy: Vec<u8>,
-        session: &str,
+        session: &ActiveSession,
     ) -> Self {
         let switch = start.mode == process_init::Mode::Switching;
         let account = permit.account();
-        let caller = (!switch).then_some(start.caller.uid);
-        let path = target_proxy::path(&request.target, account.uid, caller);
-        let path = path.filter(|_| config.conf.create_target_proxy);
-        let (kept, session) = (&config.conf.preserve_env_variables, (switch).then_some(session));
+        let (kept, id) = (&config.conf.preserve_env_variables, (switch).then_some(session.id()));
+        let path = session.proxy();
+        let isolated = switch && session.is_isolated();
+        let copies = path.map(Path::to_owned).into_iter().chain(session.renewed().iter().cloned()).collect();
         Self {
             command: request.command.as_ref(),
             account,
             switch,
-            environment: payload_env::build(&start.environment, kept, account, path.as_deref(), session),
-            proxy: path.map(|path| (path, proxy)),
+            environment: payload_env::build(&start.environment, kept, account, path, id),
+            proxy,
+            copies,
             target_lock: config.conf.target_lock,
             no_new_privs: switch && config.policy.payload.no_new_privs,
             work_dir: request.work_dir.as_deref(),
             signal_mask: start.signal_mask,
             umask: start.umask,
-            limits: &start.limits,
+            attributes: &start.attributes,
+            isolated,
         }
     }
 }
@@ -131,11 +137,12 @@ pub(crate) fn start(
     }
 }
 
-/// Becomes the payload in this very process; comes back with an exit code only when that failed, or nothing was to run.
-pub(crate) fn in_place(plan: &Plan<'_>, leaf: Option<&Leaf>, reporter: OwnedFd, log: &Log) -> u8 {
+/// Becomes the payload in this very process, or ends with an exit code: that failed, or nothing was to run.
+pub(crate) fn in_place(plan: &Plan<'_>, leaf: Option<&Leaf>, reporter: OwnedFd, log: &Log) -> ! {
     let mut told = |mishap: &Mishap| log.tell_caller(&identity::one_line(&mishap.reason));
     let door = leaf.map_or(Door::none(), Leaf::door);
-    report_failure(become_payload(plan, door, reporter.as_fd(), false), reporter, &mut told)
+    let ended = become_payload(plan, door, reporter.as_fd(), false);
+    process::exit_now(i32::from(report_failure(ended, reporter, &mut told)))
 }
 
 fn report_failure(result: Result<(), Mishap>, reporter: OwnedFd, tell: &mut dyn FnMut(&Mishap)) -> u8 {
@@ -184,9 +191,20 @@ fn become_payload(
 ) -> Result<(), Mishap> {
     let site = |reason: String| Mishap { code: 202, reason };
     let user = |reason: String| Mishap { code: 201, reason };
+    // Locks, log and record are root's: before this process is anybody's, it has nothing of them.
     door.enter().map_err(|e| site(format!("cgroup leaf: {e}")))?;
     umask(plan.umask);
+    fds::close_all_but(reporter.as_raw_fd()).map_err(|e| site(format!("descriptors: {e}")))?;
     let account = &plan.account;
+    plan.attributes.give_back_priorities();
+    if plan.isolated {
+        isolation::enter_domain().map_err(|e| {
+            site(format!(
+                "the policy asks for [payload] isolate = \"account\", and Landlock does not let us: {e}; \
+                 give glexec CAP_SYS_ADMIN, or remove the key"
+            ))
+        })?;
+    }
     if plan.switch && terminal::is_shared() {
         terminal::forbid_typing().map_err(|e| site(format!("terminal: {e}")))?;
     }
@@ -216,16 +234,17 @@ fn become_payload(
 /// The last steps, with the account's rights: proxy, working directory, command.
 fn hand_over(plan: &Plan<'_>) -> Result<(), Mishap> {
     let user = |reason: String| Mishap { code: 201, reason };
-    if let Some((path, bytes)) = &plan.proxy {
-        target_proxy::write(path, bytes, nix::unistd::geteuid().as_raw(), plan.target_lock).map_err(user)?;
+    for path in &plan.copies {
+        let own = nix::unistd::geteuid().as_raw();
+        target_proxy::write(path, &plan.proxy, own, plan.target_lock).map_err(user)?;
     }
     let Some(command) = &plan.command else {
         return Ok(());
     };
     settle(plan.work_dir, &plan.account.home).map_err(user)?;
     check_command(Path::new(&command.program), plan.account).map_err(user)?;
-    restore(plan).map_err(|e| Mishap { code: 202, reason: format!("signals and limits: {e}") })?;
-    execute(command, &plan.environment)
+    restore(plan).map_err(|e| Mishap { code: 202, reason: format!("signals: {e}") })?;
+    execute(command, &plan.environment, plan.attributes)
 }
 
 /// Enters the directory that was made for it; else keeps the working directory where the account can
@@ -257,18 +276,16 @@ fn check_command(program: &Path, account: &Account) -> Result<(), String> {
     Err(format!("command {shown}: account {} may not execute it", account.name))
 }
 
-/// The payload finds limits and signals as the caller left them, but for dispositions that `start` changed: these get
-/// their default.
+/// The payload finds signals as the caller left them, but for dispositions that `process_init` changed: these get their
+/// default.
 fn restore(plan: &Plan<'_>) -> nix::Result<()> {
-    for (resource, soft, hard) in plan.limits {
-        setrlimit(*resource, *soft, *hard)?;
-    }
+    plan.attributes.give_back_limits()?;
     process::default_signal(Signal::SIGPIPE)?;
     process::default_signal(Signal::SIGXFSZ)?;
     plan.signal_mask.thread_set_mask()
 }
 
-fn execute(command: &Command, environment: &[CString]) -> Result<(), Mishap> {
+fn execute(command: &Command, environment: &[CString], attributes: &Attributes) -> Result<(), Mishap> {
     let refused = |reason: String| Mishap { code: 126, reason };
     let c = |text: &std::ffi::OsStr| CString::new(text.as_bytes()).map_err(|e| refused(e.to_string()));
     let program = c(&command.program)?;
@@ -278,6 +295,7 @@ fn execute(command: &Command, environment: &[CString]) -> Result<(), Mishap> {
     }
     let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();
     fds::close_on_exec().map_err(|e| refused(format!("descriptors: {e}")))?;
+    attributes.start_timers();
     let error = match nix::unistd::execve(&program, &argv, &environment) {
         Err(error) => error,
         Ok(never) => match never {},

@@ -1,6 +1,6 @@
 //! How a payload ended, for the record and as the exit code of `glexec`. Pure.
 
-use nix::sys::wait::WaitStatus;
+use crate::sys::process::End;
 use nix::unistd::Pid;
 use record::{Exit, Usage};
 
@@ -28,22 +28,21 @@ pub(crate) struct Outcome {
 }
 
 /// Notes how the first process ended, and returns the exit code of `glexec`.
-pub(crate) fn fill_exit(exit: &mut Exit, status: WaitStatus, mishap: Option<&Mishap>) -> u8 {
-    match (mishap, status) {
+pub(crate) fn fill_exit(exit: &mut Exit, end: End, mishap: Option<&Mishap>) -> u8 {
+    match (mishap, end) {
         (Some(mishap), _) => {
             exit.code = Some(i32::from(mishap.code));
             exit.killed_by = Some(format!("not executed: {}", mishap.reason));
             mishap.code
         }
-        (None, WaitStatus::Signaled(_, signal, _)) => {
-            exit.signal = Some(signal as i32);
-            u8::try_from(128 + signal as i32).unwrap_or(255)
+        (None, End::Signaled(signal)) => {
+            exit.signal = Some(signal);
+            u8::try_from(128 + signal).unwrap_or(255)
         }
-        (None, WaitStatus::Exited(_, code)) => {
+        (None, End::Exited(code)) => {
             exit.code = Some(code);
             caller_code(code)
         }
-        (None, _) => 202,
     }
 }
 
@@ -55,27 +54,32 @@ fn caller_code(code: i32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::signal::Signal;
 
-    fn code(status: WaitStatus, mishap: Option<&Mishap>) -> u8 {
-        fill_exit(&mut Exit::default(), status, mishap)
+    fn code(end: End, mishap: Option<&Mishap>) -> u8 {
+        fill_exit(&mut Exit::default(), end, mishap)
     }
 
     #[test]
     fn codes_of_the_payload_pass_but_for_ours() {
-        let exited = |n| WaitStatus::Exited(Pid::from_raw(2), n);
         for (n, expected) in
             [(0, 0), (7, 7), (127, 127), (200, 200), (201, 204), (203, 204), (204, 204), (205, 205)]
         {
-            assert_eq!(code(exited(n), None), expected);
+            assert_eq!(code(End::Exited(n), None), expected);
         }
-        assert_eq!(code(WaitStatus::Signaled(Pid::from_raw(2), Signal::SIGTERM, false), None), 143);
-        assert_eq!(code(WaitStatus::Signaled(Pid::from_raw(2), Signal::SIGKILL, false), None), 137);
+    }
+
+    #[test]
+    fn every_signal_is_told_by_its_number() {
+        for signal in 1..=64 {
+            let mut exit = Exit::default();
+            assert_eq!(i32::from(fill_exit(&mut exit, End::Signaled(signal), None)), 128 + signal);
+            assert_eq!((exit.signal, exit.code), (Some(signal), None));
+        }
     }
 
     #[test]
     fn a_mishap_before_exec_keeps_its_own_code() {
         let mishap = Mishap { code: 201, reason: "no such command".into() };
-        assert_eq!(code(WaitStatus::Exited(Pid::from_raw(2), 201), Some(&mishap)), 201);
+        assert_eq!(code(End::Exited(201), Some(&mishap)), 201);
     }
 }

@@ -1,59 +1,111 @@
-//! Waiting for the payload: forwarding signals, ending what is left, counting what it used.
+//! The supervisor: starts the payload, forwards signals, holds the limits, ends what is left, counts what it used.
 //!
-//! The supervisor stays root and in the caller's process group and session. Once the payload runs it closes the caller's
-//! descriptors: a reader of the payload's output must see its end when the payload ends, not when the supervisor does.
+//! It is root and nobody else (see [`front`](crate::run::front)), so that neither caller nor payload can signal, stop or
+//! starve it. Once the payload runs it leaves the caller's session and closes the caller's descriptors: a reader of the
+//! payload's output must see its end when the payload ends, not when the supervisor does. In log-only mode there is no
+//! root: the process that was called supervises with the caller's ids.
 
-use crate::admit::request::FORWARDED;
+use crate::admit::request::Limits;
 use crate::failure::Failure;
 use crate::run::checkpoints::Checkpoints;
 use crate::run::child_processes;
+use crate::run::front::{Line, News};
 use crate::run::gratia_log::GratiaLog;
 use crate::run::launch::{self, Plan};
-use crate::run::outcome::{self, Mishap, Outcome};
+use crate::run::limits::{Exceeded, Watched};
+use crate::run::outcome::{self, Outcome};
 use crate::session::active_session::ActiveSession;
 use crate::session::cgroup::Leaf;
 use crate::session::usage::{self, Waited};
-use crate::sys::{fds, ids, process};
+use crate::sys::process::{self, End};
+use crate::sys::{attributes, fds};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::sys::wait::WaitStatus;
-use nix::unistd::{Pid, Uid, getppid};
-use policy::GlexecConf;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getppid};
 use record::{Exit, Usage};
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-/// Ready to supervise: signals are held, orphans will come to us, and the clocks are read.
-struct Supervisor {
-    signals: SignalFd,
-    start_boottime_ns: u64,
-    before: Waited,
-    checkpoints: Checkpoints,
-    root_only: bool,
-    /// Whose end ends the payload: the process that called.
-    caller: Option<OwnedFd>,
-}
+/// Between SIGTERM for a time limit and SIGKILL.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often the end of a killed payload is looked for that does not announce itself.
+const TICK: Duration = Duration::from_millis(100);
 
-/// What the site wants at the end, and who is heard until then.
+/// What the site wants at the end.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
     /// `[payload] kill_leftovers`.
     pub(crate) kill_leftovers: bool,
-    /// `[payload] end_with_caller`.
-    pub(crate) end_with_caller: bool,
     /// `[accounting] checkpoint`.
     pub(crate) checkpoint: Duration,
-    /// With an epilogue only root may signal: nobody else shall keep it from running.
-    pub(crate) root_only: bool,
+    /// Limits that came with the call.
+    pub(crate) limits: Limits,
+}
+
+/// Why the payload was ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Front,
+    Caller,
+    OwnTime,
+    Limit(Exceeded),
+}
+
+impl Cause {
+    /// In the record's words.
+    fn text(self) -> String {
+        match self {
+            Self::Front => "the glexec that waited was killed".into(),
+            Self::Caller => "its caller ended".into(),
+            Self::OwnTime => "the CPU time that its caller allows is used up by its supervisor".into(),
+            Self::Limit(exceeded) => exceeded.to_string(),
+        }
+    }
+}
+
+/// Ready to supervise: signals are held, orphans will come to us, and the clocks are read.
+struct Supervisor<'a> {
+    signals: SignalFd,
+    line: Option<&'a mut Line>,
+    /// Whose end ends the payload: the process that called.
+    caller: Option<OwnedFd>,
+    start_boottime_ns: u64,
+    before: Waited,
+    watched: Watched,
+    checkpoints: Checkpoints,
+    /// Why SIGKILL was sent, and since when that is waited for.
+    killed: Option<(Cause, Instant)>,
+    /// Readable when the payload's first process has ended, also while another process keeps its end from us.
+    payload: Option<OwnedFd>,
+    /// Since when it has ended unseen.
+    unseen: Option<Instant>,
+    /// When SIGTERM for a limit is followed by SIGKILL.
+    grace: Option<(Exceeded, Instant)>,
 }
 
 /// How the payload's first process ended, and when.
 struct FirstEnd {
-    status: WaitStatus,
+    end: End,
     max_rss_kib: u64,
     wall_ns: u64,
+}
+
+/// A descriptor of the process that called, which becomes readable when that ends. A host where that cannot be had must
+/// not promise `end_with_caller`.
+pub(crate) fn calling_process() -> Result<OwnedFd, Failure> {
+    let caller = getppid();
+    let watched = process::pidfd(caller).and_then(|watched| {
+        // Had it ended before, its number could be another's, and init would be our parent.
+        if getppid() == caller && caller.as_raw() > 1 { Ok(watched) } else { Err(Errno::ESRCH) }
+    });
+    watched.map_err(|e| {
+        Failure::site(format!(
+            "the policy asks for [payload] end_with_caller, and the calling process cannot be watched: {e}; \
+             call glexec from a process that waits for it, or remove the key"
+        ))
+    })
 }
 
 /// Starts the payload and supervises it to the end.
@@ -61,13 +113,21 @@ pub(crate) fn run(
     session: &mut ActiveSession,
     plan: &Plan<'_>,
     rules: Rules,
-    conf: &GlexecConf,
+    line: Option<&mut Line>,
+    caller: Option<OwnedFd>,
     gratia: &GratiaLog<'_>,
 ) -> Result<Outcome, Failure> {
-    let mut supervisor = Supervisor::prepare(rules)?;
+    let has_line = line.is_some();
+    let mut supervisor = Supervisor::prepare(session, rules, line, caller)?;
     let mut payload = launch::start(plan, session.leaf(), session.namespace())?;
-    session.post_reaper(conf);
-    supervisor.hear(session.may_signal, rules);
+    // Kernels before 5.3 have none; there a traced payload's end is seen when the tracer lets go.
+    supervisor.payload = process::pidfd(payload.pid).ok();
+    if has_line {
+        // The payload was born in the caller's session; a terminal's signals are none of ours.
+        let _ = nix::unistd::setsid();
+        let _ = nix::unistd::chdir("/");
+        attributes::normal_memory_policy();
+    }
     let report = payload.report();
     session.started(payload.pid, &report);
     let ran = report.mishap.is_none();
@@ -75,166 +135,220 @@ pub(crate) fn run(
         let _ = fds::null_standard();
         gratia.started(payload.pid);
     }
-    let end = supervisor.wait(payload.pid, session);
-    session.dismiss_reaper();
-    let outcome = supervisor.conclude(payload.pid, report.mishap, end, session, rules);
-    if ran {
-        gratia.terminated(payload.pid, &outcome.usage);
+    let first = supervisor.wait_for(payload.pid, session);
+    let leftovers = session.leftovers();
+    // Who obeys the warning of a limit was ended by the limit all the same.
+    let warned = supervisor.grace.map(|(exceeded, _)| Cause::Limit(exceeded));
+    let cause = supervisor.killed.map(|(cause, _)| cause).or(warned);
+    let all_gone = !(rules.kill_leftovers || cause.is_some()) || end_leftovers(session);
+    let mut exit = Exit { leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX), ..Exit::default() };
+    exit.killed_by = cause.map(Cause::text);
+    if !all_gone {
+        exit.killed_by = Some("leftovers do not end".into());
     }
-    Ok(outcome)
+    let code = outcome::fill_exit(&mut exit, first.end, report.mishap.as_ref());
+    let usage = supervisor.usage(session.leaf(), &first);
+    exit.oom = usage.oom_kills.is_some_and(|killed| killed > 0);
+    if ran {
+        gratia.terminated(payload.pid, &usage);
+    }
+    Ok(Outcome { pid: payload.pid, usage, exit, mishap: report.mishap, code })
 }
 
-impl Supervisor {
-    /// Blocks the signals before the payload exists, so that none is lost. With `end_with_caller` it holds on to the
-    /// process that called; a host where that cannot be done must not promise it.
-    fn prepare(rules: Rules) -> Result<Self, Failure> {
-        let held = Self::hold_signals(rules.checkpoint);
-        let mut supervisor = held.map_err(|e| Failure::site(format!("supervisor: {e}")))?;
-        if rules.end_with_caller {
-            let caller = calling_process().map_err(|e| {
-                Failure::site(format!(
-                    "the policy asks for [payload] end_with_caller, and the calling process cannot be watched: {e}; \
-                     call glexec from a process that waits for it, or remove the key"
-                ))
-            })?;
-            supervisor.caller = Some(caller);
-        }
-        Ok(supervisor)
-    }
-
-    fn hold_signals(checkpoint: Duration) -> nix::Result<Self> {
-        let mut held: SigSet = FORWARDED.into_iter().collect();
-        held.add(Signal::SIGCHLD);
-        held.thread_block()?;
-        nix::sys::prctl::set_child_subreaper(true)?;
+impl<'a> Supervisor<'a> {
+    /// Blocks the signals before the payload exists, so that none is lost, and puts the limits up.
+    fn prepare(
+        session: &ActiveSession,
+        rules: Rules,
+        line: Option<&'a mut Line>,
+        caller: Option<OwnedFd>,
+    ) -> Result<Self, Failure> {
+        let failed = |e: Errno| Failure::site(format!("supervisor: {e}"));
+        SigSet::all().thread_block().map_err(failed)?;
+        nix::sys::prctl::set_child_subreaper(true).map_err(failed)?;
         let began = process::boottime_ns();
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self {
-            signals: SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC)?,
+            signals: SignalFd::with_flags(&SigSet::all(), flags).map_err(failed)?,
+            line,
+            caller,
             start_boottime_ns: began,
             before: Waited::now(),
-            checkpoints: Checkpoints::new(checkpoint, began),
-            root_only: false,
-            caller: None,
+            watched: Watched::begin(rules.limits, session.leaf()),
+            checkpoints: Checkpoints::new(rules.checkpoint, began),
+            killed: None,
+            payload: None,
+            unseen: None,
+            grace: None,
         })
     }
 
-    /// From here on the payload's account and the caller may signal, as far as the rules let them.
-    fn hear(&mut self, may_signal: Option<(u32, Uid)>, rules: Rules) {
-        self.root_only = rules.root_only;
-        let (ruid, suid) = may_signal.filter(|_| !rules.root_only).unwrap_or((0, Uid::from_raw(0)));
-        if may_signal.is_some() {
-            // Should it fail, root can still signal us, and the payload runs all the same.
-            let _ = ids::be_signalable(ruid, suid);
-        }
-    }
-
-    /// Waits for the end of the payload's first process.
-    fn wait(&mut self, payload: Pid, session: &mut ActiveSession) -> FirstEnd {
-        let (status, max_rss_kib) = self.wait_for(payload, session);
-        FirstEnd {
-            status,
-            max_rss_kib,
-            wall_ns: process::boottime_ns().saturating_sub(self.start_boottime_ns),
-        }
-    }
-
-    /// Ends what the payload left behind, as far as the rules say so, and sums up.
-    fn conclude(
-        &self,
-        pid: Pid,
-        mishap: Option<Mishap>,
-        end: FirstEnd,
-        session: &ActiveSession,
-        rules: Rules,
-    ) -> Outcome {
-        let leaf = session.leaf();
-        let leftovers = session.leftovers();
-        let abandoned = rules.end_with_caller && self.caller.is_none();
-        let all_gone = !(rules.kill_leftovers || abandoned) || end_leftovers(leaf);
-        let mut exit = Exit { leftovers: u32::try_from(leftovers).unwrap_or(u32::MAX), ..Exit::default() };
-        if abandoned {
-            exit.killed_by = Some("its caller ended".into());
-        }
-        if !all_gone {
-            exit.killed_by = Some("leftovers do not end".into());
-        }
-        let code = outcome::fill_exit(&mut exit, end.status, mishap.as_ref());
-        let usage = self.usage(leaf, &end);
-        exit.oom = usage.oom_kills.is_some_and(|killed| killed > 0);
-        Outcome { pid, usage, exit, mishap, code }
-    }
-
-    /// Reaps every child, forwards signals; returns the end of the payload's first process and its peak memory (KiB).
-    fn wait_for(&mut self, payload: Pid, session: &mut ActiveSession) -> (WaitStatus, u64) {
+    /// Reaps every child, forwards signals, holds the limits; returns the end of the payload's first process.
+    fn wait_for(&mut self, payload: Pid, session: &mut ActiveSession) -> FirstEnd {
         loop {
-            if let Some(end) = reap(payload) {
-                return end;
+            if let Some((end, max_rss_kib)) = reap(payload) {
+                let wall_ns = process::boottime_ns().saturating_sub(self.start_boottime_ns);
+                return FirstEnd { end, max_rss_kib, wall_ns };
+            }
+            self.hold_limits(payload, session);
+            if let Some(end) = self.unseen_end(payload, session) {
+                let wall_ns = process::boottime_ns().saturating_sub(self.start_boottime_ns);
+                return FirstEnd { end, max_rss_kib: 0, wall_ns };
             }
             let waited = Waited::now().since(self.before);
             self.checkpoints.write_when_due(session, payload, Some(waited));
-            let Some(info) = self.news(payload, self.checkpoints.patience(session)) else { continue };
-            let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
-            // The terminal signals the whole group, and the payload is in it: it has this one already.
-            let from_terminal = info.ssi_code == libc::SI_KERNEL;
-            let heard = !from_terminal && (!self.root_only || info.ssi_uid == 0);
-            if let Some(signal) = signal.filter(|s| *s != Signal::SIGCHLD && heard) {
-                let _ = kill(payload, signal);
+            self.wait_for_news(payload, session);
+        }
+    }
+
+    fn wait_for_news(&mut self, payload: Pid, session: &ActiveSession) {
+        let [signalled, told, ended, payload_ended] = self.poll(session);
+        if signalled {
+            while let Ok(Some(info)) = self.signals.read_signal() {
+                // The terminal signals the whole group, and the payload is in it: it has this one already.
+                let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
+                if info.ssi_code == libc::SI_KERNEL && signal == libc::SIGXCPU {
+                    // The last warning before the caller's hard limit ends this process.
+                    self.end(payload, session, Cause::OwnTime);
+                }
+                if info.ssi_code != libc::SI_KERNEL && signal != libc::SIGCHLD {
+                    process::send(payload, signal);
+                }
             }
         }
-    }
-
-    /// Waits for the next signal, as long as patience lasts. The caller's end, where it counts, kills the payload, and its
-    /// end will be the next.
-    fn news(&mut self, payload: Pid, patience: PollTimeout) -> Option<siginfo> {
-        let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        polled.extend(self.caller.as_ref().map(|caller| PollFd::new(caller.as_fd(), PollFlags::POLLIN)));
-        if poll(&mut polled, patience).ok()? == 0 {
-            return None;
+        if told {
+            match self.line.as_mut().map_or(News::Nothing, |line| line.news()) {
+                News::Signal(signal) => process::send(payload, signal),
+                News::FrontEnded => {
+                    self.line = None;
+                    self.end(payload, session, Cause::Front);
+                }
+                News::Nothing => {}
+            }
         }
-        if polled.get(1).is_some_and(|caller| caller.any() == Some(true)) {
+        if payload_ended {
+            // Asked once: from here on it would be readable for ever. Mostly the next look for children finds it.
+            self.payload = None;
+            self.unseen = Some(Instant::now());
+        }
+        if ended {
             self.caller = None;
-            let _ = kill(payload, Signal::SIGKILL);
-            return None;
+            self.end(payload, session, Cause::Caller);
         }
-        self.signals.read_signal().ok().flatten()
     }
 
-    fn usage(&self, leaf: Option<&Leaf>, end: &FirstEnd) -> Usage {
-        let mut usage = usage::counted(leaf, end.wall_ns, Some(Waited::now().since(self.before)));
+    /// Which of signals, line, caller and payload have news.
+    fn poll(&self, session: &ActiveSession) -> [bool; 4] {
+        let ends = [
+            Some(self.signals.as_fd()),
+            self.line.as_ref().map(|line| line.as_fd()),
+            self.caller.as_ref().map(AsFd::as_fd),
+            self.payload.as_ref().map(AsFd::as_fd),
+        ];
+        let listened: Vec<BorrowedFd<'_>> = ends.iter().flatten().copied().collect();
+        let mut polled: Vec<_> = listened.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        let _ = poll(&mut polled, sooner(self.patience(), self.checkpoints.patience(session)));
+        let mut answers = polled.iter().map(|p| p.any() == Some(true));
+        ends.map(|end| end.is_some() && answers.next().unwrap_or(false))
+    }
+
+    fn patience(&self) -> PollTimeout {
+        let until_grace = self.grace.map(|(_, until)| until.saturating_duration_since(Instant::now()));
+        let tick = self.unseen.or(self.killed.map(|(_, since)| since)).map(|_| TICK);
+        let next = [until_grace, tick, self.watched.next()].into_iter().flatten().min();
+        next.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
+        })
+    }
+
+    fn hold_limits(&mut self, payload: Pid, session: &ActiveSession) {
+        if self.killed.is_some() {
+            return;
+        }
+        if let Some((exceeded, until)) = self.grace {
+            if Instant::now() >= until {
+                self.end(payload, session, Cause::Limit(exceeded));
+            }
+            return;
+        }
+        let Some(exceeded) = self.watched.exceeded(session.leaf()) else { return };
+        if exceeded.is_of_time() {
+            process::send(payload, libc::SIGTERM);
+            self.grace = Some((exceeded, Instant::now() + GRACE));
+        } else {
+            self.end(payload, session, Cause::Limit(exceeded));
+        }
+    }
+
+    /// Kills all of it; the first process's end will be the next news.
+    fn end(&mut self, payload: Pid, session: &ActiveSession, cause: Cause) {
+        self.killed.get_or_insert((cause, Instant::now()));
+        let _ = kill(payload, Signal::SIGKILL);
+        if let Some(leaf) = session.leaf() {
+            let _ = leaf.kill_at_once();
+        }
+    }
+
+    /// A process of the same account that traces the payload can hold it on its way out, and its end from us. It is killed
+    /// as well: who is killed by root ends.
+    fn unseen_end(&self, payload: Pid, session: &ActiveSession) -> Option<End> {
+        let since = self.unseen.or(self.killed.map(|(_, since)| since))?;
+        if since.elapsed() >= TICK {
+            child_processes::end_tracer(payload, session.account());
+        }
+        if self.unseen.is_some() && since.elapsed() > GRACE { process::unreaped_end(payload) } else { None }
+    }
+
+    fn usage(&self, leaf: Option<&Leaf>, first: &FirstEnd) -> Usage {
+        let mut usage = usage::counted(leaf, first.wall_ns, Some(Waited::now().since(self.before)));
         // A cgroup's peak is better where there is one: this is the largest single process.
-        usage::note_peak(&mut usage, "maxrss", end.max_rss_kib.saturating_mul(1024));
+        usage::note_peak(&mut usage, "maxrss", first.max_rss_kib.saturating_mul(1024));
         self.checkpoints.complete(&mut usage);
         usage
     }
 }
 
-/// A descriptor of the process that called, which becomes readable when that ends.
-fn calling_process() -> nix::Result<OwnedFd> {
-    let caller = getppid();
-    let watched = process::pidfd(caller)?;
-    // Had it ended before, its number could be another's, and init would be our parent.
-    if getppid() == caller && caller.as_raw() > 1 { Ok(watched) } else { Err(Errno::ESRCH) }
+/// The one of two that is over first.
+fn sooner(a: PollTimeout, b: PollTimeout) -> PollTimeout {
+    // A negative one is never over.
+    let (one, other) = (i32::from(a), i32::from(b));
+    if one < 0 || (other >= 0 && other < one) { b } else { a }
 }
 
-/// Reaps whatever has ended; orphans of the payload among it. Returns the payload's own end.
-fn reap(payload: Pid) -> Option<(WaitStatus, u64)> {
+/// Reaps whatever has ended; orphans of the payload among it. Returns the payload's own end and its peak memory (KiB).
+fn reap(payload: Pid) -> Option<(End, u64)> {
     loop {
         match process::wait_any() {
-            Ok((status @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)), rss))
-                if pid == payload =>
-            {
-                return Some((status, rss));
-            }
-            Ok((WaitStatus::StillAlive, _)) => return None,
-            Ok(_) | Err(Errno::EINTR) => {}
+            Ok(Some((pid, end, rss))) if pid == payload => return Some((end, rss)),
+            Ok(None) => return None,
+            Ok(Some(_)) | Err(Errno::EINTR) => {}
             // No child and yet no status: somebody else waited for it, which cannot be.
-            Err(_) => return Some((WaitStatus::Exited(payload, 202), 0)),
+            Err(_) => return Some((End::Exited(202), 0)),
         }
     }
 }
 
 /// Ends what the payload left behind, and proves it: an empty leaf, and no child.
-fn end_leftovers(leaf: Option<&Leaf>) -> bool {
-    let leaf_empty = leaf.is_none_or(Leaf::kill_all);
-    child_processes::end_children() && leaf_empty
+fn end_leftovers(session: &ActiveSession) -> bool {
+    let leaf_empty = session.leaf().is_none_or(|leaf| leaf.kill_all(session.account()));
+    child_processes::end_children(session.account()) && leaf_empty
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_first_is_waited_for() {
+        let (never, soon, later) = (PollTimeout::NONE, PollTimeout::from(5_u8), PollTimeout::from(9_u8));
+        for (a, b, first) in [
+            (never, never, never),
+            (never, soon, soon),
+            (soon, never, soon),
+            (later, soon, soon),
+            (soon, later, soon),
+        ] {
+            assert_eq!(sooner(a, b), first);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use crate::admit::proxy_lock::{self, Locked, Share};
 use crate::admit::request::Target;
 use crate::failure::shown;
+use crate::sys::ids::FilesAs;
 use crate::sys::process;
 use policy::glexec_conf::Lock;
 use record::text::hex;
@@ -14,12 +15,29 @@ use std::path::{Path, PathBuf};
 /// Where the copy goes; `None` when there is to be none. The default name is the same for every call that maps to
 /// this uid, so that a later call can renew it. A payload that runs as the `caller` must not get that one's own default
 /// proxy replaced: it gets a name that nobody else looks for.
-pub(crate) fn path(target: &Target, uid: u32, caller: Option<u32>) -> Option<PathBuf> {
+pub(crate) fn path(target: &Target, uid: u32, caller: Option<u32>, own: Option<String>) -> Option<PathBuf> {
     match (target, caller) {
         (Target::Nowhere, _) => None,
+        (Target::Default, _) if own.is_some() => own.map(|name| format!("/tmp/x509up_u{uid}.{name}").into()),
         (Target::Default, None) => Some(format!("/tmp/x509up_u{uid}").into()),
         (Target::Default, Some(caller)) => Some(format!("/tmp/x509up_u{caller}_for_u{uid}").into()),
         (Target::File(path), _) => Some(path.clone()),
+    }
+}
+
+/// A name that nobody can guess, and so nobody can have taken.
+pub(crate) fn unguessable() -> nix::Result<String> {
+    let mut random = [0; 16];
+    process::random(&mut random)?;
+    Ok(hex(&random))
+}
+
+/// Removes a copy with a session's own name, with the account's rights on files. What was put in its place by the account
+/// is removed likewise, unless it is a directory.
+pub(crate) fn remove(path: &Path, account: Option<(u32, u32)>) {
+    let rights = account.map(|(uid, gid)| FilesAs::enter(uid, gid));
+    if rights.as_ref().is_none_or(Option::is_some) {
+        let _ = fs::remove_file(path);
     }
 }
 
@@ -112,8 +130,8 @@ mod tests {
 
     #[test]
     fn the_default_name_depends_on_the_account_alone() {
-        assert_eq!(path(&Target::Default, 20_001, None), Some("/tmp/x509up_u20001".into()));
-        assert_eq!(path(&Target::Default, 20_001, Some(7)), Some("/tmp/x509up_u7_for_u20001".into()));
-        assert_eq!(path(&Target::Nowhere, 20_001, None), None);
+        assert_eq!(path(&Target::Default, 20_001, None, None), Some("/tmp/x509up_u20001".into()));
+        assert_eq!(path(&Target::Default, 20_001, Some(7), None), Some("/tmp/x509up_u7_for_u20001".into()));
+        assert_eq!(path(&Target::Nowhere, 20_001, None, None), None);
     }
 }

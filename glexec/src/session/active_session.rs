@@ -6,45 +6,54 @@
 use crate::admit::config::Config;
 use crate::admit::process_init::{Mode, Start};
 use crate::admit::request::Request;
+use crate::admit::request::Target;
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::run::child_processes;
 use crate::run::launch::Report;
 use crate::run::outcome::Mishap;
 use crate::run::outcome::Outcome;
-use crate::session::cgroup::Leaf;
+use crate::run::target_proxy;
+use crate::session::cgroup::{Leaf, Post, kill_method};
 use crate::session::namespace::Namespace;
 use crate::session::recording;
-use crate::session::session_reaper::SessionReaper;
 use crate::session::store::{self, SessionState, StoredSession};
-use crate::session::work_dir::WorkDir;
-use crate::sys::process;
+use crate::session::work_dir::{self, WorkDir};
+use crate::sys::{isolation, process};
 use identity::VerifiedIdentity;
-use nix::unistd::{Pid, Uid};
-use policy::GlexecConf;
+use nix::unistd::Pid;
+use policy::file::{Isolation, TargetProxy};
 use policy::judge::Permit;
 use record::{Event, Exit, OpenRecord, Opened, Spool, Usage};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A switch under way.
 pub(crate) struct ActiveSession {
     id: String,
     leaf: Option<Leaf>,
+    post: Option<Post>,
     namespace: Option<Namespace>,
-    reaper: Option<SessionReaper>,
     stored: Option<StoredSession>,
     record: Option<(OpenRecord, u64, u64)>,
     /// Asked for.
     wanted_dir: Option<PathBuf>,
     /// Made.
     work_dir: Option<WorkDir>,
-    /// Whose signals the supervisor takes besides root's: the payload's account and the caller.
-    pub(crate) may_signal: Option<(u32, Uid)>,
+    /// The payload's copy of the proxy.
+    proxy: Option<PathBuf>,
+    /// Whether the copy has a name of this session's own and goes with it.
+    proxy_is_own: bool,
+    /// Copies of living sessions that a call without a command renews.
+    renewed: Vec<PathBuf>,
+    /// Whose the payload's processes are; nobody's in log-only mode.
+    account: Option<(u32, u32)>,
+    isolated: bool,
 }
 
 impl ActiveSession {
-    /// Opens session, leaf, namespace and record. When any of them fails nothing stays and nothing may run.
-    pub(crate) fn open(
+    /// Makes session, leaf and the supervisor's post, before there is a supervisor: whoever is killed from here on leaves
+    /// nothing unnamed. When any of them fails nothing stays and nothing may run.
+    pub(crate) fn create(
         start: &Start,
         config: &Config,
         request: &Request,
@@ -53,57 +62,138 @@ impl ActiveSession {
     ) -> Result<Self, Failure> {
         let id = store::new_id()?;
         let mut active = Self::unopened(id.clone(), request.work_dir.clone());
+        let account = permit.account();
+        let identity = store::fingerprint(identity);
+        active.choose_copies(start, config, request, account.uid, &identity)?;
         if start.mode == Mode::LogOnly {
             return Ok(active);
         }
-        let planned = Leaf::planned(&id);
+        let site = |e: std::io::Error| Failure::site(format!("cgroups of this host: {e}"));
+        let planned = Leaf::planned(&id, request.limits.pids.is_some()).map_err(site)?;
         let state = SessionState {
             id,
             caller_uid: start.caller.uid,
-            uid: permit.account().uid,
-            gid: permit.account().gid,
-            supervisor: std::process::id().cast_signed(),
-            born: child_processes::born(nix::unistd::getpid()),
+            uid: account.uid,
+            gid: account.gid,
+            supervisor: start.pid.as_raw(),
+            born: child_processes::born(start.pid),
             leaf: planned.clone(),
             spool: config.policy.accounting.spool.clone(),
             work_dir: None,
+            proxy: active.proxy.clone().filter(|_| active.proxy_is_own),
+            identity,
             pid_namespace: None,
         };
-        // The session comes first: it names all the rest, so a call that is killed from here on leaves nothing unnamed.
-        let stored = StoredSession::create(state)?;
+        active.account = Some((account.uid, account.gid));
+        let wanted = config.policy.payload.isolate == Isolation::Account;
+        active.isolated = wanted && isolation::is_available();
+        // The session comes first: it names all the rest.
+        active.stored = Some(StoredSession::create(state)?);
         active.leaf = planned.and_then(Leaf::make);
-        active.may_signal = Some((permit.account().uid, Uid::from_raw(start.caller.uid)));
-        let prepared = active.prepare(config, stored).and_then(|state| {
-            let opened = recording::opened(start, config, request, identity, permit, &state);
-            let record = open_record(config, &opened)?;
-            active.record = record.map(|r| (r, opened.start_unix_ns, opened.start_boottime_ns));
-            Ok(())
-        });
-        match prepared {
-            Ok(()) => Ok(active),
-            Err(failure) => {
-                active.tidy();
-                Err(failure)
+        if let Some(leaf) = active.leaf.as_ref().filter(|_| config.conf.linger) {
+            match Post::make(leaf) {
+                Ok(post) => active.post = post,
+                Err(e) => {
+                    active.tidy();
+                    return Err(Failure::site(format!("the supervisor's cgroup: {e}")));
+                }
             }
         }
+        Ok(active)
+    }
+
+    /// In the supervisor: says who supervises, makes the namespace that the policy asks for, opens the record. When any of them
+    /// fails nothing stays and nothing may run.
+    pub(crate) fn open(
+        &mut self,
+        start: &Start,
+        config: &Config,
+        request: &Request,
+        identity: &VerifiedIdentity,
+        permit: &Permit,
+        log: &Log,
+    ) -> Result<(), Failure> {
+        if self.stored.is_none() {
+            return Ok(());
+        }
+        let opened = self.prepare(config).and_then(|state| {
+            kill_method::note(state.leaf.as_ref().and_then(Leaf::kill_method), log);
+            let opened = recording::opened(start, config, request, identity, permit, &state, self.proxy());
+            let record = open_record(config, &opened)?;
+            self.record = record.map(|r| (r, opened.start_unix_ns, opened.start_boottime_ns));
+            Ok(())
+        });
+        opened.inspect_err(|_| self.tidy())
     }
 
     fn unopened(id: String, wanted_dir: Option<PathBuf>) -> Self {
-        let (leaf, namespace, reaper, stored, record) = (None, None, None, None, None);
-        let (work_dir, may_signal) = (None, None);
-        Self { id, leaf, namespace, reaper, stored, record, wanted_dir, work_dir, may_signal }
+        Self {
+            id,
+            leaf: None,
+            post: None,
+            namespace: None,
+            stored: None,
+            record: None,
+            wanted_dir,
+            work_dir: None,
+            proxy: None,
+            proxy_is_own: false,
+            renewed: Vec::new(),
+            account: None,
+            isolated: false,
+        }
+    }
+
+    /// Where the payload's proxy goes. A call without a command, and without a place, renews what living sessions have.
+    fn choose_copies(
+        &mut self,
+        start: &Start,
+        config: &Config,
+        request: &Request,
+        uid: u32,
+        identity: &str,
+    ) -> Result<(), Failure> {
+        if !config.conf.create_target_proxy {
+            return Ok(());
+        }
+        let caller = (start.mode == Mode::LogOnly).then_some(start.caller.uid);
+        let own =
+            config.policy.payload.target_proxy == TargetProxy::Session && request.target == Target::Default;
+        if own && request.command.is_none() && caller.is_none() {
+            self.renewed = store::all()
+                .into_iter()
+                .map(|found| found.state)
+                .filter(|s| s.caller_uid == start.caller.uid && s.uid == uid && s.identity == identity)
+                .filter_map(|state| state.proxy)
+                .collect();
+            return Ok(());
+        }
+        self.proxy_is_own = own && request.command.is_some();
+        let name = self.proxy_is_own.then(target_proxy::unguessable).transpose();
+        let name = name.map_err(|e| Failure::site(format!("getrandom: {e}")))?;
+        self.proxy = target_proxy::path(&request.target, uid, caller, name);
+        Ok(())
     }
 
     /// Makes the namespace that the policy asks for, and keeps the session; returns its state as it turned out.
-    fn prepare(&mut self, config: &Config, mut stored: StoredSession) -> Result<SessionState, Failure> {
-        let made = match config.policy.payload.pid_namespace {
+    fn prepare(&mut self, config: &Config) -> Result<SessionState, Failure> {
+        let payload = &config.policy.payload;
+        let isolated = payload.isolate == Isolation::Session || self.isolated;
+        let made = match payload.pid_namespace || !isolated {
             true => Namespace::make(self.leaf.as_ref()).map(|namespace| self.namespace = Some(namespace)),
             false => Ok(()),
         };
         let pid_namespace = self.namespace.as_ref().and_then(Namespace::id);
-        let state = SessionState { pid_namespace, ..stored.state().with_leaf(self.leaf.as_ref()) };
+        let own = nix::unistd::getpid();
+        let missing = || Failure::site("the session has no state");
+        let stored = self.stored.as_mut().ok_or_else(missing)?;
+        let state = SessionState {
+            pid_namespace,
+            supervisor: own.as_raw(),
+            born: child_processes::born(own),
+            ..stored.state().with_leaf(self.leaf.as_ref())
+        };
         stored.correct(state.clone());
-        self.stored = Some(stored);
         made.map(|()| state)
     }
 
@@ -117,21 +207,34 @@ impl ActiveSession {
         self.leaf.as_ref()
     }
 
+    /// Where the supervisor stands, when that is not the job's own group.
+    pub(crate) fn post(&self) -> Option<&Post> {
+        self.post.as_ref()
+    }
+
     /// The payload's process namespace, when the policy asks for one.
     pub(crate) fn namespace(&self) -> Option<&Namespace> {
         self.namespace.as_ref()
     }
 
-    /// Starts the process that closes the session when this one is killed.
-    pub(crate) fn post_reaper(&mut self, conf: &GlexecConf) {
-        self.reaper = self.leaf.as_ref().and_then(|leaf| SessionReaper::post(leaf, &self.id, conf));
+    /// Uid of the payload's processes; `None` in log-only mode, where they are the caller's.
+    pub(crate) fn account(&self) -> Option<u32> {
+        self.account.map(|(uid, _)| uid)
     }
 
-    /// From here on this process closes the session, and nobody else.
-    pub(crate) fn dismiss_reaper(&mut self) {
-        if let Some(reaper) = self.reaper.take() {
-            reaper.dismiss();
-        }
+    /// Whether a domain keeps the payload from other sessions of its account.
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.isolated
+    }
+
+    /// The payload's copy of the proxy.
+    pub(crate) fn proxy(&self) -> Option<&Path> {
+        self.proxy.as_deref()
+    }
+
+    /// Copies of living sessions that this call renews.
+    pub(crate) fn renewed(&self) -> &[PathBuf] {
+        &self.renewed
     }
 
     /// How many processes are there besides ours once the payload's first one has ended.
@@ -179,7 +282,7 @@ impl ActiveSession {
     /// The end: record closed, leaf and session removed. Returns the exit code of `glexec`.
     pub(crate) fn close(mut self, log: &Log, ended: Outcome) -> u8 {
         let work_dir = self.work_dir.take().filter(|_| ended.mishap.is_none());
-        if let Some(Err(why)) = work_dir.map(WorkDir::remove) {
+        if let Some(Err(why)) = work_dir.map(|dir| dir.remove(work_dir::PATIENCE)) {
             log.warning(&format!("session {}: {why}", self.id));
         }
         if let Some(mishap) = &ended.mishap {
@@ -214,16 +317,27 @@ impl ActiveSession {
         self.close(log, Outcome { pid, exit, usage, mishap: Some(mishap), code })
     }
 
+    /// For a call that ends before the payload's time.
+    pub(crate) fn give_up(mut self, why: Failure) -> Failure {
+        self.tidy();
+        why
+    }
+
+    /// Gives everything back. Where the supervisor has a post, a new process goes on from here, outside of it.
     fn tidy(&mut self) {
-        self.dismiss_reaper();
+        if let Some(path) = self.proxy.take().filter(|_| self.proxy_is_own) {
+            target_proxy::remove(&path, self.account);
+        }
         // Its process 1 is in the leaf, which must be empty to be removed.
         if let Some(namespace) = self.namespace.take() {
             namespace.end();
         }
-        if let Some(leaf) = &self.leaf {
-            let _ = leaf.remove();
+        let removed = self.leaf.as_ref().map_or(Ok(()), Leaf::remove);
+        if let Some(post) = self.post.take() {
+            post.step_out();
         }
-        if let Some(stored) = self.stored.take() {
+        // While a leaf stays the session does: the next call tries again, until it is gone.
+        if let Some(stored) = self.stored.take().filter(|_| removed.is_ok()) {
             stored.remove();
         }
     }

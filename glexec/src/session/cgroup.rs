@@ -5,13 +5,15 @@
 //! |---|---|
 //! | which hierarchies there are, and where the caller stands in them | [`membership`] |
 //! | ending all processes of a leaf | [`kill_method`] |
+//! | where the supervisor stands | [`post`] |
 //!
 //! Version 2 needs no controller: it counts CPU time and kills in one stroke everywhere, also beside version 1 (hybrid
 //! hosts). Where it is missing, freezer, cpuacct and memory of version 1 do the same work. On a host without any writable
 //! hierarchy only the subreaper finds what the payload started; the record then names no cgroup.
 
-mod kill_method;
-mod membership;
+pub(crate) mod kill_method;
+pub(crate) mod membership;
+mod post;
 
 use crate::run::child_processes;
 use crate::session::usage::CpuTime;
@@ -19,9 +21,12 @@ use crate::sys::process;
 pub(crate) use kill_method::KillMethod;
 use membership::{Hierarchy, Membership};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+pub(crate) use post::Post;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,20 +46,23 @@ struct Group {
 
 impl Leaf {
     /// Where the leaf of a session would be; `None` where the host has no hierarchy that we could write to.
-    pub(crate) fn planned(id: &str) -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    /// An error where the host does not even say which there are. `counts_pids` asks for the controller of process numbers.
+    pub(crate) fn planned(id: &str, counts_pids: bool) -> io::Result<Option<Self>> {
+        let mounts = fs::read("/proc/self/mountinfo")?;
+        let own = fs::read("/proc/self/cgroup")?;
         let name = format!("{PREFIX}{id}");
         let mut groups: Vec<Group> = Vec::new();
         for membership in membership::memberships(&mounts, &own) {
             let known = |hierarchy: &Hierarchy| groups.iter().any(|group| group.hierarchy == *hierarchy);
-            let wanted = !known(&membership.hierarchy) && membership.is_wanted(known(&Hierarchy::Two));
+            let wanted = !known(&membership.hierarchy)
+                && (membership.is_wanted(known(&Hierarchy::Two))
+                    || counts_pids && membership.hierarchy.has("pids"));
             let parent = Group { hierarchy: membership.hierarchy.clone(), dir: membership.dir.clone() };
             if wanted && parent.is_cgroup() && keeps_limits(&membership) {
                 groups.push(Group { dir: membership.dir.join(&name), ..parent });
             }
         }
-        Self::of(groups)
+        Ok(Self::of(groups))
     }
 
     /// Makes it, as far as the host lets us. Its session must be on record before, or nobody would remove it.
@@ -75,25 +83,31 @@ impl Leaf {
     }
 
     /// As lines of a session's state file.
-    pub(crate) fn to_state(leaf: Option<&Self>) -> String {
-        let Some(Self(groups)) = leaf else { return "cgroup=\n".into() };
-        let line = |group: &Group| match &group.hierarchy {
-            Hierarchy::Two => format!("cgroup={}\n", group.dir.display()),
-            Hierarchy::One(controllers) => format!("cgroup1={controllers}:{}\n", group.dir.display()),
+    pub(crate) fn to_state(leaf: Option<&Self>) -> Vec<u8> {
+        let Some(Self(groups)) = leaf else { return b"cgroup=\n".to_vec() };
+        let line = |group: &Group| {
+            let name = match &group.hierarchy {
+                Hierarchy::Two => "cgroup=".to_owned(),
+                Hierarchy::One(controllers) => format!("cgroup1={controllers}:"),
+            };
+            [name.as_bytes(), group.dir.as_os_str().as_bytes(), b"\n"].concat()
         };
-        groups.iter().map(line).collect()
+        groups.iter().flat_map(line).collect()
     }
 
     /// The leaf that a state file names; it need not have been made.
-    pub(crate) fn from_state(text: &str) -> Option<Self> {
-        let group = |line: &str| {
-            if let Some(dir) = line.strip_prefix("cgroup=").filter(|dir| !dir.is_empty()) {
-                return Some(Group { hierarchy: Hierarchy::Two, dir: dir.into() });
+    pub(crate) fn from_state(text: &[u8]) -> Option<Self> {
+        let dir = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+        let group = |line: &[u8]| {
+            if let Some(two) = line.strip_prefix(b"cgroup=").filter(|dir| !dir.is_empty()) {
+                return Some(Group { hierarchy: Hierarchy::Two, dir: dir(two) });
             }
-            let (controllers, dir) = line.strip_prefix("cgroup1=")?.split_once(':')?;
-            Some(Group { hierarchy: Hierarchy::One(controllers.into()), dir: dir.into() })
+            let line = line.strip_prefix(b"cgroup1=")?;
+            let colon = line.windows(2).position(|pair| pair == b":/")?;
+            let controllers = std::str::from_utf8(&line[..colon]).ok()?.to_owned();
+            Some(Group { hierarchy: Hierarchy::One(controllers), dir: dir(&line[colon + 1..]) })
         };
-        Self::of(text.lines().filter_map(group).collect())
+        Self::of(membership::lines(text).filter_map(group).collect())
     }
 
     /// The directory by which the session is known: where its processes are ended.
@@ -125,11 +139,34 @@ impl Leaf {
 
     /// How many processes of the payload are in it: those of root are ours.
     pub(crate) fn population(&self) -> usize {
-        self.strongest()
-            .pids()
-            .into_iter()
-            .filter(|pid| child_processes::real_uid_of(*pid) != Some(0))
-            .count()
+        self.members().len()
+    }
+
+    /// The processes of the payload that are in it; those of root are ours.
+    pub(crate) fn members(&self) -> Vec<i32> {
+        let mut pids = self.strongest().pids();
+        pids.retain(|pid| child_processes::real_uid_of(*pid) != Some(0));
+        pids
+    }
+
+    /// Lets the kernel hold a limit of memory, bytes; `false` where no controller is at hand.
+    pub(crate) fn limit_memory(&self, bytes: u64) -> bool {
+        let file = |group: &Group| match group.hierarchy {
+            Hierarchy::Two => "memory.max",
+            Hierarchy::One(_) => "memory.limit_in_bytes",
+        };
+        let held = self.0.iter().any(|group| group.write_existing(file(group), &bytes.to_string()).is_ok());
+        // Swapped out is used as well. Kernels that do not count it have no such file.
+        for group in self.0.iter().filter(|_| held) {
+            let _ = group.write_existing("memory.swap.max", "0");
+            let _ = group.write_existing("memory.memsw.limit_in_bytes", &bytes.to_string());
+        }
+        held
+    }
+
+    /// Lets the kernel hold a number of processes and threads; `false` where no controller is at hand.
+    pub(crate) fn limit_pids(&self, number: u64) -> bool {
+        self.0.iter().any(|group| group.write_existing("pids.max", &number.to_string()).is_ok())
     }
 
     /// CPU time since it was made.
@@ -229,6 +266,7 @@ impl Group {
     }
 
     fn pids(&self) -> Vec<i32> {
+        // Numbers only: the kernel's own text, in which nobody has a word.
         let text = self.read("cgroup.procs").unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
@@ -276,6 +314,11 @@ impl Group {
         result
     }
 
+    fn write_existing(&self, file: &str, text: &str) -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).open(self.dir.join(file))?;
+        io::Write::write_all(&mut file, text.as_bytes())
+    }
+
     fn read(&self, file: &str) -> Option<String> {
         fs::read_to_string(self.dir.join(file)).ok()
     }
@@ -294,14 +337,15 @@ fn keeps_limits(membership: &Membership) -> bool {
 }
 
 /// Whether `/proc/<pid>/cgroup` shows a membership inside the leaf of some session, in any hierarchy.
-pub(crate) fn is_in_leaf(proc_cgroup: &str) -> bool {
+pub(crate) fn is_in_leaf(proc_cgroup: &[u8]) -> bool {
     leaf_id(proc_cgroup).is_some()
 }
 
 /// The session whose leaf `/proc/<pid>/cgroup` shows.
-pub(crate) fn leaf_id(proc_cgroup: &str) -> Option<&str> {
-    let mut parts = proc_cgroup.lines().flat_map(|line| line.split('/'));
-    parts.find_map(|part| part.strip_prefix(PREFIX).filter(|id| id.len() == 36))
+pub(crate) fn leaf_id(proc_cgroup: &[u8]) -> Option<&str> {
+    let mut parts = proc_cgroup.split(|byte| *byte == b'\n' || *byte == b'/');
+    let id = parts.find_map(|part| part.strip_prefix(PREFIX.as_bytes()).filter(|id| id.len() == 36))?;
+    std::str::from_utf8(id).ok()
 }
 
 #[cfg(test)]
@@ -311,20 +355,20 @@ mod tests {
     #[test]
     fn leaves_are_recognised_at_any_depth_in_any_hierarchy() {
         let id = "01890000-0000-7000-8000-000000000000";
-        assert!(is_in_leaf(&format!("0::/slurm/job_1/glexec-{id}\n")));
-        assert!(is_in_leaf(&format!("4:memory:/x\n0::/glexec-{id}/sub\n")));
-        assert!(is_in_leaf(&format!("4:cpu,cpuacct:/x/glexec-{id}\n0::/\n")));
-        assert!(!is_in_leaf("0::/user/glexec-tests\n"));
+        assert!(is_in_leaf(format!("0::/slurm/job_1/glexec-{id}\n").as_bytes()));
+        assert!(is_in_leaf(format!("4:memory:/x\n0::/glexec-{id}/sub\n").as_bytes()));
+        assert!(is_in_leaf(format!("4:cpu,cpuacct:/x/glexec-{id}\n0::/\n").as_bytes()));
+        assert!(!is_in_leaf(b"0::/user/glexec-tests\n"));
     }
 
     #[test]
     fn a_leaf_survives_the_state_file() {
         let text = "cgroup=/sys/fs/cgroup/unified/glexec-x\ncgroup1=freezer:/sys/fs/cgroup/freezer/glexec-x\n\
                     cgroup1=name=systemd:/sys/fs/cgroup/systemd/a:b/glexec-x\n";
-        let leaf = Leaf::from_state(text);
+        let leaf = Leaf::from_state(text.as_bytes());
         assert_eq!(leaf.as_ref().map(|leaf| leaf.0.len()), Some(3));
-        assert_eq!(Leaf::to_state(leaf.as_ref()), text);
-        assert_eq!(Leaf::from_state("cgroup=\n"), None);
-        assert_eq!(Leaf::to_state(None), "cgroup=\n");
+        assert_eq!(Leaf::to_state(leaf.as_ref()), text.as_bytes());
+        assert_eq!(Leaf::from_state(b"cgroup=\n"), None);
+        assert_eq!(Leaf::to_state(None), b"cgroup=\n");
     }
 }

@@ -9,7 +9,6 @@
 //! | the site's record | [`recording`] |
 //! | what a payload used, and who counted it | [`usage`] |
 //! | the payload's own directory | [`work_dir`] |
-//! | close a session as soon as its supervisor is gone | [`session_reaper`] |
 //! | close sessions whose supervisor is gone | [`orphans`] |
 //! | `--session`: status, signal, kill, end without a credential | [`session_call`] |
 
@@ -19,7 +18,9 @@ pub(crate) mod namespace;
 pub(crate) mod orphans;
 pub(crate) mod recording;
 pub(crate) mod session_call;
-pub(crate) mod session_reaper;
 pub(crate) mod store;
 pub(crate) mod usage;
 pub(crate) mod work_dir;
+
+#[cfg(test)]
+mod lifecycle_tests;

@@ -9,7 +9,7 @@
 //! its group and session, and its CPU time are what they are without a namespace. Inside, its parent has the number 0.
 
 use crate::failure::Failure;
-use crate::session::cgroup::{Door, Leaf, fork_in};
+use crate::session::cgroup::{Door, Leaf, fork_in, membership};
 use crate::sys::process::Fork;
 use crate::sys::{fds, ids, process};
 use nix::errno::Errno;
@@ -25,7 +25,6 @@ use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -90,7 +89,7 @@ impl Namespace {
     /// How many processes came to process 1 as orphans, for hosts without a cgroup that counts.
     pub(crate) fn orphans(&self) -> usize {
         let path = format!("/proc/{0}/task/{0}/children", self.first);
-        fs::read_to_string(path).map_or(0, |text| text.split_whitespace().count())
+        fs::read_to_string(path).map_or(0, |numbers| numbers.split_whitespace().count())
     }
 
     /// Ends it and everything in it; for a supervisor that has reaped process 1 already, nothing.
@@ -168,33 +167,13 @@ fn shows_processes(place: &Path) -> bool {
 
 /// Where else `/proc` is mounted, such as in the directory of a chroot, from the text of mountinfo (proc(5)).
 fn other_views(mountinfo: &[u8]) -> Vec<PathBuf> {
-    let text = String::from_utf8_lossy(mountinfo);
-    let views = text.lines().filter_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let point = mount.split(' ').nth(4).filter(|_| kind.starts_with("proc "))?;
-        Some(unescaped(point))
+    let views = membership::lines(mountinfo).filter_map(|line| {
+        let middle = line.windows(3).position(|part| part == b" - ")?;
+        let is_proc = line[middle + 3..].starts_with(b"proc ");
+        let point = line[..middle].split(|byte| *byte == b' ').nth(4).filter(|_| is_proc)?;
+        Some(membership::unescaped(point))
     });
     views.filter(|point| !point.starts_with("/proc")).collect()
-}
-
-/// Blanks, tabs, line ends and backslashes stand there as three octal digits.
-fn unescaped(text: &str) -> PathBuf {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let octal = after.get(..3).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
-        match octal.filter(|_| *first == b'\\') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 #[cfg(test)]

@@ -2,18 +2,20 @@
 
 use crate::admit::config::Config;
 use crate::admit::process_init::Start;
-use crate::admit::request::{Command, Request, Target};
+use crate::admit::request::{Command, Request};
 use crate::failure::Failure;
 use crate::session::cgroup::{KillMethod, Leaf};
 use crate::session::store::SessionState;
 use crate::sys::ids::AsCaller;
 use crate::sys::process;
 use identity::VerifiedIdentity;
+use identity::shown::log_value;
 use policy::judge::{NestedSign, Permit};
 use record::text::hex;
 use record::{Batch, Denied, Opened, Role, Spool, Subject};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// What is known before the payload runs.
 pub(crate) fn opened(
@@ -23,6 +25,7 @@ pub(crate) fn opened(
     identity: &VerifiedIdentity,
     permit: &Permit,
     state: &SessionState,
+    proxy: Option<&Path>,
 ) -> Opened {
     let account = permit.account();
     let leaf = state.leaf.as_ref();
@@ -39,8 +42,8 @@ pub(crate) fn opened(
         boot_id: boot_id(),
         cgroup: leaf.map(|leaf| leaf.path().display().to_string()),
         supervisor_pid: std::process::id(),
-        sid: nix::unistd::getsid(None).map_or(0, |p| p.as_raw().unsigned_abs()),
-        pgid: nix::unistd::getpgrp().as_raw().unsigned_abs(),
+        sid: start.session.map_or(0, |p| p.as_raw().unsigned_abs()),
+        pgid: start.group.as_raw().unsigned_abs(),
         batch: batch(&start.environment),
         caller_uid: start.caller.uid,
         caller_name: start.caller.name.as_ref().map(ToString::to_string),
@@ -63,7 +66,7 @@ pub(crate) fn opened(
         argv_sha256,
         cwd: std::env::current_dir()
             .map_or_else(|_| "?".into(), |p| record::text::printable(p.as_os_str().as_bytes(), 4096)),
-        target_proxy: target_text(&request.target, account.uid).filter(|_| config.conf.create_target_proxy),
+        target_proxy: proxy.map(|path| record::text::printable(path.as_os_str().as_bytes(), 4096)),
         start_unix_ns: process::unix_ns(),
         start_boottime_ns: process::boottime_ns(),
         cpu_source: leaf.and_then(Leaf::cpu_source).unwrap_or("subreaper").into(),
@@ -141,11 +144,6 @@ fn command_texts(command: Option<&Command>) -> (String, Vec<String>, String) {
     (program, record::text::capped_argv(all()), hex(&hash.finalize()))
 }
 
-fn target_text(target: &Target, uid: u32) -> Option<String> {
-    let path = crate::run::target_proxy::path(target, uid, None)?;
-    Some(record::text::printable(path.as_os_str().as_bytes(), 4096))
-}
-
 /// Name of this host.
 pub(crate) fn host() -> String {
     nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |h| h.to_string_lossy().into_owned())
@@ -181,7 +179,9 @@ pub(crate) fn switch_line(start: &Start, permit: &Permit, request: &Request) -> 
     let (cwd, real_program) = resolved.unwrap_or_default();
     let (program, argv, _) = command_texts(request.command.as_ref());
     let arguments = argv.get(1..).unwrap_or_default().join(" ");
-    let id = request.id.as_ref().map(|id| format!(" id: \"{id}\"")).unwrap_or_default();
+    let id = request.id.as_ref().map(|id| format!(" id: \"{}\"", log_value(id))).unwrap_or_default();
+    let (cwd, real_program) = (log_value(&cwd), log_value(&real_program));
+    let (program, arguments) = (log_value(&program), log_value(&arguments));
     format!(
         "real_user({caller}),real_group({real_group})->mapped_user({}),mapped_group({mapped_group}) \
          cwd: \"{cwd}\" cmd: \"{program}\" (=\"{real_program}\") args: \"{arguments}\"{id}",

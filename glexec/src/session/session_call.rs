@@ -30,7 +30,7 @@ pub(crate) fn serve(call: &SessionCall, start: &Start, log: &Log) -> Result<u8, 
         || Failure::caller(format!("there is no session {} of this caller; it may have ended", call.id));
     let found = store::by_id(&call.id).filter(owned).ok_or_else(missing)?;
     if found.orphaned.is_some() {
-        orphans::close(&found.state, log);
+        orphans::close(&found.state, log, orphans::PATIENCE);
         return if call.action == Action::End { prove_closed(&found.state) } else { Err(missing()) };
     }
     log.notice(&format!("session {}: {:?} by uid {}", call.id, call.action, start.caller.uid));
@@ -56,24 +56,24 @@ fn status(state: &SessionState) -> Result<u8, Failure> {
 }
 
 /// The supervisor hears root at any time and passes the signal on.
-fn pass_on(state: &SessionState, signal: Signal) -> Result<(), Failure> {
+fn pass_on(state: &SessionState, signal: i32) -> Result<(), Failure> {
     let ended = || Failure::caller(format!("session {} has just ended", state.id));
     if signal_supervisor(state, signal)? { Ok(()) } else { Err(ended()) }
 }
 
 /// Signals the supervisor as root; `false` when it has ended.
-fn signal_supervisor(state: &SessionState, signal: Signal) -> Result<bool, Failure> {
+fn signal_supervisor(state: &SessionState, signal: i32) -> Result<bool, Failure> {
     let failed = |e| Failure::site(format!("session {}: {e}", state.id));
     let supervisor = match process::pidfd(Pid::from_raw(state.supervisor)) {
         Err(Errno::ESRCH) => return Ok(false),
         other => other.map_err(failed)?,
     };
     // The lock is looked at again now that the process is pinned: held, the session lives.
-    if !is_still_named(state) || store::by_id(&state.id).is_none_or(|found| found.orphaned.is_some()) {
+    if !state.is_still_named() || store::by_id(&state.id).is_none_or(|found| found.orphaned.is_some()) {
         return Ok(false);
     }
     ids::be_root().map_err(failed)?;
-    process::signal_pidfd(supervisor.as_fd(), signal).map_err(failed).map(|()| true)
+    process::send_to_pidfd(supervisor.as_fd(), signal).map_err(failed).map(|()| true)
 }
 
 fn kill(state: &SessionState) -> Result<(), Failure> {
@@ -81,21 +81,15 @@ fn kill(state: &SessionState) -> Result<(), Failure> {
         // Without a leaf there is the supervisor's tree; it ends the rest itself once the first process is gone.
         return kill_children(state);
     };
-    if leaf.kill_all() {
+    if leaf.kill_all(Some(state.uid)) {
         Ok(())
     } else {
         Err(Failure::site(format!("session {}: processes do not end", state.id)))
     }
 }
 
-/// Whether the process that the session names is not somebody else by now: without linger it is the payload, and the
-/// session outlives it for a while.
-fn is_still_named(state: &SessionState) -> bool {
-    state.born.is_none_or(|born| child_processes::born(Pid::from_raw(state.supervisor)) == Some(born))
-}
-
 fn kill_children(state: &SessionState) -> Result<(), Failure> {
-    if !is_still_named(state) {
+    if !state.is_still_named() {
         return Ok(());
     }
     let path = format!("/proc/{0}/task/{0}/children", state.supervisor);
@@ -112,7 +106,7 @@ fn end(state: &SessionState, log: &Log) -> Result<u8, Failure> {
     while store::exists(&state.id) {
         match store::by_id(&state.id) {
             Some(found) if found.orphaned.is_some() => {
-                orphans::close(&found.state, log);
+                orphans::close(&found.state, log, orphans::PATIENCE);
                 return prove_closed(state);
             }
             _ if Instant::now() > deadline => {
@@ -120,7 +114,7 @@ fn end(state: &SessionState, log: &Log) -> Result<u8, Failure> {
             }
             _ => {
                 // Its payload may have stopped it, and can do so no more.
-                let _ = signal_supervisor(state, Signal::SIGCONT);
+                let _ = signal_supervisor(state, libc::SIGCONT);
                 std::thread::sleep(Duration::from_millis(10));
             }
         }

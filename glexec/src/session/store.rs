@@ -4,11 +4,16 @@
 //! once and complete) and a file `lock` that its supervisor holds. Whoever can take the lock knows that the supervisor is gone.
 
 use crate::failure::Failure;
-use crate::session::cgroup::Leaf;
+use crate::run::child_processes;
+use crate::session::cgroup::{Leaf, membership};
 use crate::sys::process;
+use identity::VerifiedIdentity;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -40,6 +45,10 @@ pub(crate) struct SessionState {
     pub(crate) spool: PathBuf,
     /// Made for the payload, to be removed at the end; not named before it was made, or it may be another's.
     pub(crate) work_dir: Option<PathBuf>,
+    /// The payload's copy of the proxy with a name of this session's own, to be removed at the end.
+    pub(crate) proxy: Option<PathBuf>,
+    /// Whose the payload is: a fingerprint of subject and FQANs, by which a later call finds copies to renew.
+    pub(crate) identity: String,
     /// Number of the payload's process namespace, when it has one.
     pub(crate) pid_namespace: Option<u64>,
 }
@@ -66,6 +75,17 @@ pub(crate) fn new_id() -> Result<String, Failure> {
     process::random(&mut random).map_err(|e| Failure::site(format!("getrandom: {e}")))?;
     let id = uuid::Builder::from_unix_timestamp_millis(process::unix_ns() / 1_000_000, &random).into_uuid();
     Ok(id.to_string())
+}
+
+/// Tells one identity from another: the same person with another role is another one.
+pub(crate) fn fingerprint(identity: &VerifiedIdentity) -> String {
+    let mut hash = hmac_sha256::Hash::new();
+    hash.update(identity.subject.to_string());
+    for fqan in identity.fqans() {
+        hash.update([0]);
+        hash.update(fqan.to_string());
+    }
+    record::text::hex(&hash.finalize())
 }
 
 fn sessions_dir() -> PathBuf {
@@ -125,7 +145,7 @@ pub(crate) fn by_id(id: &str) -> Option<Found> {
 /// The state appears whole or not at all: a directory without one is a session in the making.
 fn write_state(dir: &Path, state: &SessionState) -> io::Result<()> {
     let unfinished = dir.join("state.new");
-    create_file(&unfinished)?.write_all(state.to_text().as_bytes())?;
+    create_file(&unfinished)?.write_all(&state.to_text())?;
     fs::rename(&unfinished, dir.join("state"))
 }
 
@@ -205,7 +225,7 @@ pub(crate) fn listed() -> io::Result<Vec<Found>> {
 /// `None` when it has gone meanwhile, or when its state is none.
 fn find(dir: &Path) -> io::Result<Option<Found>> {
     let gone = |e: io::Error| if e.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(e) };
-    let state = match fs::read_to_string(dir.join("state")) {
+    let state = match fs::read(dir.join("state")) {
         Ok(text) => SessionState::from_text(&text),
         Err(e) => return gone(e),
     };
@@ -226,25 +246,46 @@ impl SessionState {
         Self { leaf: leaf.cloned(), ..self.clone() }
     }
 
-    fn to_text(&self) -> String {
-        let optional =
-            |path: &Option<PathBuf>| path.as_deref().map(|p| p.display().to_string()).unwrap_or_default();
-        let (leaf, work_dir) = (Leaf::to_state(self.leaf.as_ref()), optional(&self.work_dir));
+    /// Whether the process that the session names as its supervisor is not somebody else by now.
+    pub(crate) fn is_still_named(&self) -> bool {
+        self.born.is_none_or(|born| child_processes::born(Pid::from_raw(self.supervisor)) == Some(born))
+    }
+
+    /// Paths are bytes; none of them holds a line break.
+    fn to_text(&self) -> Vec<u8> {
         let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
-        let (pid_namespace, born) = (number(self.pid_namespace), number(self.born));
-        format!(
-            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\nborn={born}\n{leaf}spool={}\nwork_dir={work_dir}\npid_namespace={pid_namespace}\n",
+        let head = format!(
+            "version=1\nid={}\ncaller_uid={}\nuid={}\ngid={}\nsupervisor={}\nborn={}\npid_namespace={}\n",
             self.id,
             self.caller_uid,
             self.uid,
             self.gid,
             self.supervisor,
-            self.spool.display()
-        )
+            number(self.born),
+            number(self.pid_namespace)
+        );
+        let path = |key: &str, path: Option<&Path>| {
+            let path = path.map(|path| path.as_os_str().as_bytes()).unwrap_or_default();
+            [key.as_bytes(), b"=", path, b"\n"].concat()
+        };
+        [
+            head.into_bytes(),
+            Leaf::to_state(self.leaf.as_ref()),
+            path("spool", Some(&self.spool)),
+            path("work_dir", self.work_dir.as_deref()),
+            path("proxy", self.proxy.as_deref()),
+            format!("identity={}\n", self.identity).into_bytes(),
+        ]
+        .concat()
     }
 
-    fn from_text(text: &str) -> Option<Self> {
-        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    fn from_text(text: &[u8]) -> Option<Self> {
+        let bytes = |key: &str| {
+            membership::lines(text).find_map(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(b"="))
+        };
+        let value = |key: &str| std::str::from_utf8(bytes(key)?).ok();
+        let path =
+            |key: &str| bytes(key).filter(|p| !p.is_empty()).map(|p| PathBuf::from(OsStr::from_bytes(p)));
         if value("version")? != "1" {
             return None;
         }
@@ -256,8 +297,10 @@ impl SessionState {
             supervisor: value("supervisor")?.parse().ok()?,
             born: value("born").and_then(|n| n.parse().ok()),
             leaf: Leaf::from_state(text),
-            spool: value("spool")?.into(),
-            work_dir: value("work_dir").filter(|w| !w.is_empty()).map(PathBuf::from),
+            spool: path("spool")?,
+            work_dir: path("work_dir"),
+            proxy: path("proxy"),
+            identity: value("identity").unwrap_or_default().to_owned(),
             pid_namespace: value("pid_namespace").and_then(|n| n.parse().ok()),
         })
     }
@@ -276,9 +319,11 @@ mod tests {
             gid: 20_002,
             supervisor: 77,
             born: Some(8812),
-            leaf: Leaf::from_state("cgroup=/sys/fs/cgroup/unified/glexec-x\ncgroup1=memory:/x/glexec-x\n"),
+            leaf: Leaf::from_state(b"cgroup=/sys/fs/cgroup/unified/glexec-x\ncgroup1=memory:/x/glexec-x\n"),
             spool: "/var/spool/pilotage/records".into(),
             work_dir: Some("/tmp/job-1".into()),
+            proxy: Some("/tmp/x509up_glexec_1".into()),
+            identity: "ab12".into(),
             pid_namespace: Some(4_026_532_000),
         };
         assert_eq!(SessionState::from_text(&state.to_text()), Some(state.clone()));
@@ -288,9 +333,9 @@ mod tests {
 
     #[test]
     fn a_broken_state_is_no_session() {
-        assert_eq!(SessionState::from_text(""), None);
-        assert_eq!(SessionState::from_text("version=2\nid=x\n"), None);
-        assert_eq!(SessionState::from_text("version=1\nid=x\ncaller_uid=a\n"), None);
+        assert_eq!(SessionState::from_text(b""), None);
+        assert_eq!(SessionState::from_text(b"version=2\nid=x\n"), None);
+        assert_eq!(SessionState::from_text(b"version=1\nid=x\ncaller_uid=a\n"), None);
     }
 
     #[test]

@@ -91,6 +91,43 @@ pub(crate) fn keep_only(kept: OwnedFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(PLACE) })
 }
 
+/// Closes every descriptor above 2 but this one.
+///
+/// For a forked child on its way to exec or exit: what its parent's variables own is closed under them.
+pub(crate) fn close_all_but(kept: RawFd) -> Result<(), Errno> {
+    let kept = libc::c_uint::try_from(kept).map_err(|_| Errno::EBADF)?;
+    let close = |first: libc::c_uint, last: libc::c_uint| {
+        // SAFETY: takes numbers only. By the contract of this function the process never returns to code that owns one of
+        // them: it executes a program or exits by `_exit`.
+        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+    };
+    let below = if kept > 3 { close(3, kept - 1) } else { Ok(0) };
+    match below.and_then(|_| close(kept.max(2) + 1, libc::c_uint::MAX)) {
+        Ok(_) => Ok(()),
+        // For kernels before 5.9.
+        Err(_) => close_listed_but(kept),
+    }
+}
+
+fn close_listed_but(kept: libc::c_uint) -> Result<(), Errno> {
+    let listed = std::fs::read_dir("/proc/self/fd").map_err(|_| Errno::EIO)?;
+    let numbers: Vec<RawFd> =
+        listed.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in numbers.into_iter().filter(|fd| *fd > 2 && libc::c_uint::try_from(*fd) != Ok(kept)) {
+        // SAFETY: as above; closing twice only yields EBADF.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
+}
+
+/// Keeps one descriptor that the caller wants to be told something on, closed by exec; `None` when it is not open.
+pub(crate) fn keep_for_caller(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_SETFD takes numbers; on a number that is not open it yields EBADF.
+    let marked = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: the number is open, and nothing in this process has owned it so far: it came from the caller.
+    (marked == 0 && number > 2).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Marks every descriptor above 2 to be closed by exec: the payload gets 0, 1 and 2.
 pub(crate) fn close_on_exec() -> Result<(), Errno> {
     const FIRST: libc::c_uint = 3;
@@ -98,18 +135,13 @@ pub(crate) fn close_on_exec() -> Result<(), Errno> {
     let result =
         unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     // Kernels before 5.11 do not know the flag, those before 5.9 not the call.
-    if Errno::result(result).is_ok() { Ok(()) } else { mark_close_on_exec(None) }
+    if Errno::result(result).is_ok() { Ok(()) } else { mark_close_on_exec() }
 }
 
-/// As [`close_on_exec`], but for one that the next program needs.
-pub(crate) fn close_on_exec_but(kept: BorrowedFd<'_>) -> Result<(), Errno> {
-    mark_close_on_exec(Some(kept.as_raw_fd()))
-}
-
-fn mark_close_on_exec(kept: Option<RawFd>) -> Result<(), Errno> {
+fn mark_close_on_exec() -> Result<(), Errno> {
     for entry in std::fs::read_dir("/proc/self/fd").map_err(|_| Errno::EIO)?.flatten() {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
-        if let Some(fd) = number.filter(|fd| *fd > 2 && Some(*fd) != kept) {
+        if let Some(fd) = number.filter(|fd| *fd > 2) {
             // SAFETY: F_SETFD takes numbers; on a descriptor that is already gone it yields EBADF.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }

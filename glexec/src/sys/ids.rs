@@ -54,6 +54,13 @@ impl OutOfReach {
     }
 }
 
+impl OutOfReach {
+    /// Stays out of reach: from here on this process is root's alone.
+    pub(crate) fn keep(mut self) {
+        self.left = None;
+    }
+}
+
 impl Drop for OutOfReach {
     fn drop(&mut self) {
         let Some((caller, mask)) = self.left else { return };
@@ -126,6 +133,10 @@ fn prove_gone(uid: Uid, gid: Gid) -> Result<(), String> {
     if setresuid(root, root, root).is_ok() || seteuid(root).is_ok() {
         return Err("root came back".into());
     }
+    prove_powerless()
+}
+
+fn prove_powerless() -> Result<(), String> {
     for set in [caps::CapSet::Permitted, caps::CapSet::Effective, caps::CapSet::Inheritable] {
         let left = caps::read(None, set).map_err(|e| format!("capabilities: {e}"))?;
         if !left.is_empty() {
@@ -153,15 +164,46 @@ pub(crate) fn drop_bounding_set() -> Result<(), String> {
 pub(crate) fn be_powerless_root() -> Result<(), String> {
     be_root_alone().map_err(|e| format!("root without groups: {e}"))?;
     drop_bounding_set()?;
+    drop_capabilities()
+}
+
+/// Takes the caller's ids, but for the saved uid: kill(2) compares the sender's ids with the receiver's real and saved ones,
+/// and clients signal as the payload's account as well. Then proves that no capability is left, unless the caller is root.
+pub(crate) fn be_front(caller: Uid, target: Uid) -> Result<(), String> {
+    let text = |e: Errno| e.to_string();
+    let gid = nix::unistd::getgid();
+    setresgid(gid, gid, gid).map_err(text)?;
+    setresuid(caller, caller, target).map_err(text)?;
+    if caller.is_root() { drop_capabilities() } else { prove_powerless() }
+}
+
+/// Drops every capability of this process, for one that stays root to be out of reach.
+pub(crate) fn drop_capabilities() -> Result<(), String> {
     for set in [caps::CapSet::Effective, caps::CapSet::Permitted, caps::CapSet::Inheritable] {
         caps::clear(None, set).map_err(|e| format!("capabilities: {e}"))?;
     }
     Ok(())
 }
 
-/// Lets the payload's account and the caller signal the supervisor, as clients of gLExec expect, while it stays root.
-///
-/// kill(2) compares the sender's ids with the receiver's real and saved ones.
-pub(crate) fn be_signalable(target: u32, caller: Uid) -> Result<(), Errno> {
-    setresuid(Uid::from_raw(target), Uid::from_raw(0), caller)
+/// While this lives, files are touched with the account's rights and nothing more (setfsuid(2)).
+pub(crate) struct FilesAs;
+
+impl FilesAs {
+    /// Takes the account's rights on files; `None` when that fails.
+    pub(crate) fn enter(uid: u32, gid: u32) -> Option<Self> {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        nix::unistd::setfsgid(gid);
+        nix::unistd::setfsuid(uid);
+        let taken = Self;
+        // The call tells the id before; asking for one that is none changes nothing.
+        let nobody = Uid::from_raw(u32::MAX);
+        (nix::unistd::setfsuid(nobody) == uid).then_some(taken)
+    }
+}
+
+impl Drop for FilesAs {
+    fn drop(&mut self) {
+        nix::unistd::setfsuid(geteuid());
+        nix::unistd::setfsgid(nix::unistd::getegid());
+    }
 }

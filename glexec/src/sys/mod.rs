@@ -2,6 +2,8 @@
 //!
 //! | what | where |
 //! |---|---|
+//! | what is inherited, and restored for the payload | [`attributes`] |
+//! | a domain for signals and tracing | [`isolation`] |
 //! | user and group ids, capabilities | [`ids`] |
 //! | fork, exec, prctl, keyrings, clocks | [`process`] |
 //! | descriptors | [`fds`] |
@@ -9,9 +11,11 @@
 //! | which file a process executes | [`executable`] |
 //! | process events of the kernel | [`netlink`] |
 
+pub(crate) mod attributes;
 pub(crate) mod executable;
 pub(crate) mod fds;
 pub(crate) mod ids;
+pub(crate) mod isolation;
 pub(crate) mod netlink;
 pub(crate) mod process;
 pub(crate) mod terminal;

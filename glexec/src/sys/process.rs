@@ -3,7 +3,6 @@
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, Pid};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -90,26 +89,6 @@ pub(crate) fn new_session_keyring() -> Result<(), Errno> {
     }
 }
 
-/// Stops timers that the caller may have set: they survive exec and would end us in the middle.
-pub(crate) fn stop_timers() {
-    let off = libc::itimerval {
-        it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
-        it_value: libc::timeval { tv_sec: 0, tv_usec: 0 },
-    };
-    for timer in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
-        // SAFETY: `off` outlives the call, and a null old value is allowed.
-        unsafe { libc::setitimer(timer, &off, std::ptr::null_mut()) };
-    }
-}
-
-/// Takes back how late the caller lets this process wake up (`PR_SET_TIMERSLACK`, prctl(2)): it survives exec, knows no
-/// bound, and would stretch every wait and every deadline of ours.
-pub(crate) fn wake_in_time() {
-    /// The kernel's own default.
-    const NANOSECONDS: u64 = 50_000;
-    let _ = nix::sys::prctl::set_timerslack(NANOSECONDS);
-}
-
 /// Empties the environment of this process: libraries that root runs must not read the caller's wishes.
 pub(crate) fn clear_environment() {
     // SAFETY: there is one thread, and nobody holds a pointer into the environment.
@@ -156,21 +135,74 @@ fn dispose(signal: Signal, handler: SigHandler) -> nix::Result<()> {
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
+/// How a process ended. Unlike nix's `WaitStatus` it knows real-time signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With this code.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+}
+
+impl End {
+    /// From the status that wait4(2) gives; `None` while the process lives.
+    fn of(status: libc::c_int) -> Option<Self> {
+        if libc::WIFEXITED(status) {
+            Some(Self::Exited(libc::WEXITSTATUS(status)))
+        } else if libc::WIFSIGNALED(status) {
+            Some(Self::Signaled(libc::WTERMSIG(status)))
+        } else {
+            None
+        }
+    }
+}
+
 /// Reaps any child that has ended, without waiting, and tells its peak memory in KiB (wait4(2), `ru_maxrss`).
-pub(crate) fn wait_any() -> Result<(WaitStatus, u64), Errno> {
+pub(crate) fn wait_any() -> Result<Option<(Pid, End, u64)>, Errno> {
+    reap(-1, libc::WNOHANG)
+}
+
+/// Reaps this child if it has ended, without waiting.
+pub(crate) fn try_wait(pid: Pid) -> Result<Option<End>, Errno> {
+    reap(pid.as_raw(), libc::WNOHANG).map(|found| found.map(|(_, end, _)| end))
+}
+
+/// Waits for the end of a child of which it is known that it ends.
+pub(crate) fn wait_for(pid: Pid) -> Result<End, Errno> {
+    loop {
+        match reap(pid.as_raw(), 0) {
+            Ok(Some((_, end, _))) => return Ok(end),
+            Ok(None) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn reap(pid: libc::pid_t, flags: libc::c_int) -> Result<Option<(Pid, End, u64)>, Errno> {
     let mut status = 0;
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both pointers are to live locals of the right types.
-    let pid = unsafe { libc::wait4(-1, &mut status, libc::WNOHANG, usage.as_mut_ptr()) };
-    match Errno::result(pid)? {
-        0 => Ok((WaitStatus::StillAlive, 0)),
-        pid => {
-            // SAFETY: rusage is plain numbers, for which zero is valid; wait4 has filled it in.
-            let usage = unsafe { usage.assume_init() };
-            let rss = u64::try_from(usage.ru_maxrss).unwrap_or(0);
-            WaitStatus::from_raw(Pid::from_raw(pid), status).map(|status| (status, rss))
-        }
+    let pid = unsafe { libc::wait4(pid, &mut status, flags, usage.as_mut_ptr()) };
+    let pid = Errno::result(pid)?;
+    // SAFETY: rusage is plain numbers, for which zero is valid; wait4 has filled it in where it found somebody.
+    let usage = unsafe { usage.assume_init() };
+    let ended = End::of(status).filter(|_| pid > 0);
+    Ok(ended.map(|end| (Pid::from_raw(pid), end, u64::try_from(usage.ru_maxrss).unwrap_or(0))))
+}
+
+/// Sends any signal, real-time ones too. A process that is gone needs none.
+pub(crate) fn send(pid: Pid, signal: i32) {
+    if pid.as_raw() > 1 && signal > 0 {
+        // SAFETY: kill takes numbers only.
+        unsafe { libc::kill(pid.as_raw(), signal) };
     }
+}
+
+/// How a process ended whose end somebody else keeps from us: the last field of its `stat` (proc(5), `exit_code`).
+pub(crate) fn unreaped_end(pid: Pid) -> Option<End> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let status = stat.trim_ascii_end().rsplit(|b| *b == b' ').next()?;
+    End::of(std::str::from_utf8(status).ok()?.parse().ok()?)
 }
 
 /// A descriptor for a process, which no other process can inherit its number's place in (pidfd_open(2), Linux 5.3).
@@ -185,10 +217,14 @@ pub(crate) fn pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
 
 /// Signals the process of a [`pidfd`].
 pub(crate) fn signal_pidfd(process: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> {
+    send_to_pidfd(process, signal as i32)
+}
+
+/// As [`signal_pidfd`], for any signal, real-time ones too.
+pub(crate) fn send_to_pidfd(process: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo asks the kernel to fill in its own.
-    let sent =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal as i32, no_info, 0) };
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, no_info, 0) };
     Errno::result(sent).map(drop)
 }
 
@@ -204,4 +240,48 @@ pub(crate) fn syslog_time() -> String {
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let month = usize::try_from(local.tm_mon).ok().and_then(|m| MONTHS.get(m)).unwrap_or(&"Jan");
     format!("{month} {:2} {:02}:{:02}:{:02}", local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec)
+}
+
+/// What one process uses.
+pub(crate) struct Consumption {
+    /// CPU time so far, its own and that of children it waited for, microseconds.
+    pub(crate) cpu_us: u64,
+    /// Memory that is resident, bytes.
+    pub(crate) resident_bytes: u64,
+}
+
+/// From `/proc/<pid>/stat`; `None` when it is gone.
+pub(crate) fn consumption(pid: i32) -> Option<Consumption> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let number = |index| {
+        stat_field(&stat, index).and_then(|field| std::str::from_utf8(field).ok()?.parse::<u64>().ok())
+    };
+    // Fields 14 to 17 and 24 of proc(5).
+    let ticks: u64 = (11..15).filter_map(number).sum();
+    Some(Consumption {
+        cpu_us: ticks.saturating_mul(10_000),
+        resident_bytes: number(21)?.saturating_mul(page_bytes()),
+    })
+}
+
+/// A field of `stat`, counted from the state, which is 0. The name before it is in parentheses and may hold anything.
+pub(crate) fn stat_field(stat: &[u8], index: usize) -> Option<&[u8]> {
+    let end = stat.windows(2).rposition(|pair| pair == b") ")?;
+    stat[end + 2..].split(|b| *b == b' ').nth(index)
+}
+
+fn page_bytes() -> u64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|n| u64::try_from(n).ok())
+        .unwrap_or(4096)
+}
+
+/// CPU time of all children that were waited for, microseconds.
+pub(crate) fn waited_cpu_us() -> u64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike;
+    let micros = |time: nix::sys::time::TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |all| micros(all.user_time()) + micros(all.system_time()))
 }

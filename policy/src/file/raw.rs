@@ -153,6 +153,10 @@ struct Payload {
     private_tmp: Spanned<bool>,
     pid_namespace: bool,
     end_with_caller: bool,
+    #[serde(deserialize_with = "isolation")]
+    isolate: Isolation,
+    #[serde(deserialize_with = "target_proxy")]
+    target_proxy: TargetProxy,
 }
 
 impl Payload {
@@ -173,6 +177,8 @@ impl Payload {
             kill_leftovers: self.kill_leftovers.into_inner(),
             pid_namespace: self.pid_namespace,
             end_with_caller: self.end_with_caller,
+            isolate: self.isolate,
+            target_proxy: self.target_proxy,
         })
     }
 }
@@ -186,6 +192,8 @@ impl Default for Payload {
             private_tmp: Spanned::new(0..0, false),
             pid_namespace: false,
             end_with_caller: false,
+            isolate: Isolation::default(),
+            target_proxy: TargetProxy::default(),
         }
     }
 }
@@ -429,6 +437,22 @@ fn some_port_range<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PortRange>,
 fn each_caller<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<CallerPattern>, D::Error> {
     let list = Vec::<String>::deserialize(d)?;
     list.iter().map(|s| CallerPattern::parse(s).map_err(D::Error::custom)).collect()
+}
+
+fn isolation<'de, D: Deserializer<'de>>(d: D) -> Result<Isolation, D::Error> {
+    match String::deserialize(d)?.as_str() {
+        "session" => Ok(Isolation::Session),
+        "account" => Ok(Isolation::Account),
+        _ => Err(D::Error::custom("write \"session\" or \"account\"")),
+    }
+}
+
+fn target_proxy<'de, D: Deserializer<'de>>(d: D) -> Result<TargetProxy, D::Error> {
+    match String::deserialize(d)?.as_str() {
+        "session" => Ok(TargetProxy::Session),
+        "account" => Ok(TargetProxy::Account),
+        _ => Err(D::Error::custom("write \"session\" or \"account\"")),
+    }
 }
 
 fn nested<'de, D: Deserializer<'de>>(d: D) -> Result<NestedPolicy, D::Error> {

@@ -1,6 +1,6 @@
 //! Proxies that come in, and the copy that goes out.
 
-use end_to_end::contract::{call, chmod, expired, set_conf, sh, site};
+use end_to_end::contract::{POLICY, call, chmod, expired, set_conf, sh, site};
 use harness::pki::Craft;
 use harness::{Machine, Run, needs};
 use std::fs;
@@ -85,7 +85,7 @@ fn the_default_copy_is_renewed_under_a_running_payload() {
     let run = m.glexec().env("GLEXEC_CLIENT_CERT", &first).args(["/bin/sh", "-c", script]);
     let running = run.spawn();
     let place = end_to_end::contract::written("/home/alice/where");
-    assert_eq!(place, format!("/tmp/x509up_u{}", m.uid("alice")));
+    assert!(place.starts_with(&format!("/tmp/x509up_u{}.", m.uid("alice"))) && place.len() > 45, "{place}");
     is_copy(&m, &place, &first);
     m.glexec().env("GLEXEC_CLIENT_CERT", &second).output().ok();
     m.write("/home/alice/go", "alice", 0o600, "");
@@ -95,6 +95,48 @@ fn the_default_copy_is_renewed_under_a_running_payload() {
         ran.stdout == fs::read(&second).unwrap(),
         "the payload reads the renewed proxy at the same place"
     );
+    assert!(!Path::new(&place).exists(), "the copy goes with its session");
+}
+
+/// Sites whose tools look for gLExec's old name can have it; then the copy is one for all sessions, and stays.
+#[test]
+#[needs(root)]
+fn the_old_name_of_the_copy_is_the_site_s_choice() {
+    let m = site();
+    let policy = fs::read_to_string(POLICY).unwrap() + "\n[payload]\ntarget_proxy = \"account\"\n";
+    m.write(POLICY, "root", 0o644, policy);
+    let (first, second) = two_proxies(&m);
+    let name = format!("/tmp/x509up_u{}", m.uid("alice"));
+    let run = m.glexec().env("GLEXEC_CLIENT_CERT", &first).args(["/bin/sh", "-c", "echo $X509_USER_PROXY"]);
+    assert_eq!(run.output().ok(), name);
+    is_copy(&m, &name, &first);
+    m.glexec().env("GLEXEC_CLIENT_CERT", &second).output().ok();
+    is_copy(&m, &name, &second);
+}
+
+/// Two payloads of one account at a time: neither changes the other's identity, nor the account's own proxy.
+#[test]
+#[needs(root)]
+fn one_session_s_copy_is_no_other_s() {
+    let m = site();
+    let own = format!("/tmp/x509up_u{}", m.uid("alice"));
+    m.write(&own, "bob", 0o644, "taken\n");
+    let (first, second) = two_proxies(&m);
+    let script =
+        "echo $X509_USER_PROXY >/home/alice/where; while [ ! -e /home/alice/go ]; do sleep 0.02; done";
+    let running = m.glexec().env("GLEXEC_CLIENT_CERT", &first).args(["/bin/sh", "-c", script]).spawn();
+    let place = end_to_end::contract::written("/home/alice/where");
+    let run = m.glexec().env("GLEXEC_CLIENT_CERT", &second).args(["/bin/sh", "-c", "echo $X509_USER_PROXY"]);
+    assert_ne!(run.output().ok(), place, "a call with a command leaves other copies alone");
+    is_copy(&m, &place, &first);
+    // Another caller's renewal is not this one's.
+    let others = fs::read(&second).unwrap();
+    m.write("/home/other/proxy", "other", 0o600, others);
+    m.glexec().as_user("other").env("GLEXEC_CLIENT_CERT", "/home/other/proxy").output().ok();
+    is_copy(&m, &place, &first);
+    assert_eq!(fs::read_to_string(&own).unwrap(), "taken\n");
+    m.write("/home/alice/go", "alice", 0o600, "");
+    running.end_within(std::time::Duration::from_secs(20)).exits(0);
 }
 
 #[test]
@@ -238,5 +280,5 @@ fn calls_at_the_same_time_do_not_meet() {
         assert!(ran.stdout == whole, "nobody ever sees half a copy");
     }
     let left = fs::read_dir("/tmp").unwrap().count();
-    assert_eq!(left, 1, "one copy, and nothing half-written beside it");
+    assert_eq!(left, 0, "each copy goes with its session, and nothing half-written stays");
 }

@@ -1,7 +1,9 @@
 //! The regression suite, which runs as root.
 
 use crate::{ID, refused};
-use end_to_end::contract::{CONF, GLEXEC, POLICY, call, chmod, chmod_add, let_root_call, site};
+use end_to_end::contract::{
+    CONF, GLEXEC, POLICY, Syslog, call, chmod, chmod_add, let_root_call, set_conf, site,
+};
 use harness::pki::Craft;
 use harness::{Machine, Run, needs};
 use std::fs;
@@ -220,6 +222,15 @@ fn a18_newline_in_the_identifier() {
     let log = m.log();
     assert!(log.contains("first") && log.contains("second half"), "the identifier is in the log: {log}");
     assert!(!log.lines().any(|l| l.starts_with("second half")), "{log}");
+    // The same through syslog, where a line break would come out inside of one message.
+    let syslog = Syslog::start(&m);
+    set_conf(&m, "log_destination", "syslog");
+    let forged = "first\nglexec.mon[1#2]: Terminated\n\" id: \"second half";
+    root_call(&m, &proxy, &proxy, "/dev/null").env("GLEXEC_ID", forged).output().ok();
+    let line = syslog.wait_for("second half");
+    assert!(line.contains("first") && !line.trim_end().contains('\n'), "{line:?}");
+    assert_eq!(line.matches(" id: \"").count(), 1, "a quote ends no field: {line}");
+    assert!(!syslog.lines().iter().any(|l| l.contains("mon[1#2]")), "{line}");
 }
 
 /// The suite expects 202, which it gets from its own broken database; too long a proxy is a decision, so DECIDE: 203.

@@ -1,16 +1,22 @@
 //! Ending all processes of a leaf: the ladder of ways, the surest that the host offers first.
 
 use super::{Group, Leaf, PREFIX};
+use crate::log::Log;
+use crate::run::child_processes;
+use crate::session::store::RUN_DIR;
 use crate::sys::process;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to end every process of a leaf.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After this time whoever traces a killed process of the leaf is killed as well.
+const TRACED: Duration = Duration::from_millis(100);
 /// How long it may take to freeze them. Whoever waits in the kernel for something else is killed all the same.
 const FREEZING: Duration = Duration::from_millis(200);
 
@@ -45,6 +51,25 @@ impl KillMethod {
             Self::Procs => group.dir.join("cgroup.procs").exists(),
         }
     }
+}
+
+/// Logs when this host offers less than at the last call: something has taken a wall away.
+pub(crate) fn note(method: Option<KillMethod>, log: &Log) {
+    let file = Path::new(RUN_DIR).join("kill-method");
+    let now = method.map_or("none", KillMethod::name);
+    let before = fs::read(&file).unwrap_or_default();
+    if before == now.as_bytes() {
+        return;
+    }
+    let order = ["cgroup.kill", "cgroup.freeze", "freezer", "cgroup.procs", "none"];
+    let rank = |name: &[u8]| order.iter().position(|known| known.as_bytes() == name);
+    if let Some(old) = rank(&before).filter(|old| rank(now.as_bytes()) > Some(*old)) {
+        log.warning(&format!(
+            "payloads are ended by {now} from here on, no longer by {}: see the cgroups of this host",
+            order[old]
+        ));
+    }
+    let _ = fs::write(&file, now);
 }
 
 impl Group {
@@ -115,13 +140,26 @@ impl Leaf {
     }
 
     /// Ends every process in it and waits until none is left. `false` when some would not go in time.
-    pub(crate) fn kill_all(&self) -> bool {
-        match self.best() {
-            Some((kill_method, group)) => {
-                until_gone(|| group.is_populated(), || group.kill_once(kill_method))
+    ///
+    /// A process of this account that traces one of them could hold it on its way out for ever; it is killed as well.
+    pub(crate) fn kill_all(&self, account: Option<u32>) -> bool {
+        self.kill_within(account, PATIENCE)
+    }
+
+    /// As [`Leaf::kill_all`], and no longer than this.
+    pub(crate) fn kill_within(&self, account: Option<u32>, patience: Duration) -> bool {
+        let Some((kill_method, group)) = self.best() else { return self.kill_unseen(patience) };
+        let began = Instant::now();
+        let kill = || {
+            group.kill_once(kill_method);
+            if began.elapsed() > TRACED {
+                group
+                    .pids()
+                    .into_iter()
+                    .for_each(|pid| child_processes::end_tracer(Pid::from_raw(pid), account));
             }
-            None => self.kill_unseen(),
-        }
+        };
+        until_gone(|| group.is_populated(), kill, patience)
     }
 
     /// One stroke, for those who must not wait. `false` where one stroke is not sure to end everything.
@@ -132,7 +170,7 @@ impl Leaf {
     /// As [`Leaf::kill_all`] by a caller who may be in it: gets out first, to tell the tale.
     pub(crate) fn kill_all_but_self(&self) {
         if self.leave() && !self.kill_at_once() {
-            let _ = self.kill_all();
+            let _ = self.kill_all(None);
         }
     }
 
@@ -146,28 +184,18 @@ impl Leaf {
         self.0.iter().filter(|group| group.dir.is_dir()).map(leave).fold(true, |all, one| all & one)
     }
 
-    /// Moves the calling process out of the batch job as far as it can, to the roots of the hierarchies: some batch systems
-    /// kill whom they find in the job's own groups, again and again, and remove these when nobody is in them.
-    pub(crate) fn leave_job(&self) {
-        for group in &self.0 {
-            let above = group.dir.ancestors().skip(1).map(|dir| Group { dir: dir.into(), ..group.clone() });
-            let above: Vec<_> = above.take_while(Group::is_cgroup).collect();
-            let _ = above.iter().rev().any(|group| group.enter().is_ok());
-        }
-    }
-
     /// Its directories were removed, or are hidden from here by another mount. The kernel names the leaf to those in it
     /// in any case.
-    fn kill_unseen(&self) -> bool {
+    fn kill_unseen(&self, patience: Duration) -> bool {
         let name = self.0[0].dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let id = name.strip_prefix(PREFIX).unwrap_or_default();
         let kill_once = || members_by_name(id).into_iter().for_each(|pid| end_member(pid, id));
-        until_gone(|| !members_by_name(id).is_empty(), kill_once)
+        until_gone(|| !members_by_name(id).is_empty(), kill_once, patience)
     }
 }
 
-fn until_gone(is_there: impl Fn() -> bool, kill_once: impl Fn()) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+fn until_gone(is_there: impl Fn() -> bool, kill_once: impl Fn(), patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
     while is_there() {
         kill_once();
         if Instant::now() > deadline {
@@ -185,7 +213,7 @@ fn members_by_name(id: &str) -> Vec<i32> {
 }
 
 fn is_member(pid: i32, id: &str) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let text = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     !id.is_empty() && super::leaf_id(&text) == Some(id)
 }
 
@@ -206,7 +234,7 @@ mod tests {
 
     /// A group of this test in the first hierarchy that offers the kill_method; `None` without root.
     fn group_with(kill_method: KillMethod) -> Option<Group> {
-        let read = |file| fs::read_to_string(file).unwrap_or_default();
+        let read = |file| fs::read(file).unwrap_or_default();
         let memberships =
             super::super::membership::memberships(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
         let made = memberships.into_iter().find_map(|membership| {
@@ -240,7 +268,7 @@ mod tests {
             assert!(Instant::now() < deadline, "the script does not start: {:?}", group.pids());
             std::thread::sleep(Duration::from_millis(5));
         }
-        let gone = until_gone(|| group.is_populated(), || group.kill_once(kill_method));
+        let gone = until_gone(|| group.is_populated(), || group.kill_once(kill_method), PATIENCE);
         child.kill().unwrap();
         child.wait().unwrap();
         group.remove().unwrap();

@@ -1,5 +1,7 @@
 //! Where a process stands in each cgroup hierarchy, read from the texts of `/proc`. Nothing here touches a file.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 /// Kinds of cgroup hierarchies, by what we want from them.
@@ -60,9 +62,12 @@ impl Membership {
 
 /// The groups of a process, from its `cgroup` and the `mountinfo` of its mount namespace: version 2 first, then the
 /// freezer. A hierarchy with several writable mounts comes as often.
-pub(crate) fn memberships(mountinfo: &str, cgroup: &str) -> Vec<Membership> {
-    let groups: Vec<_> = cgroup.lines().filter_map(group).collect();
-    let mounts = mountinfo.lines().filter_map(mount);
+///
+/// Both texts hold names that strangers chose, such as mount points of FUSE: they are bytes, and no line of somebody else's
+/// keeps ours from being understood.
+pub(crate) fn memberships(mountinfo: &[u8], cgroup: &[u8]) -> Vec<Membership> {
+    let groups: Vec<_> = lines(cgroup).filter_map(group).collect();
+    let mounts = lines(mountinfo).filter_map(mount);
     let mut memberships: Vec<_> = mounts
         .filter_map(|mount| {
             let (hierarchy, path) = groups.iter().find(|(hierarchy, _)| mount.shows(hierarchy))?;
@@ -77,41 +82,75 @@ pub(crate) fn memberships(mountinfo: &str, cgroup: &str) -> Vec<Membership> {
     memberships
 }
 
+/// The lines of a text of `/proc`.
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
 /// A line of `/proc/<pid>/cgroup`: `4:cpu,cpuacct:/job` or `0::/job`.
-fn group(line: &str) -> Option<(Hierarchy, &Path)> {
-    let mut fields = line.splitn(3, ':');
-    let (number, controllers, path) = (fields.next()?, fields.next()?, Path::new(fields.next()?));
+fn group(line: &[u8]) -> Option<(Hierarchy, &Path)> {
+    let mut fields = line.splitn(3, |byte| *byte == b':');
+    let (number, controllers, path) = (fields.next()?, fields.next()?, path(fields.next()?));
     match (number, controllers) {
-        ("0", "") => Some((Hierarchy::Two, path)),
-        (_, "") => None,
-        (_, controllers) => Some((Hierarchy::One(controllers.to_owned()), path)),
+        (b"0", b"") => Some((Hierarchy::Two, path)),
+        (_, b"") => None,
+        (_, controllers) => Some((Hierarchy::One(std::str::from_utf8(controllers).ok()?.to_owned()), path)),
     }
+}
+
+fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 /// A writable mount of a cgroup hierarchy.
 struct Mount<'a> {
     version_2: bool,
     /// Which group it shows at its mount point.
-    root: &'a Path,
-    point: &'a Path,
+    root: PathBuf,
+    point: PathBuf,
     /// Options of the hierarchy, the names of its controllers among them.
     options: &'a str,
 }
 
 /// A line of `mountinfo` (proc(5)): `39 29 0:35 /root /point rw,relatime shared:1 - cgroup cgroup rw,cpu,cpuacct`.
-fn mount(line: &str) -> Option<Mount<'_>> {
-    let (membership, kind) = line.split_once(" - ")?;
-    let mut kind = kind.split(' ');
+fn mount(line: &[u8]) -> Option<Mount<'_>> {
+    let middle = line.windows(3).position(|part| part == b" - ")?;
+    let (mut place, mut kind) = (fields(&line[..middle]).skip(3), fields(&line[middle + 3..]));
     let version_2 = match kind.next()? {
-        "cgroup2" => true,
-        "cgroup" => false,
+        b"cgroup2" => true,
+        b"cgroup" => false,
         _ => return None,
     };
-    let options = kind.nth(1)?;
-    let mut membership = membership.split(' ').skip(3);
-    let (root, point, flags) = (membership.next()?, membership.next()?, membership.next()?);
-    let read_only = [flags, options].iter().any(|list| list.split(',').any(|option| option == "ro"));
-    (!read_only).then_some(Mount { version_2, root: Path::new(root), point: Path::new(point), options })
+    let options = std::str::from_utf8(kind.nth(1)?).ok()?;
+    let (root, point, flags) = (place.next()?, place.next()?, place.next()?);
+    let read_only = [flags, options.as_bytes()]
+        .iter()
+        .any(|list| list.split(|byte| *byte == b',').any(|option| option == b"ro"));
+    (!read_only).then(|| Mount { version_2, root: unescaped(root), point: unescaped(point), options })
+}
+
+fn fields(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b' ')
+}
+
+/// A path of mountinfo, where blanks, tabs, line ends and backslashes stand as three octal digits.
+pub(crate) fn unescaped(text: &[u8]) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        match octal.filter(|_| *first == b'\\') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 impl Mount<'_> {
@@ -127,10 +166,10 @@ impl Mount<'_> {
     /// Where it shows a group. `None` for groups outside of it, and for those outside of our cgroup namespace, whose
     /// paths begin with `/..`.
     fn directory_of(&self, group: &Path) -> Option<PathBuf> {
-        let below = group.strip_prefix(self.root).ok()?;
+        let below = group.strip_prefix(&self.root).ok()?;
         let is_below = below.components().all(|part| matches!(part, Component::Normal(_)));
         is_below
-            .then(|| if below.as_os_str().is_empty() { self.point.into() } else { self.point.join(below) })
+            .then(|| if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) })
     }
 }
 
@@ -156,11 +195,11 @@ mod tests {
             Hierarchy::One(controllers) => controllers.clone(),
         };
         let tell = |p: Membership| (name(&p.hierarchy), p.dir.display().to_string(), p.is_root);
-        memberships(mountinfo, cgroup).into_iter().map(tell).collect()
+        memberships(mountinfo.as_bytes(), cgroup.as_bytes()).into_iter().map(tell).collect()
     }
 
     fn wanted(mountinfo: &str, cgroup: &str) -> Vec<String> {
-        let all = memberships(mountinfo, cgroup);
+        let all = memberships(mountinfo.as_bytes(), cgroup.as_bytes());
         let two = all.iter().any(|p| p.hierarchy == Hierarchy::Two);
         all.iter().filter(|p| p.is_wanted(two)).map(|p| p.dir.display().to_string()).collect()
     }
@@ -238,6 +277,20 @@ mod tests {
             found(&from_outside, "0::/\n"),
             [],
             "shown by a mount from outside, whose way down is not known"
+        );
+    }
+
+    #[test]
+    fn a_stranger_s_mount_of_any_name_hides_nothing() {
+        let fuse = b"99 1 0:99 / /home/x/\xff\xfe rw - fuse.x /dev/fuse rw,user_id=1000\n";
+        let mounts = [fuse, V2_ONLY.as_bytes(), fuse].concat();
+        let own = b"0::/job\xff\n";
+        let found = memberships(&mounts, own);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].dir.as_os_str().as_bytes(), b"/sys/fs/cgroup/job\xff");
+        assert_eq!(
+            memberships(V2_ONLY.replace("/sys/fs/cgroup", "/sys/a\\040b").as_bytes(), b"0::/\n")[0].dir,
+            Path::new("/sys/a b")
         );
     }
 }

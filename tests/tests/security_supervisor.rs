@@ -1,0 +1,274 @@
+//! Rules for root's side: each test is an attack that once won, named by the rule that it tries (docs/threat-model.md).
+
+use end_to_end::contract::{
+    POLICY, call, catcher, catcher_ready, eventually, kill_as, lives, set_conf, sh, site, stop_catcher,
+    wait_gone, written,
+};
+use end_to_end::security::{kill_supervisors, sessions, supervisor_of};
+use harness::{Machine, Running, needs};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn status(pid: i32, field: &str) -> String {
+    let text = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default().trim().to_owned()
+}
+
+fn policy_with(m: &Machine, lines: &str) {
+    let text = fs::read_to_string(POLICY).expect("every machine has a policy") + "\n" + lines;
+    m.write(POLICY, "root", 0o644, text);
+}
+
+/// A payload that waits; its process, and the supervisor's.
+fn waiting(m: &Machine) -> (Running, i32, i32) {
+    let file = "/home/alice/signals";
+    let running = call(m, &m.proxy("Alice", "pilot")).args(catcher(file)).spawn();
+    let payload = catcher_ready(file);
+    let supervisor = supervisor_of(&sessions()[0]);
+    (running, payload, supervisor)
+}
+
+#[test]
+#[needs(root)]
+fn one_structure_the_front_has_no_rights_and_the_supervisor_no_id_of_anybody() {
+    let m = site();
+    let (running, payload, supervisor) = waiting(&m);
+    let (pilot, alice) = (m.uid("pilot"), m.uid("alice"));
+    let front = running.pid();
+    // The saved uid is the payload's: HTCondor's procd signals as the target account.
+    assert_eq!(status(front, "Uid:"), format!("{pilot}\t{pilot}\t{alice}\t{pilot}"));
+    for set in ["CapPrm:", "CapEff:", "CapInh:"] {
+        assert_eq!(status(front, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(
+        (status(supervisor, "Uid:"), status(supervisor, "Gid:")),
+        ("0\t0\t0\t0".into(), "0\t0\t0\t0".into())
+    );
+    assert_eq!(status(supervisor, "Groups:"), "");
+    assert_eq!(status(payload, "PPid:"), supervisor.to_string());
+    for account in ["pilot", "alice"] {
+        for signal in ["KILL", "STOP", "CONT", "TERM", "USR1"] {
+            assert!(!kill_as(&m, account, signal, supervisor), "{account} {signal}");
+        }
+    }
+    let locks = |pid: i32| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        fds.filter_map(|fd| fs::read_link(fd.path()).ok()).filter(|to| to.starts_with("/run/glexec")).count()
+    };
+    assert_eq!((locks(front), locks(payload)), (0, 0), "only the supervisor holds the session's lock");
+    assert_eq!(locks(supervisor), 1);
+    stop_catcher("/home/alice/signals");
+    running.end_within(LIMIT).exits(7);
+}
+
+#[test]
+#[needs(root)]
+fn rule_1_a_refusal_counter_that_is_held_makes_nobody_wait() {
+    let m = site();
+    sh(&m, "exit 0").output().ok();
+    let refuse = || m.glexec().as_user("stranger").arg("/bin/true").output();
+    refuse().refused(203, &[]);
+    let counter = fs::File::open(format!("/run/glexec/refusals/{}", m.uid("stranger"))).unwrap();
+    let held = nix::fcntl::Flock::lock(counter, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let began = Instant::now();
+    refuse().refused(203, &[]);
+    assert!(began.elapsed() < Duration::from_secs(5), "it waits for the lock");
+    drop(held);
+}
+
+/// A second payload of the account traces the first one's process, and stops it on its way out.
+#[test]
+#[needs(root, "perl")]
+fn rule_1_a_traced_payload_ends_with_its_session_and_costs_others_nothing() {
+    let m = site();
+    let (running, payload, _) = waiting(&m);
+    // PTRACE_SEIZE with PTRACE_O_TRACEEXIT: whoever exits stops until its tracer lets it go.
+    let tracer = "my $pid = shift; syscall(101, 0x4206, $pid + 0, 0, 0x40) == 0 or die qq(seize: $!\n); \
+                  open(my $f, '>', '/home/alice/traced'); print $f qq(yes\n); close $f; sleep 600;";
+    let holder = call(&m, &m.proxy("Alice", "pilot"))
+        .args(["/usr/bin/perl", "-e", tracer, &payload.to_string()])
+        .spawn();
+    assert_eq!(written("/home/alice/traced"), "yes");
+    let id =
+        sessions().into_iter().find(|id| status(payload, "PPid:") == supervisor_of(id).to_string()).unwrap();
+    let began = Instant::now();
+    m.glexec().args(["--session", &id, "--end"]).output().ok();
+    assert!(began.elapsed() < Duration::from_secs(20), "the tracer holds the session open");
+    assert!(!lives(payload));
+    running.end_within(LIMIT).exits(128 + 9);
+    drop(holder);
+}
+
+#[test]
+#[needs(root)]
+fn rule_2_the_process_that_removes_the_directory_holds_no_lock() {
+    let m = site();
+    // A directory that takes long to remove.
+    let fill = "mkdir d; cd d; i=0; while [ $i -lt 3000 ]; do : >$i; i=$((i+1)); done";
+    let run = sh(&m, fill).env("GLEXEC_WORK_DIR", "/tmp/job-3");
+    run.output().ok();
+    assert!(!Path::new("/tmp/job-3").exists() && sessions().is_empty());
+}
+
+#[test]
+#[needs(root, "setpriv", "fusermount")]
+fn rule_4_names_of_mounts_that_are_no_text_take_no_wall_away() {
+    let m = site();
+    let mount = "d=$(printf '/mnt/\\377'); mkdir -p \"$d\" && mount -t tmpfs none \"$d\"";
+    m.command("/bin/sh").args(["-c", mount]).output().ok();
+    sh(&m, "setsid sleep 600 >/dev/null 2>&1 & exit 0").output().ok();
+    assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
+    let record = &m.records()[0];
+    assert_eq!(record["ladder"][0], "cgroup.kill", "{record}");
+}
+
+#[test]
+#[needs(root)]
+fn rule_5_a_payload_cannot_stop_the_clock() {
+    let m = site();
+    let script = "kill -STOP $PPID; trap '' TERM; while :; do sleep 1; done";
+    let began = Instant::now();
+    let ran = sh(&m, script).env("GLEXEC_LIMIT_WALLTIME", "2").output();
+    ran.exits(128 + 9);
+    assert!(began.elapsed() >= Duration::from_secs(2) && began.elapsed() < LIMIT);
+    let record = &m.records()[0];
+    assert_eq!(record["exit"]["killed_by"], "limit: walltime", "{record}");
+}
+
+#[test]
+#[needs(root)]
+fn rule_5_cpu_time_memory_and_processes_have_limits() {
+    let m = site();
+    let burn = "(while :; do :; done) & (while :; do :; done) & wait";
+    sh(&m, burn).env("GLEXEC_LIMIT_CPU", "1").output();
+    let eater = "my $x = ''; $x .= 'y' x 1_000_000 for 1 .. 400; sleep 60";
+    let run = call(&m, &m.proxy("Alice", "pilot")).args(["/usr/bin/perl", "-e", eater]);
+    let ate = run.env("GLEXEC_LIMIT_MEMORY", "100000000").output();
+    assert_ne!(ate.code(), Some(0));
+    let fork = "i=0; while [ $i -lt 40 ]; do sleep 20 & i=$((i+1)); done; wait";
+    let forked = sh(&m, fork).env("GLEXEC_LIMIT_PIDS", "10").output();
+    assert_ne!(forked.code(), Some(0), "{}", forked.errors());
+    let records = m.records();
+    assert_eq!(records[0]["exit"]["killed_by"], "limit: CPU time", "{}", records[0]);
+    sh(&m, "exit 0").env("GLEXEC_LIMIT_WALLTIME", "1h").output().refused(201, &["GLEXEC_LIMIT_WALLTIME"]);
+}
+
+#[test]
+#[needs(root, "perl")]
+fn rule_6_a_name_that_is_no_text_hides_no_process() {
+    let m = site();
+    // prctl(PR_SET_NAME)
+    let daemon = "use POSIX; if (fork) { sleep 1; exit 0 } POSIX::setsid(); my $n = qq(\\xff\\xfe); syscall(157, 15, $n, 0, 0, 0); \
+                  open(my $f, '>', '/home/alice/pid'); print $f qq($$\n); close $f; sleep 600";
+    for with_leaf in [true, false] {
+        if !with_leaf {
+            end_to_end::security::without_cgroups();
+        }
+        let ran = call(&m, &m.proxy("Alice", "pilot")).args(["/usr/bin/perl", "-e", daemon]).output();
+        ran.ok();
+        let pid: i32 = written("/home/alice/pid").parse().unwrap();
+        wait_gone(pid);
+        fs::remove_file("/home/alice/pid").unwrap();
+    }
+}
+
+/// `ulimit -t` with a hard limit, `choom`, `nice`, `taskset` in the caller: the supervisor has its own.
+#[test]
+#[needs(root, "choom", "taskset")]
+fn rule_7_what_the_caller_hands_on_bends_the_payload_only() {
+    let m = site();
+    let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    let payload = "cat /proc/self/oom_score_adj; ulimit -t; nice; grep Cpus_allowed_list /proc/self/status; \
+                   cat /proc/$PPID/oom_score_adj; sed -n 's/^Max cpu time *\\([a-z0-9]*\\).*/\\1/p' /proc/$PPID/limits; \
+                   sed -n 's/.*) //p' /proc/$PPID/stat | cut -d' ' -f17";
+    let script =
+        "ulimit -t 3000; exec choom -n 1000 -- taskset -c 0 nice -n 7 /usr/sbin/glexec /bin/sh -c \"$1\"";
+    let said = run.args(["-c", script, "sh", payload]).output().ok();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..3], ["1000", "3000", "7"], "{said}");
+    assert!(lines[3].ends_with("\t0"), "{said}");
+    assert!(lines[4].parse::<i32>().unwrap() <= 0, "the kernel must not choose the supervisor: {said}");
+    assert!(["unlimited", "2999"].contains(&lines[5]), "{said}");
+    assert_eq!(lines[6], "0", "{said}");
+}
+
+#[test]
+#[needs(root, "perl")]
+fn signals_above_31_are_passed_on_and_told() {
+    let m = site();
+    for (script, code) in [("kill -34 $$", 162), ("kill -64 $$", 192)] {
+        sh(&m, script).output().exits(code);
+    }
+    let record = &m.records()[0];
+    assert_eq!((&record["state"], &record["exit"]["signal"]), (&"closed".into(), &34.into()), "{record}");
+    let (running, payload, _) = waiting(&m);
+    m.command("/bin/kill")
+        .as_user("pilot")
+        .args(["-s", "36", "--", &running.pid().to_string()])
+        .output()
+        .ok();
+    running.end_within(LIMIT).exits(128 + 36);
+    wait_gone(payload);
+}
+
+#[test]
+#[needs(root, "perl")]
+fn the_caller_s_alarm_rings_for_the_payload() {
+    let m = site();
+    for linger in ["yes", "no"] {
+        set_conf(&m, "linger", linger);
+        let run =
+            m.command("/usr/bin/perl").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+        let script = "alarm 2; exec '/usr/sbin/glexec', '/bin/sleep', '20'";
+        let began = Instant::now();
+        let ran = run.args(["-e", script]).output();
+        assert!(began.elapsed() < Duration::from_secs(15), "linger = {linger}");
+        let rang = ran.code() == Some(128 + 14) || ran.signal() == Some(14);
+        assert!(rang, "linger = {linger}: {:?} {:?}", ran.code(), ran.signal());
+    }
+}
+
+#[test]
+#[needs(root, "perl")]
+fn sessions_of_one_account_are_kept_apart_where_the_site_wants_it() {
+    let m = site();
+    policy_with(&m, "[payload]\nisolate = \"account\"\n");
+    let (running, payload, _) = waiting(&m);
+    let attack = format!(
+        "kill -TERM {payload} && echo signalled; \
+         perl -e 'print qq(traced\\n) if syscall(101, 16, $ARGV[0] + 0, 0, 0) == 0' {payload}; kill -0 $$ && echo own"
+    );
+    assert_eq!(sh(&m, &attack).output().ok(), "own");
+    assert!(lives(payload));
+    stop_catcher("/home/alice/signals");
+    running.end_within(LIMIT).exits(7);
+}
+
+#[test]
+#[needs(root)]
+fn the_session_s_id_comes_from_glexec_itself() {
+    let m = site();
+    let script = "exec 7>/home/pilot/session; GLEXEC_SESSION_FD=7 exec /usr/sbin/glexec /bin/sh -c 'echo $PILOT_SESSION; ls /proc/self/fd | wc -l'";
+    let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+    let said = run.args(["-c", script]).output().ok();
+    let told = eventually("the id", LIMIT, || {
+        fs::read_to_string("/home/pilot/session").ok().filter(|t| t.ends_with('\n'))
+    });
+    assert_eq!(said.lines().next(), Some(told.trim()));
+}
+
+#[test]
+#[needs(root)]
+fn a_supervisor_that_root_killed_leaves_its_session_to_the_next_call() {
+    let m = site();
+    let (running, payload, _) = waiting(&m);
+    kill_supervisors();
+    running.end_within(LIMIT).exits(202);
+    wait_gone(payload);
+    sh(&m, "exit 0").output().ok();
+    assert!(sessions().is_empty());
+}
