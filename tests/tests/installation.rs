@@ -212,9 +212,10 @@ fn a_staged_installation_can_be_taken_away() {
     uninstall(&m).as_user("user").output().refused(1, &["root", "DESTDIR"]);
 }
 
-/// A block of shell in `docs/queue.md`, as a newcomer would paste it.
+/// A block of shell in the docs, as a newcomer would paste it.
 fn step(name: &str) -> String {
-    let docs = fs::read_to_string(format!("{SOURCE}/docs/queue.md")).unwrap();
+    let page = if name.starts_with("mapping ") { "mapping.md" } else { "queue.md" };
+    let docs = fs::read_to_string(format!("{SOURCE}/docs/{page}")).unwrap();
     let block = docs
         .split(&format!("<!-- newcomer: {name} -->\n"))
         .nth(1)
@@ -264,4 +265,27 @@ fn the_documented_steps_lead_to_a_running_queue() {
     let store = fs::metadata("/var/lib/pilotage/queue/queue.db").unwrap();
     assert_eq!((store.uid(), store.mode() & 0o777), (account.uid, 0o600));
     drop(queue);
+}
+
+#[test]
+#[needs(root)]
+fn the_documented_steps_lead_to_a_running_mapping_server() {
+    let m = Machine::builder().bare().build();
+    install(&m).output().ok();
+    m.pki();
+    let port = harness::free_port();
+    // The default port may be taken on this host.
+    let here = |name: &str| {
+        step(name).replace("-- mapping-server ", &format!("-- mapping-server --listen localhost:{port} "))
+    };
+    let ran = shell(&m, &here("mapping check")).output();
+    assert!(ran.exits(1).text().contains("error: host certificate"), "{}", ran.text());
+    shell(&m, &step("mapping key")).output().ok();
+    let said = shell(&m, &here("mapping check")).output().ok();
+    assert!(said.contains("warning: /etc/pilotage/mapping-server.toml: nobody may ask"), "{said}");
+    let server = shell(&m, &format!("{}wait", here("mapping start")));
+    let server = harness::Service::start("mapping", server).unwrap().listens(port).unwrap();
+    let log = fs::metadata("/var/log/pilotage/mapping/mapping-server.log").unwrap();
+    assert_eq!(log.uid(), m.account("pilotage-mapping").uid);
+    drop(server);
 }
