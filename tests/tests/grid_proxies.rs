@@ -11,6 +11,7 @@
 use credential::{Trust, identity_of_file};
 use delegation::KeyKind;
 use harness::need;
+use harness::pki::build::Sign;
 use harness::pki::{Craft, INDEPENDENT, LIMITED, PCI_DRAFT, Pki, User, tampered};
 use identity::RefusalKind::{self, Chain, Expired, Key, Policy, Trust as Untrusted};
 use identity::{Refusal, VerifiedIdentity};
@@ -314,8 +315,7 @@ fn where_we_are_stricter_than_lcmaps() {
     let why = "keys below 1024 bits can be factored; LCMAPS only warns";
     b.craft("short key", Craft { bits: 768, ..plain() }, Stricter(Chain, why));
     let why = "collisions of SHA-1 are practical; LCMAPS only warns";
-    let sha1 = openssl::hash::MessageDigest::sha1();
-    b.craft("SHA-1", Craft { digest: sha1, ..plain() }, Stricter(Chain, why));
+    b.craft("SHA-1", Craft { sign: Sign::Sha1, ..plain() }, Stricter(Chain, why));
     let why = "[trust] max_proxy_lifetime is ours; LCMAPS has an option for it";
     b.craft("long lived", Craft { to: 30 * 86_400, ..plain() }, Stricter(Policy, why));
     b.trust.allow_limited = false;

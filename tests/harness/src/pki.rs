@@ -8,18 +8,10 @@ mod craft;
 use build::tlv;
 pub use craft::{Craft, INDEPENDENT, INHERIT_ALL, LIMITED, PCI_DRAFT, PCI_RFC, tampered};
 
-use openssl::asn1::{Asn1Integer, Asn1Object, Asn1OctetString, Asn1Time};
-use openssl::bn::BigNum;
+use build::{Certificate, Extension, List};
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
-use openssl::rsa::Rsa;
-use openssl::x509::extension::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
-    SubjectKeyIdentifier,
-};
-use openssl::x509::{
-    X509, X509Builder, X509CrlBuilder, X509Extension, X509Name, X509NameRef, X509RevokedBuilder,
-};
+use openssl::x509::{X509, X509NameRef};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -58,7 +50,8 @@ pub struct User {
 struct Authority {
     cert: X509,
     key: PKey<Private>,
-    revoked: Mutex<Vec<u32>>,
+    /// Serial numbers, contents octets.
+    revoked: Mutex<Vec<Vec<u8>>>,
 }
 
 /// The grid in a directory.
@@ -84,15 +77,6 @@ enum Purpose {
     Host,
 }
 
-/// A name from pairs of attribute and value.
-pub fn name(parts: &[(&str, &str)]) -> io::Result<X509Name> {
-    let mut builder = X509Name::builder()?;
-    for (key, value) in parts {
-        builder.append_entry_by_text(key, value)?;
-    }
-    Ok(builder.build())
-}
-
 /// The form of `X509_NAME_oneline` for plain ASCII names.
 fn one_line(name: &X509NameRef) -> String {
     let part = |e: &openssl::x509::X509NameEntryRef| {
@@ -102,8 +86,22 @@ fn one_line(name: &X509NameRef) -> String {
     name.entries().map(part).collect()
 }
 
-fn new_key(bits: u32) -> io::Result<PKey<Private>> {
-    Ok(PKey::from_rsa(Rsa::generate(bits)?)?)
+/// A key of 2048 bits that nobody else in this process has.
+fn new_key() -> io::Result<PKey<Private>> {
+    Ok(PKey::from_rsa(openssl::rsa::Rsa::generate(2048)?)?)
+}
+
+/// The identifier of a key, as subjectKeyIdentifier and authorityKeyIdentifier give it.
+fn key_id(key: &PKey<Private>) -> io::Result<Vec<u8>> {
+    Ok(openssl::sha::sha1(&key.public_key_to_der()?).to_vec())
+}
+
+fn subject_key(key: &PKey<Private>) -> io::Result<Extension> {
+    Ok(Extension("2.5.29.14", false, tlv(0x04, &key_id(key)?)))
+}
+
+fn authority_key(key: &PKey<Private>) -> io::Result<Extension> {
+    Ok(Extension("2.5.29.35", false, tlv(0x30, &tlv(0x80, &key_id(key)?))))
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -115,35 +113,13 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     io::Write::write_all(&mut file, bytes)
 }
 
-fn start(
-    subject: &X509NameRef,
-    issuer: &X509NameRef,
-    serial: u32,
-    from: i64,
-    to: i64,
-) -> io::Result<X509Builder> {
-    let mut builder = X509::builder()?;
-    builder.set_version(2)?;
-    builder.set_serial_number(&*Asn1Integer::from_bn(&*BigNum::from_u32(serial)?)?)?;
-    builder.set_subject_name(subject)?;
-    builder.set_issuer_name(issuer)?;
-    builder.set_not_before(&*Asn1Time::from_unix(from)?)?;
-    builder.set_not_after(&*Asn1Time::from_unix(to)?)?;
-    Ok(builder)
-}
-
 impl Authority {
     fn new(parts: &[(&str, &str)]) -> io::Result<Self> {
-        let key = new_key(2048)?;
-        let subject = name(parts)?;
-        let mut builder = start(&subject, &subject, 1, now() - DAY, now() + 3650 * DAY)?;
-        builder.set_pubkey(&key)?;
-        builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
-        builder.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build()?)?;
-        let ski = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
-        builder.append_extension(ski)?;
-        builder.sign(&key, MessageDigest::sha256())?;
-        Ok(Self { cert: builder.build(), key, revoked: Mutex::new(Vec::new()) })
+        let key = new_key()?;
+        let name = build::dn(parts);
+        let root = Certificate::ca(&name, &name, &key).serial(&[1]).valid(-DAY, 3650 * DAY);
+        let cert = X509::from_der(&root.with(subject_key(&key)?).der(&key)?)?;
+        Ok(Self { cert, key, revoked: Mutex::new(Vec::new()) })
     }
 
     /// The names under which this CA's files are looked for.
@@ -168,21 +144,14 @@ impl Authority {
 
     /// Writes the revocation list, valid from and to these seconds from now.
     fn publish_crl(&self, dir: &Path, from: i64, to: i64) -> io::Result<()> {
-        let mut builder = X509CrlBuilder::new()?;
-        builder.set_issuer_name(self.cert.subject_name())?;
-        builder.set_last_update(&*Asn1Time::from_unix(now() + from)?)?;
-        builder.set_next_update(&*Asn1Time::from_unix(now() + to)?)?;
+        let name = self.cert.subject_name().to_der()?;
+        let mut list = List { from, to: Some(to), ..List::new(&name) };
         for serial in self.revoked.lock().map_err(failed)?.iter() {
-            let mut entry = X509RevokedBuilder::new()?;
-            entry.set_serial_number(&*Asn1Integer::from_bn(&*BigNum::from_u32(*serial)?)?)?;
-            entry.set_revocation_date(&*Asn1Time::from_unix(now() - 60)?)?;
-            builder.add_revoked(entry.build())?;
+            list = list.revoking(serial);
         }
-        let key_id = self.cert.subject_key_id().map(|id| id.as_slice().to_vec()).unwrap_or_default();
-        builder.append_extension(extension("2.5.29.35", false, &tlv(0x30, &tlv(0x80, &key_id)))?)?;
-        builder.append_extension(extension("2.5.29.20", false, &tlv(0x02, &[1]))?)?;
-        builder.sign(&self.key, MessageDigest::sha256())?;
-        let pem = builder.build()?.to_pem()?;
+        let number = Extension("2.5.29.20", false, tlv(0x02, &[1]));
+        let der = list.with(authority_key(&self.key)?).with(number).der(&self.key)?;
+        let pem = build::pem("X509 CRL", &der).into_bytes();
         self.hashes()?.iter().try_for_each(|h| write(&dir.join(format!("{h}.r0")), &pem, 0o644))
     }
 }
@@ -289,37 +258,30 @@ impl Pki {
         purpose: Purpose,
         days: i64,
     ) -> io::Result<User> {
-        let key = new_key(2048)?;
-        let subject = name(parts)?;
+        let key = new_key()?;
+        let (subject, issuer) = (build::dn(parts), ca.cert.subject_name().to_der()?);
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         let (from, to) = if days < 0 { (-400 * DAY, days * DAY) } else { (-3600, days * DAY) };
-        let mut builder = start(&subject, ca.cert.subject_name(), serial, now() + from, now() + to)?;
-        builder.set_pubkey(&key)?;
-        builder.append_extension(BasicConstraints::new().critical().build()?)?;
-        let usage = KeyUsage::new().critical().digital_signature().key_encipherment().build()?;
-        builder.append_extension(usage)?;
-        let mut extended = ExtendedKeyUsage::new();
-        extended.client_auth();
+        let (server, client) = ("1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2");
+        let purposes = if purpose == Purpose::Host { &[client, server][..] } else { &[client] };
+        let mut made = Certificate::person(&subject, &issuer, &key)
+            .serial(&serial.to_be_bytes()[2..])
+            .valid(from, to)
+            .with(Extension::extended(purposes))
+            .with(subject_key(&key)?)
+            .with(authority_key(&ca.key)?);
         if purpose == Purpose::Host {
-            extended.server_auth();
+            made = made.with(alternative_names(parts));
         }
-        builder.append_extension(extended.build()?)?;
-        let context = builder.x509v3_context(Some(&ca.cert), None);
-        let ski = SubjectKeyIdentifier::new().build(&context)?;
-        let aki = AuthorityKeyIdentifier::new().keyid(false).build(&context)?;
-        let san = (purpose == Purpose::Host).then(|| alternative_names(parts).build(&context)).transpose()?;
-        for extension in [Some(ski), Some(aki), san].into_iter().flatten() {
-            builder.append_extension(extension)?;
-        }
-        builder.sign(&ca.key, MessageDigest::sha256())?;
+        let cert = X509::from_der(&made.der(&ca.key)?)?;
         let dir = self.dir.join("user").join(file);
         let user = User {
             name: file.to_owned(),
-            dn: one_line(&subject),
+            dn: one_line(cert.subject_name()),
             cert: dir.join("usercert.pem"),
             key: dir.join("userkey.pem"),
         };
-        write(&user.cert, &builder.build().to_pem()?, 0o644)?;
+        write(&user.cert, &cert.to_pem()?, 0o644)?;
         write(&user.key, &key.private_key_to_pem_pkcs8()?, 0o600)?;
         Ok(user)
     }
@@ -327,7 +289,7 @@ impl Pki {
     /// Puts the user's certificate on the revocation list.
     pub fn revoke(&self, user: &User) -> io::Result<()> {
         let cert = X509::from_pem(&fs::read(&user.cert)?)?;
-        let serial = cert.serial_number().to_bn()?.to_dec_str()?.parse().map_err(failed)?;
+        let serial = cert.serial_number().to_bn()?.to_vec();
         self.ca.revoked.lock().map_err(failed)?.push(serial);
         self.ca.publish_crl(&self.ca_dir, -DAY, 30 * DAY)
     }
@@ -407,16 +369,11 @@ impl Pki {
     }
 }
 
-fn alternative_names(parts: &[(&str, &str)]) -> SubjectAlternativeName {
-    let mut names = SubjectAlternativeName::new();
-    names.dns("localhost").ip("127.0.0.1").ip("::1");
-    parts.iter().filter(|(key, value)| *key == "CN" && *value != "localhost").for_each(|(_, cn)| {
-        names.dns(cn);
-    });
-    names
-}
-
-fn extension(oid: &str, critical: bool, der: &[u8]) -> io::Result<X509Extension> {
-    let value = Asn1OctetString::new_from_bytes(der)?;
-    Ok(X509Extension::new_from_der(&*Asn1Object::from_str(oid)?, critical, &value)?)
+fn alternative_names(parts: &[(&str, &str)]) -> Extension {
+    let host = |name: &str| tlv(0x82, name.as_bytes());
+    let own = parts.iter().filter(|(key, value)| *key == "CN" && *value != "localhost");
+    let mut names = vec![host("localhost"), tlv(0x87, &[127, 0, 0, 1])];
+    names.push(tlv(0x87, &std::net::Ipv6Addr::LOCALHOST.octets()));
+    names.extend(own.map(|(_, cn)| host(cn)));
+    Extension::alternative(&names)
 }
