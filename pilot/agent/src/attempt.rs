@@ -267,7 +267,7 @@ impl Work<'_> {
         };
         let delivered = match stored {
             Some((outcome, report)) => {
-                let result = AttemptResult { lease: self.lease.lease, outcome, report };
+                let result = AttemptResult { lease: self.lease.lease, outcome, returned: false, report };
                 self.deliver(&result, stops).await
             }
             None => Delivered::Lost,

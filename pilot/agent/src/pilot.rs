@@ -2,7 +2,7 @@
 
 use super::lease::{GRACE, StopReason};
 use super::{Agent, attempt};
-use pilot_api::{Bye, Claim, PilotState, Registered, Registration, Sync, Synced, WishKind};
+use pilot_api::{Bye, Claim, Heartbeat, HeartbeatReply, OrderKind, PilotState, Registered, Registration};
 use pilot_client::{ClientError, pause};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -188,6 +188,7 @@ async fn life(agent: &Arc<Agent>, limits: Limits, ending: &Arc<Ending>) -> Resul
 
 async fn register(agent: &Agent, limits: Limits) -> Result<Registered, End> {
     let registration = Registration {
+        id: Some(uuid::Uuid::now_v7()),
         host: agent.node.host.clone(),
         slots: limits.slots,
         cores: agent.node.cores.max(limits.slots),
@@ -299,6 +300,7 @@ fn claim(agent: &Agent, limits: Limits) -> Option<Claim> {
     let memory = agent.node.memory.map(|memory| memory.saturating_sub(used.memory));
     let max = slots.min(cores);
     (max > 0 && limits.time_left() != Some(0)).then_some(Claim {
+        id: Some(uuid::Uuid::now_v7()),
         max,
         cores,
         memory,
@@ -370,8 +372,11 @@ async fn beat(agent: Arc<Agent>, terms: Registered, ending: Arc<Ending>) {
     let mut hurry = true;
     loop {
         let sent = Instant::now();
-        let sync =
-            Sync { leases: agent.registry.updates(), state: state(&agent, &ending), acked: acked.clone() };
+        let sync = Heartbeat {
+            leases: agent.registry.updates(),
+            state: state(&agent, &ending),
+            acked: acked.clone(),
+        };
         let wait = if hurry { 0 } else { interval.as_secs() };
         let call = agent.client.sync(terms.pilot, &sync, wait);
         let answer = tokio::select! {
@@ -424,16 +429,16 @@ fn state(agent: &Agent, ending: &Ending) -> PilotState {
 }
 
 /// Returns what is to be acknowledged.
-fn obey(agent: &Agent, ending: &Ending, synced: Synced) -> Vec<Uuid> {
+fn obey(agent: &Agent, ending: &Ending, synced: HeartbeatReply) -> Vec<Uuid> {
     for lease in synced.lost {
         agent.registry.stop(lease, StopReason::Lost);
     }
     if synced.drain {
         ending.set(&ending.drain);
     }
-    let carry_out = |wish: pilot_api::Wish| {
+    let carry_out = |wish: pilot_api::Order| {
         match wish.kind {
-            WishKind::Cancel => agent.registry.stop(wish.lease, StopReason::Cancel),
+            OrderKind::Cancel => agent.registry.stop(wish.lease, StopReason::Cancel),
         }
         wish.id
     };

@@ -5,13 +5,13 @@
 //!
 //! | who | call | body -> answer |
 //! |---|---|---|
-//! | user | `POST /v1/delegations` | nothing -> [`Delegation`] |
+//! | user | `POST /v1/delegations` | [`NewDelegation`] or nothing -> [`Delegation`] |
 //! | user | `PUT /v1/delegations/{id}` | [`SignedChain`] -> 204 |
 //! | user | `PUT /v1/blobs/{sha256}` | bytes -> 204 (hash checked) |
 //! | user | `POST /v1/payloads` | [`Submission`] -> [`Submitted`] |
 //! | user | `GET /v1/payloads?limit=N` | -> `Vec<`[`Payload`]`>` (own ones, oldest first; the newest N, 1000 unless told) |
 //! | user | `GET /v1/payloads/{id}?wait=S&final=1` | -> [`Payload`]; with `wait` held until it is final or S seconds passed |
-//! | user | `GET /v1/payloads/{id}/events` | -> `Vec<`[`Event`]`>` |
+//! | user | `GET /v1/payloads/{id}/events` | -> `Vec<`[`HistoryEntry`]`>` |
 //! | user | `POST /v1/payloads/{id}/cancel` | -> [`Payload`]; 409 when it is done or failed already |
 //! | user | `POST /v1/payloads/{id}/hold` | -> [`Payload`]; a waiting payload is not given out |
 //! | user | `POST /v1/payloads/{id}/release` | [`Release`] -> [`Payload`]; waiting again, with a new delegation if one is named |
@@ -22,7 +22,7 @@
 //! | pilot | `POST /v1/pilots/{p}/claim?wait=S` | [`Claim`] -> [`Claimed`], empty after the wait |
 //! | pilot | `GET /v1/blobs/{sha256}` | -> bytes |
 //! | pilot | `POST /v1/attempts/{a}/delegation` | [`CertificateRequest`] -> [`SignedChain`] |
-//! | pilot | `POST /v1/pilots/{p}/sync?wait=S` | [`Sync`] -> [`Synced`]: renews leases, returns wishes; with `wait` it is held until there is one |
+//! | pilot | `POST /v1/pilots/{p}/sync?wait=S` | [`Heartbeat`] -> [`HeartbeatReply`]: renews leases, returns orders; with `wait` it is held until there is one |
 //! | pilot | `PUT /v1/attempts/{a}/logs/{stdout,stderr}?lease=L&offset=N` | bytes -> 204; 409 `wrong_offset` with the right one in [`Problem::offset`] |
 //! | pilot | `PUT /v1/attempts/{a}/output?lease=L` | tar stream -> 204 |
 //! | pilot | `POST /v1/attempts/{a}/result` | [`AttemptResult`] -> 204; idempotent for one lease, 409 for a superseded one |
@@ -50,6 +50,15 @@ pub use spec::{
 /// How often a user's proxy is delegated on its way to a payload: to the queue, and from there to the pilot. `glexec`
 /// only copies what it gets.
 pub const DELEGATIONS: u32 = 2;
+
+/// Starts a delegation. The body may be left out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDelegation {
+    /// Its id, made by the client: the same again gets the same request.
+    #[serde(default)]
+    pub id: Option<Uuid>,
+}
 
 /// A delegation in preparation: sign the request and send the chain back.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -80,6 +89,10 @@ pub struct SignedChain {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Submission {
+    /// Id of the payload, or of the array, made by the client: the same again is the same payload, so that a lost answer
+    /// does not double it. The queue makes one where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
     /// A completed delegation of the submitting user.
     pub delegation: Uuid,
     /// What to run.
@@ -157,7 +170,7 @@ words!(PilotState {
     Submitted = "submitted", Starting = "starting", Validating = "validating", Ready = "ready", Busy = "busy",
     Draining = "draining", Done = "done", Failed = "failed", Lost = "lost",
 });
-words!(WishKind { Cancel = "cancel" });
+words!(OrderKind { Cancel = "cancel" });
 
 /// States of a payload (`architecture.md` section 9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -233,6 +246,9 @@ pub struct Payload {
     pub spec: RawSpec,
     /// Index within its array.
     pub array_index: Option<u64>,
+    /// Id of its array.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<Uuid>,
     /// When it was submitted.
     pub submitted: u64,
     /// All attempts, oldest first.
@@ -286,8 +302,8 @@ pub struct Report {
 }
 
 /// An entry of a payload's history.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Event {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
     /// Grows over the whole queue.
     pub seq: i64,
     /// When.
@@ -301,9 +317,12 @@ pub struct Event {
 }
 
 /// A pilot presents itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
+    /// The pilot's id, made by itself: the same again is the same pilot. The queue makes one where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
     /// Worker node.
     pub host: String,
     /// Payloads it can run at the same time.
@@ -333,6 +352,9 @@ pub struct Registered {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
+    /// Names the claim: the same again gets the same leases, when the answer was lost on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
     /// How many payloads at most.
     pub max: u32,
     /// Free cores.
@@ -372,12 +394,12 @@ pub struct Lease {
 /// A pilot's heartbeat.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sync {
+pub struct Heartbeat {
     /// Leases it still holds.
     pub leases: Vec<LeaseUpdate>,
     /// What the pilot is doing.
     pub state: PilotState,
-    /// Wishes it has carried out or given up: ids of [`Wish`].
+    /// Orders it has carried out or given up: ids of [`Order`].
     #[serde(default)]
     pub acked: Vec<Uuid>,
 }
@@ -393,32 +415,32 @@ pub struct LeaseUpdate {
 }
 
 /// The queue's answer to a heartbeat.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Synced {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
     /// Leases the pilot has lost: it must end those payloads and not report. One that it has ended itself by a result
     /// is not among them.
     pub lost: Vec<Uuid>,
     /// Repeated until acknowledged.
-    pub wishes: Vec<Wish>,
+    pub wishes: Vec<Order>,
     /// Take no more work and end when idle.
     pub drain: bool,
 }
 
 /// Something the queue wants done about a lease.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Wish {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
     /// Acknowledged by this id.
     pub id: Uuid,
     /// The lease it is about.
     pub lease: Uuid,
     /// What.
-    pub kind: WishKind,
+    pub kind: OrderKind,
 }
 
-/// Kinds of wishes.
+/// Kinds of orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum WishKind {
+pub enum OrderKind {
     /// End the payload; report outcome `killed`.
     Cancel,
 }
@@ -431,6 +453,10 @@ pub struct AttemptResult {
     pub lease: Uuid,
     /// How it ended.
     pub outcome: Outcome,
+    /// The pilot had to end in order (SIGTERM, drain, end of its batch job) and hands the payload back: nobody has failed,
+    /// the attempt does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returned: bool,
     /// Facts.
     pub report: Report,
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::x509::X509;
 use pilot_api::*;
-use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Body, Method, RequestBuilder, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use std::error::Error;
 use std::os::unix::fs::MetadataExt;
@@ -37,8 +37,6 @@ pub enum ClientError {
         queue: String,
         /// One line with everything that the libraries say.
         reason: String,
-        /// Whether the request certainly never arrived.
-        unsent: bool,
     },
     /// An answer that is not the queue's.
     #[error("{queue} does not answer like a queue: {reason}; check --queue or PILOT_QUEUE")]
@@ -78,15 +76,6 @@ impl ClientError {
     /// Whether the queue does not know the pilot that calls: it has forgotten it, and all its leases.
     pub fn is_forgotten(&self) -> bool {
         self.code() == Some("unknown_pilot")
-    }
-
-    /// Whether the call certainly changed nothing and may be sent again even if it is not idempotent.
-    fn is_unsent(&self) -> bool {
-        match self {
-            Self::Problem(problem) => problem.retryable,
-            Self::Unreachable { unsent, .. } => *unsent,
-            Self::Strange { .. } | Self::Credential(_) => false,
-        }
     }
 
     /// The queue's stable word for the error.
@@ -230,11 +219,7 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable {
-            queue: self.queue.clone(),
-            reason: reasons(error),
-            unsent: error.is_connect(),
-        }
+        ClientError::Unreachable { queue: self.queue.clone(), reason: reasons(error) }
     }
 
     fn strange(&self, reason: String) -> ClientError {
@@ -253,11 +238,7 @@ impl Client {
             // A balancer in front of the queue says this in its own words.
             Err(_) if status.is_server_error() => {
                 let reason = format!("HTTP status {status}");
-                ClientError::Unreachable {
-                    queue: self.queue.clone(),
-                    reason,
-                    unsent: status == StatusCode::SERVICE_UNAVAILABLE,
-                }
+                ClientError::Unreachable { queue: self.queue.clone(), reason }
             }
             Err(_) => self.strange(format!("HTTP status {status}")),
         })
@@ -298,26 +279,6 @@ impl Client {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        self.repeat(patience, call, ClientError::is_transient).await
-    }
-
-    /// Like [`Client::patiently`], for a call that must not be made twice.
-    async fn once<T, F>(&self, patience: Duration, call: impl Fn() -> F) -> Result<T, ClientError>
-    where
-        F: Future<Output = Result<T, ClientError>>,
-    {
-        self.repeat(patience, call, ClientError::is_unsent).await
-    }
-
-    async fn repeat<T, F>(
-        &self,
-        patience: Duration,
-        call: impl Fn() -> F,
-        again: fn(&ClientError) -> bool,
-    ) -> Result<T, ClientError>
-    where
-        F: Future<Output = Result<T, ClientError>>,
-    {
         let give_up = Instant::now() + patience;
         let mut failures = 0;
         loop {
@@ -326,7 +287,7 @@ impl Client {
                 Err(error) => error,
             };
             let pause = pause(failures, fastrand::f64());
-            if !again(&error) || Instant::now() + pause > give_up {
+            if !error.is_transient() || Instant::now() + pause > give_up {
                 return Err(error);
             }
             failures += 1;
@@ -339,7 +300,7 @@ impl Client {
 impl Client {
     /// `POST /v1/delegations`.
     pub async fn new_delegation(&self) -> Result<Delegation, ClientError> {
-        self.post("/v1/delegations", &(), 0).await
+        self.post("/v1/delegations", &NewDelegation { id: Some(Uuid::now_v7()) }, 0).await
     }
 
     /// `PUT /v1/delegations/{id}`.
@@ -352,13 +313,13 @@ impl Client {
         self.transfer(&format!("/v1/blobs/{sha256}"), body).await
     }
 
-    /// `POST /v1/payloads`; not repeated once the queue may have seen it.
+    /// `POST /v1/payloads`; repeated under the submission's id, by which the queue knows it again.
     pub async fn submit(
         &self,
         patience: Duration,
         submission: &Submission,
     ) -> Result<Submitted, ClientError> {
-        self.once(patience, || self.post("/v1/payloads", submission, 0)).await
+        self.patiently(patience, || self.post("/v1/payloads", submission, 0)).await
     }
 
     /// `GET /v1/payloads`.
@@ -373,7 +334,7 @@ impl Client {
     }
 
     /// `GET /v1/payloads/{id}/events`.
-    pub async fn events(&self, id: Uuid) -> Result<Vec<Event>, ClientError> {
+    pub async fn events(&self, id: Uuid) -> Result<Vec<HistoryEntry>, ClientError> {
         self.get(&format!("/v1/payloads/{id}/events"), 0).await
     }
 
@@ -449,7 +410,12 @@ impl Client {
     }
 
     /// `POST /v1/pilots/{p}/sync`.
-    pub async fn sync(&self, pilot: Uuid, sync: &Sync, wait: u64) -> Result<Synced, ClientError> {
+    pub async fn sync(
+        &self,
+        pilot: Uuid,
+        sync: &Heartbeat,
+        wait: u64,
+    ) -> Result<HeartbeatReply, ClientError> {
         self.post(&format!("/v1/pilots/{pilot}/sync?wait={wait}"), sync, wait).await
     }
 
@@ -589,9 +555,9 @@ mod tests {
             })
         };
         assert!(problem(true).is_transient() && !problem(false).is_transient());
-        let lost = |unsent| ClientError::Unreachable { queue: "q".into(), reason: "r".into(), unsent };
-        assert!(lost(false).is_transient() && !lost(false).is_unsent() && lost(true).is_unsent());
-        assert_eq!((problem(false).exit_code(), lost(true).exit_code()), (1, 3));
+        let lost = ClientError::Unreachable { queue: "q".into(), reason: "r".into() };
+        assert!(lost.is_transient());
+        assert_eq!((problem(false).exit_code(), lost.exit_code()), (1, 3));
     }
 
     #[test]
@@ -612,7 +578,7 @@ mod tests {
             ("dns error: failed to lookup address information", "host name"),
             ("Connection refused (os error 111)", "that the queue runs"),
         ] {
-            let error = ClientError::Unreachable { queue: "q".into(), reason: reason.into(), unsent: true };
+            let error = ClientError::Unreachable { queue: "q".into(), reason: reason.into() };
             let text = error.to_string();
             assert!(text.contains(reason) && text.contains(words), "{text}");
         }

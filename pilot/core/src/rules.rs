@@ -14,6 +14,8 @@ pub struct PayloadFacts {
     pub state: PayloadState,
     /// Attempts started so far.
     pub attempts: u32,
+    /// How many of them pilots ended in order, by handing the payload back.
+    pub returns: u32,
     /// Whether its owner wants it ended.
     pub cancel_wanted: bool,
 }
@@ -33,13 +35,15 @@ pub enum PayloadEvent {
     Progress(PayloadState),
     /// Its attempt ended.
     End(Outcome),
+    /// Its pilot hands it back in order: a drain, or the end of the batch job.
+    Return,
     /// Its owner wants it ended.
     Cancel,
 }
 
 /// What has to be done besides storing the new state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub enum Consequence {
     /// Wake pilots that wait for work.
     OfferWork,
     /// Open the attempt with this number, with a lease.
@@ -61,7 +65,7 @@ pub struct Step {
     /// Whether its owner wants it ended, afterwards.
     pub cancel_wanted: bool,
     /// To be carried out in this order.
-    pub effects: Vec<Effect>,
+    pub effects: Vec<Consequence>,
 }
 
 impl Step {
@@ -96,25 +100,30 @@ impl fmt::Display for PayloadEvent {
             Self::Lease => f.write_str("be leased"),
             Self::Progress(state) => write!(f, "become {state} by a pilot's word"),
             Self::End(outcome) => write!(f, "end with outcome {outcome}"),
+            Self::Return => f.write_str("be handed back"),
             Self::Cancel => f.write_str("be cancelled"),
         }
     }
 }
 
+/// How often pilots may hand a payload back in order before it fails: a bound against endless loops, far above what
+/// drains and ends of batch jobs bring about.
+pub const MAX_RETURNS: u32 = 20;
+
 /// Decides what an event does to a payload that may be attempted `max_attempts` times.
 pub fn payload(facts: &PayloadFacts, event: PayloadEvent, max_attempts: u32) -> Result<Step, Illegal> {
     use PayloadState as S;
-    let to = |state, effects: &[Effect]| {
+    let to = |state, effects: &[Consequence]| {
         Ok(Step { state, cancel_wanted: facts.cancel_wanted, effects: effects.to_vec() })
     };
     match (facts.state, event) {
-        (S::Received, PayloadEvent::Accept) => to(S::Waiting, &[Effect::OfferWork]),
+        (S::Received, PayloadEvent::Accept) => to(S::Waiting, &[Consequence::OfferWork]),
         (S::Waiting, PayloadEvent::Hold) => to(S::Held, &[]),
         (S::Held, PayloadEvent::Hold) => to(S::Held, &[]),
-        (S::Held, PayloadEvent::Release) => to(S::Waiting, &[Effect::OfferWork]),
+        (S::Held, PayloadEvent::Release) => to(S::Waiting, &[Consequence::OfferWork]),
         (S::Waiting, PayloadEvent::Release) => to(S::Waiting, &[]),
         (S::Waiting, PayloadEvent::Lease) => {
-            to(S::Matched, &[Effect::StartAttempt(facts.attempts.saturating_add(1))])
+            to(S::Matched, &[Consequence::StartAttempt(facts.attempts.saturating_add(1))])
         }
         (from, PayloadEvent::Progress(said)) if is_leased(from) && is_leased(said) => {
             to(further(from, said), &[])
@@ -122,12 +131,14 @@ pub fn payload(facts: &PayloadFacts, event: PayloadEvent, max_attempts: u32) -> 
         (from, PayloadEvent::End(outcome)) if is_leased(from) && outcome != Outcome::Superseded => {
             Ok(ended(facts, outcome, max_attempts))
         }
+        (from, PayloadEvent::Return) if is_leased(from) => Ok(returned(facts)),
         (_, PayloadEvent::Cancel) => cancelled(facts).ok_or_else(|| illegal(facts, event)),
         _ => Err(illegal(facts, event)),
     }
 }
 
-fn illegal(facts: &PayloadFacts, event: PayloadEvent) -> Illegal {
+/// The refusal of an event that does not fit.
+pub fn illegal(facts: &PayloadFacts, event: PayloadEvent) -> Illegal {
     Illegal { what: "payload", from: facts.state.as_str(), event: event.to_string() }
 }
 
@@ -148,20 +159,35 @@ fn further(from: PayloadState, said: PayloadState) -> PayloadState {
 
 /// The outcome class decides, never the exit code: what was not the user's doing is tried again.
 fn ended(facts: &PayloadFacts, outcome: Outcome, max_attempts: u32) -> Step {
-    let end = Effect::EndAttempt(outcome);
+    let end = Consequence::EndAttempt(outcome);
     let last =
-        |state| Step { state, cancel_wanted: facts.cancel_wanted, effects: vec![end, Effect::Announce] };
+        |state| Step { state, cancel_wanted: facts.cancel_wanted, effects: vec![end, Consequence::Announce] };
     match outcome {
         Outcome::Ok => last(PayloadState::Done),
         Outcome::User | Outcome::Limit | Outcome::Superseded => last(PayloadState::Failed),
         Outcome::Killed => last(PayloadState::Killed),
         // The wish was to have it ended, and it has ended: no retry.
         Outcome::Infra | Outcome::Lost if facts.cancel_wanted => last(PayloadState::Killed),
-        Outcome::Infra | Outcome::Lost if facts.attempts >= max_attempts => last(PayloadState::Failed),
-        Outcome::Infra | Outcome::Lost => {
-            Step { state: PayloadState::Waiting, cancel_wanted: false, effects: vec![end, Effect::OfferWork] }
+        Outcome::Infra | Outcome::Lost if facts.attempts.saturating_sub(facts.returns) >= max_attempts => {
+            last(PayloadState::Failed)
         }
+        Outcome::Infra | Outcome::Lost => Step {
+            state: PayloadState::Waiting,
+            cancel_wanted: false,
+            effects: vec![end, Consequence::OfferWork],
+        },
     }
+}
+
+/// Nobody failed: the attempt does not count, but an endless loop ends.
+fn returned(facts: &PayloadFacts) -> Step {
+    let end = Consequence::EndAttempt(Outcome::Lost);
+    let (state, then) = match () {
+        () if facts.cancel_wanted => (PayloadState::Killed, Consequence::Announce),
+        () if facts.returns >= MAX_RETURNS => (PayloadState::Failed, Consequence::Announce),
+        () => (PayloadState::Waiting, Consequence::OfferWork),
+    };
+    Step { state, cancel_wanted: facts.cancel_wanted, effects: vec![end, then] }
 }
 
 /// Cancelling is a wish while a pilot holds the lease, and a fact otherwise; `None` when it comes too late.
@@ -169,10 +195,10 @@ fn cancelled(facts: &PayloadFacts) -> Option<Step> {
     let step = |state, effects| Some(Step { state, cancel_wanted: true, effects });
     match facts.state {
         PayloadState::Received | PayloadState::Waiting | PayloadState::Held => {
-            step(PayloadState::Killed, vec![Effect::Announce])
+            step(PayloadState::Killed, vec![Consequence::Announce])
         }
         state if is_leased(state) && facts.cancel_wanted => step(state, vec![]),
-        state if is_leased(state) => step(state, vec![Effect::AskCancel]),
+        state if is_leased(state) => step(state, vec![Consequence::AskCancel]),
         PayloadState::Killed => {
             Some(Step { state: PayloadState::Killed, cancel_wanted: facts.cancel_wanted, effects: vec![] })
         }
@@ -191,6 +217,11 @@ pub enum PilotEvent {
     Left,
     /// Nothing was heard of it for too long.
     Silent,
+}
+
+/// Whether a pilot in this state may still be heard of, and is not given up.
+pub fn is_live(state: PilotState) -> bool {
+    !matches!(state, PilotState::Done | PilotState::Failed | PilotState::Lost)
 }
 
 /// Decides the state of a pilot after an event. A lost pilot that speaks again is what it says it is.

@@ -7,7 +7,7 @@ use PilotState as P;
 const MAX: u32 = 3;
 
 fn facts(state: S) -> PayloadFacts {
-    PayloadFacts { state, attempts: 1, cancel_wanted: false }
+    PayloadFacts { state, attempts: 1, returns: 0, cancel_wanted: false }
 }
 
 fn all_events() -> Vec<PayloadEvent> {
@@ -17,6 +17,7 @@ fn all_events() -> Vec<PayloadEvent> {
         PayloadEvent::Release,
         PayloadEvent::Lease,
         PayloadEvent::Cancel,
+        PayloadEvent::Return,
     ];
     events.extend(S::ALL.iter().map(|s| PayloadEvent::Progress(*s)));
     events.extend(Outcome::ALL.iter().map(|o| PayloadEvent::End(*o)));
@@ -44,6 +45,7 @@ fn expected(from: S, event: PayloadEvent) -> Option<S> {
                 Outcome::Superseded => None,
             }
         }
+        E::Return => place(from).map(|_| S::Waiting),
         E::Cancel => match from {
             S::Received | S::Waiting | S::Held | S::Killed => Some(S::Killed),
             S::Matched | S::Running | S::Completing => Some(from),
@@ -77,20 +79,20 @@ fn final_states_never_change() {
 fn only_lost_and_infra_are_tried_again_and_only_so_often() {
     for outcome in Outcome::ALL.iter().filter(|o| **o != Outcome::Superseded) {
         for attempts in 1..=MAX {
-            let now = PayloadFacts { state: S::Running, attempts, cancel_wanted: false };
+            let now = PayloadFacts { state: S::Running, attempts, returns: 0, cancel_wanted: false };
             let step = payload(&now, PayloadEvent::End(*outcome), MAX).unwrap();
             let again = matches!(outcome, Outcome::Lost | Outcome::Infra) && attempts < MAX;
             assert_eq!(step.state == S::Waiting, again, "{outcome} after {attempts}");
-            assert_eq!(step.effects.contains(&Effect::OfferWork), again);
-            assert_eq!(step.effects.contains(&Effect::Announce), !again);
-            assert_eq!(step.effects[0], Effect::EndAttempt(*outcome));
+            assert_eq!(step.effects.contains(&Consequence::OfferWork), again);
+            assert_eq!(step.effects.contains(&Consequence::Announce), !again);
+            assert_eq!(step.effects[0], Consequence::EndAttempt(*outcome));
         }
     }
 }
 
 #[test]
 fn a_cancelled_payload_is_killed_when_its_pilot_is_lost_but_done_when_it_was_faster() {
-    let now = PayloadFacts { state: S::Running, attempts: 1, cancel_wanted: true };
+    let now = PayloadFacts { state: S::Running, attempts: 1, returns: 0, cancel_wanted: true };
     let end = |o| payload(&now, PayloadEvent::End(o), MAX).unwrap().state;
     assert_eq!([end(Outcome::Lost), end(Outcome::Infra), end(Outcome::Killed)], [S::Killed; 3]);
     assert_eq!(end(Outcome::Ok), S::Done);
@@ -101,7 +103,7 @@ fn a_cancelled_payload_is_killed_when_its_pilot_is_lost_but_done_when_it_was_fas
 fn cancelling_twice_asks_once() {
     for state in [S::Matched, S::Running, S::Completing] {
         let first = payload(&facts(state), PayloadEvent::Cancel, MAX).unwrap();
-        assert_eq!(first.effects, [Effect::AskCancel]);
+        assert_eq!(first.effects, [Consequence::AskCancel]);
         let wanted = PayloadFacts { cancel_wanted: true, ..facts(state) };
         assert!(!payload(&wanted, PayloadEvent::Cancel, MAX).unwrap().changes(&wanted));
     }
@@ -109,8 +111,8 @@ fn cancelling_twice_asks_once() {
 
 #[test]
 fn the_number_of_attempts_is_the_fence() {
-    let waiting = PayloadFacts { state: S::Waiting, attempts: 2, cancel_wanted: false };
-    assert_eq!(payload(&waiting, PayloadEvent::Lease, MAX).unwrap().effects, [Effect::StartAttempt(3)]);
+    let waiting = PayloadFacts { state: S::Waiting, attempts: 2, returns: 0, cancel_wanted: false };
+    assert_eq!(payload(&waiting, PayloadEvent::Lease, MAX).unwrap().effects, [Consequence::StartAttempt(3)]);
 }
 
 #[test]
@@ -148,4 +150,23 @@ fn pilots_claim_leave_and_fall_silent() {
         assert_eq!(pilot(*from, PilotEvent::Left), Ok(if live { P::Done } else { *from }));
         assert_eq!(pilot(*from, PilotEvent::Silent), Ok(if live { P::Lost } else { *from }));
     }
+}
+
+#[test]
+fn orderly_ends_of_pilots_are_no_failures_but_end_some_time() {
+    let now = |attempts, returns| PayloadFacts { state: S::Running, attempts, returns, cancel_wanted: false };
+    for returns in 0..MAX_RETURNS {
+        let step = payload(&now(returns + 1, returns), PayloadEvent::Return, MAX).unwrap();
+        assert_eq!(step.state, S::Waiting, "handed back {returns} times before");
+        assert_eq!(
+            payload(&now(returns + 1, returns), PayloadEvent::End(Outcome::Infra), MAX).unwrap().state,
+            S::Waiting
+        );
+    }
+    assert_eq!(
+        payload(&now(MAX_RETURNS + 1, MAX_RETURNS), PayloadEvent::Return, MAX).unwrap().state,
+        S::Failed
+    );
+    let wanted = PayloadFacts { cancel_wanted: true, ..now(1, 0) };
+    assert_eq!(payload(&wanted, PayloadEvent::Return, MAX).unwrap().state, S::Killed);
 }

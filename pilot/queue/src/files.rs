@@ -7,10 +7,8 @@
 //! DIR/tmp/             uploads under way; emptied at the start
 //! ```
 
-use super::problem;
-use crate::problem::Refusal;
-use axum::body::Body;
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use openssl::sha::Sha256;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -83,8 +81,28 @@ fn decide(length: u64, limit: u64, offset: u64, chunk: usize) -> Append {
     if chunk > room { Append::Write(room, true) } else { Append::Write(chunk, false) }
 }
 
-fn failed(what: &'static str) -> impl Fn(std::io::Error) -> Refusal {
-    move |e| problem::internal(what, &e)
+/// Why bytes cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// More than is allowed.
+    #[error("the {0} is larger than {1} bytes")]
+    TooLarge(&'static str, u64),
+    /// The sender stopped in the middle.
+    #[error("the {0} broke off: {1}")]
+    BrokenOff(&'static str, String),
+    /// A chunk of a log does not follow on; it goes on here.
+    #[error("the log goes on at offset {0}")]
+    WrongOffset(u64),
+    /// The disk is too full to take more.
+    #[error("no room for more: {0}")]
+    Full(String),
+    /// The system refuses.
+    #[error("{0}: {1}")]
+    Failed(&'static str, #[source] std::io::Error),
+}
+
+fn failed(what: &'static str) -> impl Fn(std::io::Error) -> FileError {
+    move |e| FileError::Failed(what, e)
 }
 
 impl Files {
@@ -102,6 +120,13 @@ impl Files {
         Ok(Self { dir: dir.to_owned(), log_limit, appending: Default::default() })
     }
 
+    /// Writes a small file and removes it again, so that one knows whether writing works.
+    pub fn probe(&self) -> Result<(), FileError> {
+        let error = failed("writing a file");
+        let mut file = NamedTempFile::new_in(self.dir.join("tmp")).map_err(&error)?;
+        file.write_all(&[0; 4096]).and_then(|()| file.as_file().sync_all()).map_err(&error)
+    }
+
     /// Path of a blob; the name has been checked to be 64 hex digits.
     pub fn blob(&self, sha256: &str) -> PathBuf {
         self.dir.join("blobs").join(&sha256[..2]).join(sha256)
@@ -116,46 +141,65 @@ impl Files {
         self.dir.join("logs").join(format!("{attempt}.{}", channel.word()))
     }
 
-    /// Writes a body of at most `limit` bytes into a temporary file, computing its hash on the way.
-    pub async fn receive(&self, body: Body, limit: u64, what: &str) -> Result<Received, Refusal> {
+    /// Writes a body of at most `limit` bytes into a temporary file, computing its hash on the way. When this returns, the
+    /// bytes are on disk, as many as were counted.
+    pub async fn receive<E: std::fmt::Display>(
+        &self,
+        body: impl Stream<Item = Result<Bytes, E>> + Send,
+        limit: u64,
+        what: &'static str,
+    ) -> Result<Received, FileError> {
+        use tokio::io::AsyncWriteExt;
+        let error = failed("writing an upload");
         let temporary =
             NamedTempFile::new_in(self.dir.join("tmp")).map_err(failed("making a temporary file"))?;
         let (file, path) = temporary.into_parts();
         let mut file = tokio::fs::File::from_std(file);
         let (mut size, mut hash) = (0u64, Sha256::new());
-        let mut stream = body.into_data_stream();
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|e| problem::invalid(format!("the {what} broke off: {e}")))?;
+        let mut body = std::pin::pin!(body);
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|e| FileError::BrokenOff(what, e.to_string()))?;
             size += chunk.len() as u64;
             if size > limit {
-                return Err(problem::too_large(what, limit));
+                return Err(FileError::TooLarge(what, limit));
             }
             hash.update(&chunk);
-            tokio::io::AsyncWriteExt::write_all(&mut file, &chunk)
-                .await
-                .map_err(failed("writing an upload"))?;
+            file.write_all(&chunk).await.map_err(&error)?;
         }
-        file.sync_all().await.map_err(failed("writing an upload"))?;
+        // A write is only begun when it returns; its error shows when it is flushed, and nowhere else.
+        file.flush().await.map_err(&error)?;
+        file.sync_all().await.map_err(&error)?;
+        let length = file.metadata().await.map_err(&error)?.len();
+        if length != size {
+            let text = format!("{length} bytes are on disk, {size} were sent");
+            return Err(error(std::io::Error::other(text)));
+        }
         let file = NamedTempFile::from_parts(file.into_std().await, path);
         Ok(Received { file, size, sha256: hex(&hash.finish()) })
     }
 
     /// Gives an upload its name; whatever had it before is replaced in one step.
-    pub fn keep(&self, received: Received, name: &Path) -> Result<(), Refusal> {
+    pub fn keep(&self, received: Received, name: &Path) -> Result<(), FileError> {
         let parent = name.parent().unwrap_or(&self.dir);
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(parent)
             .map_err(failed("making a directory"))?;
-        received.file.persist(name).map_err(|e| problem::internal("keeping an upload", &e))?;
+        received.file.persist(name).map_err(|e| FileError::Failed("keeping an upload", e.error))?;
         // The rename is durable only once its directory is.
         let sync = |dir: &Path| std::fs::File::open(dir).and_then(|d| d.sync_all());
         sync(parent).and_then(|()| sync(&self.dir.join("blobs"))).map_err(failed("keeping an upload"))
     }
 
     /// Appends a chunk; 409 with the right offset when it does not follow on.
-    pub fn append(&self, attempt: Uuid, channel: Channel, offset: u64, chunk: &[u8]) -> Result<(), Refusal> {
+    pub fn append(
+        &self,
+        attempt: Uuid,
+        channel: Channel,
+        offset: u64,
+        chunk: &[u8],
+    ) -> Result<(), FileError> {
         let stripe = usize::from(attempt.as_bytes()[15]) % self.appending.len();
         let _one_at_a_time = self.appending[stripe].lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.log(attempt, channel);
@@ -164,11 +208,19 @@ impl Files {
         let mut file = open.map_err(&error)?;
         let length = file.metadata().map_err(&error)?.len();
         match decide(length, self.log_limit, offset, chunk.len()) {
-            Append::Wrong(right) => Err(problem::wrong_offset(right)),
+            Append::Wrong(right) => Err(FileError::WrongOffset(right)),
             Append::Drop => Ok(()),
             Append::Write(n, cut) => {
-                file.write_all(&chunk[..n]).map_err(&error)?;
-                if cut { file.write_all(MARKER).map_err(&error) } else { Ok(()) }
+                let marker: &[u8] = if cut { MARKER } else { b"" };
+                let written = file
+                    .write_all(&chunk[..n])
+                    .and_then(|()| file.write_all(marker))
+                    .and_then(|()| file.sync_data());
+                // Half a chunk would move the offset at which its sender tries again.
+                written.map_err(|e| match file.set_len(length) {
+                    Ok(()) => error(e),
+                    Err(worse) => error(worse),
+                })
             }
         }
     }
@@ -180,7 +232,7 @@ impl Files {
         channel: Channel,
         offset: u64,
         most: u64,
-    ) -> Result<(Vec<u8>, bool), Refusal> {
+    ) -> Result<(Vec<u8>, bool), FileError> {
         let error = failed("reading a log");
         let mut file = match std::fs::File::open(self.log(attempt, channel)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), true)),
@@ -194,12 +246,12 @@ impl Files {
         Ok((bytes, end))
     }
 
-    /// A file as a body; `None` when there is none.
-    pub async fn stream(&self, path: &Path) -> Result<Option<Body>, Refusal> {
+    /// A file as a stream; `None` when there is none.
+    pub async fn stream(&self, path: &Path) -> Result<Option<ReaderStream<tokio::fs::File>>, FileError> {
         match tokio::fs::File::open(path).await {
-            Ok(file) => Ok(Some(Body::from_stream(ReaderStream::with_capacity(file, 64 << 10)))),
+            Ok(file) => Ok(Some(ReaderStream::with_capacity(file, 64 << 10))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(problem::internal("opening a file", &e)),
+            Err(e) => Err(FileError::Failed("opening a file", e)),
         }
     }
 }

@@ -1,25 +1,27 @@
 //! The central queue: `pilot queue`. `docs/queue.md` describes it for users and operators.
 //!
+//! For: serving the interface of [`pilot_api`] over HTTPS, waking those who wait, and upkeep. Must never: decide what happens
+//! to a payload (that is [`pilot_core`]), or know how it is stored ([`pilot_store`]). Called by: the program `pilot`.
+//!
 //! | module | what it does |
 //! |---|---|
-//! | [`rules`](pilot_core::rules) | decides what happens to payloads and pilots: pure functions |
 //! | [`validate`] | decides what is let in |
-//! | [`store`] | remembers: SQLite |
-//! | [`files`] | remembers: blobs, logs, outputs |
-//! | [`state`] | the running queue and the operations on it |
-//! | [`waiting`] | bells and clocks |
+//! | [`engine`] | the one writer: load, decide, store, in common transactions |
+//! | [`effects`], [`waiting`] | what follows a commit: who is woken, what is watched |
+//! | [`state`] | the running queue |
+//! | [`files`] | blobs, logs, outputs |
 //! | [`upkeep`] | what happens without being asked |
 //! | [`proxies`] | delegation in and out |
-//! | [`http`] | who may ask what, and the answers; [`problem`] has the refusals |
+//! | [`http`] | who may ask what, and the answers |
 //! | [`config`] | options |
 
 pub mod config;
+pub mod effects;
+pub mod engine;
 pub mod files;
 pub mod http;
-pub mod problem;
 pub mod proxies;
 pub mod state;
-pub mod store;
 pub mod upkeep;
 pub mod validate;
 pub mod waiting;
@@ -28,6 +30,7 @@ pub mod waiting;
 mod tests;
 
 pub use config::{Args, Settings};
+use pilot_store::Store;
 use service::check::{self, Finding};
 use service::{Hooks, Server, Signals};
 use state::Queue;

@@ -1,13 +1,11 @@
 //! Delegation: proxies come in from users and go out to pilots. Keys never travel.
 
-use super::problem;
-use super::store::delegations::DelegationRow;
-use super::store::now;
-use crate::problem::Refusal;
+use crate::engine::now;
 use credential::cert::Cert;
 use credential::{Trust, pem, split_pem, verify_chain};
 use identity::VerifiedIdentity;
 use pilot_api::DELEGATIONS;
+use pilot_store::Key;
 use std::time::Duration;
 
 /// Longest lifetime of a proxy on a worker node when the payload names no walltime.
@@ -15,9 +13,28 @@ const LONGEST: Duration = Duration::from_secs(12 * 3600);
 /// What a proxy outlives its payload by: time to bring the output home.
 const MARGIN: Duration = Duration::from_secs(3600);
 
+/// Why a delegation cannot be used.
+#[derive(Debug)]
+pub enum Denied {
+    /// What came is not good: stable word and one line.
+    Because(&'static str, String),
+    /// The queue itself failed: at what, and why.
+    Internal(&'static str, String),
+}
+
+impl Denied {
+    fn because(code: &'static str, title: impl Into<String>) -> Self {
+        Self::Because(code, title.into())
+    }
+
+    fn internal(what: &'static str, why: &dyn std::fmt::Display) -> Self {
+        Self::Internal(what, why.to_string())
+    }
+}
+
 /// Makes a key pair and a request: (key PEM, request PEM).
-pub fn request() -> Result<(String, String), Refusal> {
-    delegation::new_request().map_err(|e| problem::internal("making a key", &e))
+pub fn request() -> Result<(String, String), Denied> {
+    delegation::new_request().map_err(|e| Denied::internal("making a key", &e))
 }
 
 /// Checks what a user has signed: it fits the key, the queue trusts it, and it is the same person as on the connection.
@@ -28,15 +45,15 @@ pub fn accept(
     key: &str,
     peer: &VerifiedIdentity,
     trust: &Trust,
-) -> Result<(String, u64), Refusal> {
+) -> Result<(String, u64), Denied> {
     let refuse = |why: &dyn std::fmt::Display| {
         let title = format!("the signed chain is refused: {}", identity::one_line(&why.to_string()));
-        problem::unsatisfiable("bad_delegation", title)
+        Denied::because("bad_delegation", title)
     };
     let blocks = split_pem(chain.as_bytes()).map_err(|e| refuse(&e.reason))?;
     let certificates = pem::certificates(&blocks).map_err(|e| refuse(&e.reason))?;
     delegation::join(chain, key).map_err(|e| refuse(&e))?;
-    let identity = verify_chain(&certificates, trust, now()).map_err(|e| refuse(&e.reason))?;
+    let identity = verify_chain(&certificates, trust, now() / 1000).map_err(|e| refuse(&e.reason))?;
     if (&identity.subject, &identity.issuer) != (&peer.subject, &peer.issuer) {
         return Err(refuse(&"it is another person's; delegate with the proxy that you connect with"));
     }
@@ -45,15 +62,15 @@ pub fn accept(
 }
 
 /// Whether the delegated proxy, the first of the chain, can be delegated on to a pilot.
-fn reaches(certificates: &[Vec<u8>]) -> Result<(), Refusal> {
+fn reaches(certificates: &[Vec<u8>]) -> Result<(), Denied> {
     let chain: Result<Vec<Cert>, _> = certificates.iter().map(|der| Cert::parse(der)).collect();
-    let left = delegation::remaining(&chain.map_err(|e| problem::internal("a chain", &e.reason))?);
+    let left = delegation::remaining(&chain.map_err(|e| Denied::internal("a chain", &e.reason))?);
     // One step has been made already; the user wants to hear of the own proxy.
     match left.map(|left| left.saturating_add(1)).filter(|allowed| *allowed < DELEGATIONS) {
         None => Ok(()),
         Some(allowed) => {
             let title = delegation::Error::PathLength { allowed, needed: DELEGATIONS }.to_string();
-            Err(problem::unsatisfiable("path_length", title))
+            Err(Denied::because("path_length", title))
         }
     }
 }
@@ -66,18 +83,15 @@ pub fn lifetime(not_after: u64, now: u64, walltime: Option<u64>) -> Option<Durat
 }
 
 /// Signs a pilot's request with a user's delegated proxy.
-pub fn sign(
-    csr: &str,
-    delegated: &DelegationRow,
-    lifetime: Duration,
-    limited: bool,
-) -> Result<String, Refusal> {
-    let chain = delegated.chain.as_deref().ok_or_else(|| problem::unknown("delegation"))?;
+pub fn sign(csr: &str, delegated: &Key, lifetime: Duration, limited: bool) -> Result<String, Denied> {
+    let chain = delegated.chain.as_deref().ok_or_else(|| {
+        Denied::because("delegation_incomplete", "the delegation has no chain; delegate again")
+    })?;
     let issuer =
-        delegation::join(chain, &delegated.key).map_err(|e| problem::internal("the delegation", &e))?;
+        delegation::join(chain, &delegated.key).map_err(|e| Denied::internal("the delegation", &e))?;
     delegation::sign(csr, &issuer, lifetime, limited).map_err(|e| {
         let why = identity::one_line(&e.to_string());
-        problem::unsatisfiable("bad_request", format!("the certificate request is refused: {why}"))
+        Denied::because("bad_request", format!("the certificate request is refused: {why}"))
     })
 }
 

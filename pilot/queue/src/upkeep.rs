@@ -1,10 +1,9 @@
 //! What the queue does by itself: lost leases and pilots, keys that nobody needs, notices to users' URLs.
 
-use super::problem;
-use super::state::Queue;
-use super::store::payloads::{self, Notice};
-use super::store::{delegations, now};
-use crate::problem::Refusal;
+use crate::engine::now;
+use crate::state::{Failure, Queue};
+use pilot_core::Event;
+use pilot_store::{Notice, Store, StoreError};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +15,12 @@ const NOTICE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Takes back what has run out, once. What cannot be stored now stays due for the next round.
 pub async fn sweep(queue: &Queue) {
     let now = Instant::now();
-    for lease in queue.lease_clock.due(now) {
+    for lease in queue.effects.leases.due(now) {
         if let Err(problem) = queue.expire(lease).await {
             tracing::warn!(%lease, %problem, "lease not taken back yet");
         }
     }
-    for pilot in queue.pilot_clock.due(now) {
+    for pilot in queue.effects.pilots.due(now) {
         if let Err(problem) = queue.lose(pilot).await {
             tracing::warn!(%pilot, %problem, "silent pilot not noted yet");
         }
@@ -49,11 +48,8 @@ pub async fn purge_forever(queue: Arc<Queue>) {
     }
 }
 
-async fn purge(queue: &Queue) -> Result<u64, Refusal> {
-    let mut tx = queue.store.begin().await?;
-    let deleted = delegations::purge(&mut tx).await?;
-    queue.publish(tx.commit().await?);
-    Ok(deleted)
+async fn purge(queue: &Queue) -> Result<u64, StoreError> {
+    queue.store.purge_keys(now()).await
 }
 
 /// Tells users' URLs about the ends of payloads, in the order in which they are known.
@@ -68,13 +64,13 @@ pub async fn notify_forever(queue: Arc<Queue>) {
         };
         let pause = Duration::from_secs(if left { 30 } else { 3600 });
         // A timeout is the plan, not an error.
-        let _ = tokio::time::timeout(pause, queue.notices.notified()).await;
+        let _ = tokio::time::timeout(pause, queue.effects.notices.notified()).await;
     }
 }
 
 /// One round; returns whether something is left to be tried again.
-async fn notify(queue: &Queue) -> Result<bool, Refusal> {
-    let due = payloads::notices(&mut *queue.store.read().await?).await?;
+async fn notify(queue: &Queue) -> Result<bool, Failure> {
+    let due = queue.store.notices().await?;
     let mut left = false;
     for notice in due {
         let sent = send(queue, &notice).await;
@@ -83,9 +79,7 @@ async fn notify(queue: &Queue) -> Result<bool, Refusal> {
         let error = sent.err().map(|e| identity::one_line(&e));
         let payload = notice.payload;
         tracing::info!(%payload, url = notice.url, settled, error, "notice");
-        let mut tx = queue.store.begin().await?;
-        payloads::notice_tried(&mut tx, payload, settled).await?;
-        queue.publish(tx.commit().await?);
+        queue.decide(Event::NoticeTried(payload, settled)).await?;
     }
     Ok(left)
 }
@@ -104,10 +98,7 @@ async fn send(queue: &Queue, notice: &Notice) -> Result<(), String> {
     if to.is_empty() {
         return Err("the address is private; the queue's operator can allow it with --notify-private".into());
     }
-    let mut conn = queue.store.read().await.map_err(|e| e.to_string())?;
-    let payload =
-        payloads::show(&mut conn, notice.payload, &notice.owner).await.map_err(|e| e.to_string())?;
-    drop(conn);
+    let payload = queue.store.payload(notice.payload).await.map_err(|e| e.to_string())?;
     let client = reqwest::Client::builder()
         .timeout(NOTICE_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
@@ -151,16 +142,6 @@ pub struct Tasks(Vec<tokio::task::JoinHandle<()>>);
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.0.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-}
-
-/// Says `ok` when the store can be read.
-pub async fn health(queue: &Queue) -> Result<&'static str, Refusal> {
-    let mut conn = queue.store.read().await?;
-    let one: i64 = sqlx::query_scalar("SELECT 1").fetch_one(&mut *conn).await?;
-    match one == 1 && now() > 0 {
-        true => Ok("ok"),
-        false => Err(problem::internal("the store", &"no answer")),
     }
 }
 

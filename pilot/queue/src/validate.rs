@@ -1,18 +1,29 @@
 //! What the queue accepts from outside, before anything is stored. Errors name the field, the reason and the remedy.
 
-use super::problem::{invalid, unsatisfiable};
-use crate::problem::Refusal;
 use identity::one_line;
-use pilot_api::{AttemptResult, Outcome, PayloadSpec, Registration, Report, Submission, Sync, is_sha256};
+use pilot_api::{
+    AttemptResult, Heartbeat, Outcome, PayloadSpec, Registration, Report, Submission, is_sha256,
+};
 use pilot_core::rules::is_leased;
 
-fn refuse<T>(field: &str, rule: &str) -> Result<T, Refusal> {
-    Err(invalid(format!("{field}: {rule}")))
+/// Why something is not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// Stable word: `invalid`, or one for what this queue does not take.
+    pub code: &'static str,
+    /// One line that begins with the field.
+    pub title: String,
+}
+
+fn refuse<T>(field: &str, rule: &str) -> Result<T, Invalid> {
+    Err(Invalid { code: "invalid", title: format!("{field}: {rule}") })
 }
 
 /// Checks a submission; `max_array` is the largest number of elements. What it is to run is brought into its usual form.
-pub fn submission(mut submission: Submission, max_array: u64) -> Result<Submission, Refusal> {
-    submission.spec = PayloadSpec::parse(submission.spec).map_err(|e| invalid(e.to_string()))?.into_raw();
+pub fn submission(mut submission: Submission, max_array: u64) -> Result<Submission, Invalid> {
+    submission.spec = PayloadSpec::parse(submission.spec)
+        .map_err(|e| Invalid { code: "invalid", title: e.to_string() })?
+        .into_raw();
     let Some((low, high)) = submission.array else {
         return Ok(submission);
     };
@@ -21,18 +32,18 @@ pub fn submission(mut submission: Submission, max_array: u64) -> Result<Submissi
     }
     if high - low >= max_array {
         let title = format!("array: this queue takes at most {max_array} elements at once; submit in parts");
-        return Err(unsatisfiable("array_too_large", title));
+        return Err(Invalid { code: "array_too_large", title });
     }
     Ok(submission)
 }
 
 /// 64 lower-case hex digits.
-pub fn sha256(text: &str) -> Result<(), Refusal> {
+pub fn sha256(text: &str) -> Result<(), Invalid> {
     if is_sha256(text) { Ok(()) } else { refuse("sha256", "write 64 lower-case hex digits") }
 }
 
 /// Checks and cleans what a pilot says of itself.
-pub fn registration(mut registration: Registration) -> Result<Registration, Refusal> {
+pub fn registration(mut registration: Registration) -> Result<Registration, Invalid> {
     registration.host = one_line(&registration.host);
     if registration.host.is_empty() || registration.host.len() > 255 {
         return refuse("host", "give the worker node's name");
@@ -44,7 +55,7 @@ pub fn registration(mut registration: Registration) -> Result<Registration, Refu
 }
 
 /// Checks a heartbeat.
-pub fn sync(sync: &Sync) -> Result<(), Refusal> {
+pub fn sync(sync: &Heartbeat) -> Result<(), Invalid> {
     if sync.leases.len() > 10_000 || sync.acked.len() > 10_000 {
         return refuse("leases", "too many for one heartbeat");
     }
@@ -58,7 +69,7 @@ pub fn sync(sync: &Sync) -> Result<(), Refusal> {
 }
 
 /// Checks a result and cleans its texts.
-pub fn result(mut result: AttemptResult) -> Result<AttemptResult, Refusal> {
+pub fn result(mut result: AttemptResult) -> Result<AttemptResult, Invalid> {
     if matches!(result.outcome, Outcome::Lost | Outcome::Superseded) {
         return refuse("outcome", "lost and superseded are for the queue to say");
     }
@@ -87,7 +98,7 @@ fn clean(text: &mut String) {
 mod tests {
     use super::*;
 
-    fn with(change: impl FnOnce(&mut serde_json::Value)) -> Result<Submission, Refusal> {
+    fn with(change: impl FnOnce(&mut serde_json::Value)) -> Result<Submission, Invalid> {
         let mut json = serde_json::json!({
             "delegation": uuid::Uuid::nil(),
             "spec": {"command": ["true"], "env": {"A": "b"}, "outputs": ["out/*.txt"],
@@ -151,7 +162,12 @@ mod tests {
 
     #[test]
     fn a_pilot_cannot_declare_itself_lost() {
-        let said = |outcome| AttemptResult { lease: uuid::Uuid::nil(), outcome, report: Report::default() };
+        let said = |outcome| AttemptResult {
+            lease: uuid::Uuid::nil(),
+            outcome,
+            returned: false,
+            report: Report::default(),
+        };
         for outcome in Outcome::ALL {
             let refused = matches!(outcome, Outcome::Lost | Outcome::Superseded);
             assert_eq!(result(said(*outcome)).is_err(), refused, "{outcome}");

@@ -1,8 +1,8 @@
-//! Waiting without polling: bells for those who hold a request open, deadlines for those who must be heard of.
+//! Waiting without polling: those who hold a request open, and deadlines for those who must be heard of.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -11,11 +11,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One bell per id, as long as somebody listens.
+/// One notification per id, as long as somebody waits for it.
 #[derive(Debug, Default)]
-pub struct Bells(Mutex<HashMap<Uuid, Weak<Notify>>>);
+pub struct Waiters(Mutex<HashMap<Uuid, Weak<Notify>>>);
 
-impl Bells {
+impl Waiters {
     /// The bell of an id. Enable [`Notify::notified`] first, look at the store then: no ring gets lost in between.
     pub fn of(&self, id: Uuid) -> Arc<Notify> {
         let mut bells = lock(&self.0);
@@ -40,52 +40,78 @@ impl Bells {
     }
 }
 
-/// When ids run out, on the monotonic clock: a jump of the wall clock ends no lease.
-#[derive(Debug, Default)]
-pub struct Deadlines(Mutex<HashMap<Uuid, Instant>>);
+/// What is watched: an id, the last renewal that was stored for it, and when a whole term has passed since that was seen.
+///
+/// Terms run on the monotonic clock, and only tell when to look: whether somebody is lost is decided in the transaction, by
+/// whether the stored renewal is still the one that was watched. So no clock that jumps, and no clock that differs from
+/// another server's, ends a lease that is being renewed.
+#[derive(Debug)]
+pub struct Watch {
+    term: Duration,
+    watched: Mutex<HashMap<Uuid, (u64, Instant)>>,
+}
 
-impl Deadlines {
-    /// Sets or moves a deadline.
-    pub fn set(&self, id: Uuid, at: Instant) {
-        lock(&self.0).insert(id, at);
+impl Watch {
+    /// A watch whose ids run out after `term` without another renewal.
+    pub fn new(term: Duration) -> Self {
+        Self { term, watched: Mutex::default() }
+    }
+
+    /// A renewal was stored, or seen in the store.
+    pub fn set(&self, id: Uuid, renewed: u64) {
+        let due = Instant::now() + self.term;
+        let mut watched = lock(&self.watched);
+        // Events of one commit may be told in any order; the newest renewal counts.
+        if watched.get(&id).is_none_or(|(known, _)| *known < renewed) {
+            watched.insert(id, (renewed, due));
+        }
+    }
+
+    /// After a start: what was renewed long ago is due at once. A clock that was set back grants one term at most.
+    pub fn resume(&self, id: Uuid, renewed: u64, now: u64) {
+        let silent = Duration::from_millis(now.saturating_sub(renewed));
+        lock(&self.watched).insert(id, (renewed, Instant::now() + self.term.saturating_sub(silent)));
     }
 
     /// Forgets an id.
     pub fn remove(&self, id: Uuid) {
-        lock(&self.0).remove(&id);
+        lock(&self.watched).remove(&id);
     }
 
-    /// Whether the deadline of this id has passed; `false` for an unknown id.
-    pub fn is_due(&self, id: Uuid, now: Instant) -> bool {
-        lock(&self.0).get(&id).is_some_and(|at| *at <= now)
+    /// The renewal that was watched for a whole term, if it was.
+    pub fn due_since(&self, id: Uuid, now: Instant) -> Option<u64> {
+        lock(&self.watched).get(&id).filter(|(_, due)| *due <= now).map(|(renewed, _)| *renewed)
     }
 
-    /// Ids whose deadline has passed.
+    /// Ids whose term has passed.
     pub fn due(&self, now: Instant) -> Vec<Uuid> {
-        lock(&self.0).iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect()
+        lock(&self.watched).iter().filter(|(_, (_, due))| *due <= now).map(|(id, _)| *id).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
-    fn a_moved_deadline_is_not_due() {
-        let (clock, id, now) = (Deadlines::default(), Uuid::now_v7(), Instant::now());
-        clock.set(id, now);
-        assert_eq!(clock.due(now), [id]);
-        clock.set(id, now + Duration::from_secs(1));
-        assert!(!clock.is_due(id, now) && clock.due(now).is_empty());
-        assert!(clock.is_due(id, now + Duration::from_secs(2)));
-        clock.remove(id);
-        assert!(!clock.is_due(id, now + Duration::from_secs(2)));
+    fn a_renewed_id_is_not_due() {
+        let (watch, id) = (Watch::new(Duration::from_secs(10)), Uuid::now_v7());
+        let after = |seconds| Instant::now() + Duration::from_secs(seconds);
+        watch.resume(id, 1_000, 60_000);
+        assert_eq!((watch.due(after(0)), watch.due_since(id, after(0))), (vec![id], Some(1_000)));
+        watch.set(id, 60_000);
+        assert_eq!((watch.due(after(5)), watch.due_since(id, after(11))), (vec![], Some(60_000)));
+        watch.set(id, 2_000);
+        assert_eq!(watch.due_since(id, after(11)), Some(60_000), "an older renewal tells nothing");
+        watch.resume(id, 90_000, 60_000);
+        assert_eq!(watch.due_since(id, after(9)), None, "a clock that was set back grants one term");
+        watch.remove(id);
+        assert_eq!(watch.due_since(id, after(60)), None);
     }
 
     #[tokio::test]
     async fn listeners_are_woken_and_forgotten() {
-        let (bells, id) = (Bells::default(), Uuid::now_v7());
+        let (bells, id) = (Waiters::default(), Uuid::now_v7());
         let bell = bells.of(id);
         {
             let mut heard = std::pin::pin!(bell.notified());

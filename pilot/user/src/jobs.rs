@@ -4,7 +4,7 @@ use super::say::{print, print_json};
 use super::select::Selector;
 use super::text::{age, clean, size, span, style_of, table, time, width, wrap};
 use super::{Common, RETRY, Result, hints};
-use pilot_api::{Attempt, Event, Payload, PayloadState, Pilot, PilotState};
+use pilot_api::{Attempt, HistoryEntry, Payload, PayloadState, Pilot, PilotState};
 use pilot_client::Client;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -125,7 +125,7 @@ pub async fn explain(args: ShowArgs) -> Result<u8> {
     print(&format!("{} {}{reason}\n", payload.id, payload.state))
 }
 
-fn describe(payload: &Payload, events: &[Event], width: usize) -> String {
+fn describe(payload: &Payload, events: &[HistoryEntry], width: usize) -> String {
     let spec = &payload.spec;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
@@ -277,6 +277,7 @@ pub(super) mod tests {
             spec: serde_json::from_str(r#"{"command":["/bin/sh","-c","echo \u001b[31m"],"walltime":90}"#)
                 .unwrap(),
             array_index: Some(3),
+            array: None,
             submitted: 4,
             attempts: vec![attempt],
         }
@@ -284,14 +285,14 @@ pub(super) mod tests {
 
     #[test]
     fn a_description_has_the_facts_and_no_escapes() {
-        let event = Event {
+        let event = HistoryEntry {
             seq: 1,
             at: 4,
             actor: "/CN=u".into(),
             state: PayloadState::Received,
             cause: "submitted".into(),
         };
-        let by_queue = Event { actor: "queue".into(), ..event.clone() };
+        let by_queue = HistoryEntry { actor: "queue".into(), ..event.clone() };
         let text = describe(&payload(PayloadState::Failed, Some(7)), &[event, by_queue], usize::MAX);
         for fact in [
             "exit code 7",

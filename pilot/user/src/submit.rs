@@ -86,8 +86,9 @@ pub async fn run(args: Args) -> Result<u8> {
     for file in &files {
         upload(&client, file).await?;
     }
-    let submitted =
-        client.submit(RETRY, &Submission { delegation, spec: spec.clone(), array: args.array }).await?;
+    let submission =
+        Submission { id: Some(uuid::Uuid::now_v7()), delegation, spec: spec.clone(), array: args.array };
+    let submitted = client.submit(RETRY, &submission).await?;
     if args.common.json {
         print_json(&submitted)?;
     } else {

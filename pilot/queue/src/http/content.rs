@@ -1,16 +1,21 @@
 //! Bytes: input files, logs, output.
 
+use super::pilots::entitled;
+use super::problem::{self, Refusal};
+use super::users::shown;
 use super::{Asked, Id, PilotDn, User, bytes, until};
+use super::{blocking, detached};
+use crate::engine::now;
 use crate::files::Channel;
-use crate::problem::Refusal;
-use crate::state::{Queue, blocking, detached};
-use crate::store::{delegations, payloads};
-use crate::{problem, validate};
+use crate::state::Queue;
+use crate::validate;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pilot_api::Problem;
+use pilot_core::{Change, Event};
+use pilot_store::Store;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +38,7 @@ pub async fn upload(
     user.full()?;
     let limit = queue.settings.max_blob;
     check_length(&headers, "blob", limit)?;
-    let received = queue.files.receive(body, limit, "blob").await?;
+    let received = queue.files.receive(body.into_data_stream(), limit, "blob").await?;
     if received.sha256 != sha256 {
         let title = format!("the content's SHA-256 is {}, not {sha256}; send it again", received.sha256);
         return Err(problem::unsatisfiable("hash_mismatch", title));
@@ -42,9 +47,8 @@ pub async fn upload(
         let size = received.size;
         let (q, name) = (queue.clone(), queue.files.blob(&sha256));
         blocking(move || q.files.keep(received, &name)).await?;
-        let mut tx = queue.store.begin().await?;
-        delegations::add_blob(&mut tx, &sha256, size, user.dn()).await?;
-        queue.publish(tx.commit().await?);
+        let (owner, at) = (user.dn().to_owned(), now());
+        queue.decide(Event::Upload(Change::Blob { sha256: sha256.clone(), size, owner, at })).await?;
         tracing::info!(blob = sha256, size, actor = user.dn(), "blob stored");
         Ok(StatusCode::NO_CONTENT)
     })
@@ -67,17 +71,14 @@ pub async fn download(
     Path(sha256): Path<String>,
 ) -> Result<Response, Refusal> {
     validate::sha256(&sha256)?;
-    let mut conn = queue.store.read().await?;
-    let own = delegations::blob_of(&mut conn, &sha256, user.dn()).await?.is_some();
-    let leased = queue.settings.pilots.contains(user.dn())
-        && delegations::blob_leased(&mut conn, &sha256, user.dn()).await?;
-    drop(conn);
+    let own = queue.store.has_blob(&sha256, user.dn()).await?;
+    let leased = user.may_be_pilot(&queue) && queue.store.blob_leased(&sha256, user.dn()).await?;
     if !own && !leased {
         return Err(problem::unknown("blob"));
     }
     let body = queue.files.stream(&queue.files.blob(&sha256)).await?;
     let body = body.ok_or_else(|| problem::internal("a blob", &"its file is missing"))?;
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(body)).into_response())
 }
 
 /// Where a chunk belongs and who says so.
@@ -101,11 +102,11 @@ pub async fn append(
     Asked(placed): Asked<Placed>,
     request: Request,
 ) -> Result<StatusCode, Refusal> {
-    queue.entitled(attempt, placed.lease, &dn).await?;
+    entitled(&queue, attempt, placed.lease, &dn).await?;
     let chunk = bytes(request, &(), MAX_CHUNK).await?;
     let q = queue.clone();
     blocking(move || q.files.append(attempt, channel.0, placed.offset, &chunk)).await?;
-    queue.log_bells.ring(attempt);
+    queue.effects.log_waiters.ring(attempt);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -137,24 +138,26 @@ pub async fn keep_output(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    queue.entitled(attempt, leased.lease, &dn).await?;
+    entitled(&queue, attempt, leased.lease, &dn).await?;
     let limit = queue.settings.max_blob;
     check_length(&headers, "output", limit)?;
-    let received = queue.files.receive(body, limit, "output").await?;
+    let received = queue.files.receive(body.into_data_stream(), limit, "output").await?;
     // The upload may have outlasted the lease.
-    let open = queue.entitled(attempt, leased.lease, &dn).await?;
+    let payload = entitled(&queue, attempt, leased.lease, &dn).await?;
     let size = received.size;
     blocking(move || queue.files.keep(received, &queue.files.output(attempt))).await?;
-    tracing::info!(payload = %open.payload, %attempt, pilot = %open.pilot, size, actor = dn, "output stored");
+    tracing::info!(payload = %payload.id, %attempt, size, actor = dn, "output stored");
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /v1/payloads/{id}/output`: of the newest attempt that has one.
 pub async fn output(State(queue): Shared, user: User, Id(id): Id) -> Result<Response, Refusal> {
-    let payload = payloads::show(&mut *queue.store.read().await?, id, user.dn()).await?;
+    let payload = shown(&queue, id, &user).await?;
     for attempt in payload.attempts.iter().rev() {
         if let Some(body) = queue.files.stream(&queue.files.output(attempt.id)).await? {
-            return Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response());
+            return Ok(
+                ([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(body)).into_response()
+            );
         }
     }
     Err(Refusal(Problem { title: "no attempt has delivered output".into(), ..problem::unknown("output").0 }))
@@ -180,17 +183,17 @@ pub async fn follow(
 ) -> Result<Response, Refusal> {
     let deadline = until(part.wait, Duration::MAX);
     loop {
-        let state_bell = queue.payload_bells.of(id);
-        let mut state_rung = std::pin::pin!(state_bell.notified());
-        state_rung.as_mut().enable();
-        let payload = payloads::show(&mut *queue.store.read().await?, id, user.dn()).await?;
+        let state_waiter = queue.effects.payload_waiters.of(id);
+        let mut state_news = std::pin::pin!(state_waiter.notified());
+        state_news.as_mut().enable();
+        let payload = shown(&queue, id, &user).await?;
         let attempt = match part.attempt {
             Some(n) => payload.attempts.iter().find(|a| a.number == n),
             None => payload.attempts.last(),
         };
-        let log_bell = queue.log_bells.of(attempt.map_or(id, |a| a.id));
-        let mut log_rung = std::pin::pin!(log_bell.notified());
-        log_rung.as_mut().enable();
+        let log_waiter = queue.effects.log_waiters.of(attempt.map_or(id, |a| a.id));
+        let mut log_news = std::pin::pin!(log_waiter.notified());
+        log_news.as_mut().enable();
         // Without a number the next attempt's log would follow; with one, its end is the end.
         let over = attempt.is_some_and(|a| a.outcome.is_some()) && part.attempt.is_some();
         let over = over || payload.state.is_final();
@@ -206,8 +209,8 @@ pub async fn follow(
             || end
             || tokio::select! {
                 () = queue.over(deadline) => true,
-                () = log_rung => false,
-                () = state_rung => false,
+                () = log_news => false,
+                () = state_news => false,
             };
         if timed_out {
             return Ok(part_of_log(bytes, end, attempt.map(|a| a.number)));

@@ -11,12 +11,10 @@
 
 pub mod content;
 pub mod pilots;
+pub mod problem;
 pub mod users;
 
-use super::problem;
-use super::state::Queue;
-use super::upkeep;
-use crate::problem::Refusal;
+use crate::state::Queue;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
@@ -25,6 +23,7 @@ use axum::http::{Method, Uri};
 use axum::routing::{get, post, put};
 use identity::VerifiedIdentity;
 use pilot_api::Problem;
+use problem::Refusal;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -70,7 +69,9 @@ pub fn router(queue: Arc<Queue>) -> Router {
 }
 
 async fn healthz(State(queue): State<Arc<Queue>>, _: User) -> Result<&'static str, Refusal> {
-    upkeep::health(&queue).await
+    queue.store.probe(crate::engine::now()).await?;
+    queue.files.probe()?;
+    Ok("ok")
 }
 
 async fn no_such_call(uri: Uri) -> Refusal {
@@ -92,6 +93,11 @@ impl User {
     /// Subject of the end-entity certificate.
     pub fn dn(&self) -> &str {
         self.0.subject.as_str()
+    }
+
+    /// Whether this subject may act as a pilot.
+    pub fn may_be_pilot(&self, queue: &Queue) -> bool {
+        queue.settings.pilots.contains(self.dn())
     }
 
     /// A limited proxy says that its holder may use the user's data, not act in the user's name (RFC 3820, section 3.8).
@@ -126,7 +132,7 @@ impl FromRequestParts<Arc<Queue>> for PilotDn {
 
     async fn from_request_parts(parts: &mut Parts, queue: &Arc<Queue>) -> Result<Self, Refusal> {
         let user = User::from_request_parts(parts, queue).await?;
-        if !queue.settings.pilots.contains(user.dn()) {
+        if !user.may_be_pilot(queue) {
             let title =
                 format!("{} may not act as a pilot here; the operator adds it with --pilot-dn", user.dn());
             return Err(problem::forbidden("not_a_pilot", title));
@@ -171,6 +177,26 @@ impl RejectionStatus for axum::extract::rejection::BytesRejection {
     fn into_response_status(self) -> u16 {
         self.status().as_u16()
     }
+}
+
+/// Runs a change to its end even when the client goes away meanwhile.
+async fn detached<T, F>(change: F) -> Result<T, Refusal>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Refusal>> + Send + 'static,
+{
+    tokio::spawn(change).await.map_err(|e| problem::internal("a task", &e))?
+}
+
+/// Runs something that computes or waits for a disk.
+async fn blocking<T, E, F>(work: F) -> Result<T, Refusal>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    Refusal: From<E>,
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+{
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|e| problem::internal("a task", &e))??)
 }
 
 /// The id in a path.

@@ -1,23 +1,41 @@
 //! What pilots ask, and the list of pilots.
 
-use super::{Asked, Hold, Id, Input, MAX_WAIT, PilotDn, User, until};
-use crate::problem::Refusal;
-use crate::state::{Queue, blocking, detached};
-use crate::store::leases::{Room, worth_claiming};
-use crate::store::{self, delegations, now, payloads};
-use crate::{problem, proxies, validate};
+use super::problem::{self, Refusal};
+use super::{Asked, Hold, Id, Input, MAX_WAIT, PilotDn, User, blocking, detached, until};
+use crate::engine::now;
+use crate::state::Queue;
+use crate::{proxies, validate};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use pilot_api::{
-    AttemptResult, Bye, CertificateRequest, Claim, Claimed, Pilot, Registered, Registration, SignedChain,
-    Sync, Synced,
+    AttemptResult, Bye, CertificateRequest, Claim, Claimed, Heartbeat, HeartbeatReply, Lease, Pilot,
+    Registered, Registration, SignedChain,
 };
+use pilot_core::event::{ByPilot, Register};
+use pilot_core::{Answer, Event, Need, View, model};
+use pilot_store::Store;
 use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
 
 type Shared = State<Arc<Queue>>;
+
+fn by(pilot: Uuid, dn: &str) -> ByPilot {
+    ByPilot { pilot, dn: dn.to_owned(), secret: None }
+}
+
+/// The payload of an attempt, for whoever shows its lease in force.
+pub async fn entitled(
+    queue: &Queue,
+    attempt: Uuid,
+    lease: Uuid,
+    dn: &str,
+) -> Result<model::Payload, Refusal> {
+    let mut view = View::default();
+    queue.store.load(&mut view, &Need::Attempts(vec![attempt])).await?;
+    Ok(pilot_core::entitled(&view, attempt, lease, dn)?.clone())
+}
 
 /// `POST /v1/pilots`
 pub async fn register(
@@ -28,23 +46,19 @@ pub async fn register(
     let registration = validate::registration(registration)?;
     let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let (lease_ms, heartbeat_ms) = (millis(queue.settings.lease), millis(queue.settings.heartbeat()));
-    let pilot = detached(async move {
-        let mut tx = queue.store.begin().await?;
-        let pilot = store::pilots::register(&mut tx, &dn, &registration).await?;
-        queue.publish(tx.commit().await?);
-        queue.pilot_clock.set(pilot, Instant::now() + queue.settings.silence());
-        Ok(pilot)
-    })
-    .await?;
+    let pilot = registration.id.unwrap_or_else(Uuid::now_v7);
+    tracing::info!(%pilot, actor = dn, host = registration.host, "pilot registers");
+    let event = Event::Register(Box::new(Register { id: pilot, dn, registration, secret: None }));
+    detached(async move { Ok(queue.decide(event).await?) }).await?;
     Ok((StatusCode::CREATED, Json(Registered { pilot, lease_ms, heartbeat_ms })))
 }
 
-/// `GET /v1/pilots`
+/// `GET /v1/pilots`: those of the last day.
 pub async fn list(State(queue): Shared, _: User) -> Result<Json<Vec<Pilot>>, Refusal> {
-    Ok(Json(store::pilots::list(&mut *queue.store.read().await?).await?))
+    Ok(Json(queue.store.pilots(now().saturating_sub(86_400_000)).await?))
 }
 
-/// `POST /v1/pilots/{p}/claim`: asks the store at once, then each time a bell rings and a cheap look promises success.
+/// `POST /v1/pilots/{p}/claim`: asks the writer at once, then each time there is news and a look promises success.
 pub async fn claim(
     State(queue): Shared,
     PilotDn(dn): PilotDn,
@@ -53,17 +67,24 @@ pub async fn claim(
     Input(claim): Input<Claim>,
 ) -> Result<Json<Claimed>, Refusal> {
     let deadline = until(asked.wait, queue.settings.lease.min(MAX_WAIT));
+    let by = by(id, &dn);
     let mut promising = true;
     loop {
-        let own = queue.pilot_bells.of(id);
-        let (mut work, mut news) = (std::pin::pin!(queue.work.notified()), std::pin::pin!(own.notified()));
+        let own = queue.effects.pilot_waiters.of(id);
+        let (mut work, mut news) =
+            (std::pin::pin!(queue.effects.work.notified()), std::pin::pin!(own.notified()));
         work.as_mut().enable();
         news.as_mut().enable();
-        if promising {
-            let (queue, dn, claim) = (queue.clone(), dn.clone(), claim.clone());
-            let leases = detached(async move { queue.claim(id, &dn, &claim).await }).await?;
-            if !leases.is_empty() {
-                return Ok(Json(Claimed { leases }));
+        while promising {
+            let event = Queue::ask(&by, &claim).map_err(|e| problem::internal("randomness", &e))?;
+            let queue = queue.clone();
+            let done = detached(async move { Ok(queue.decide(event).await?) }).await?;
+            match done.answer {
+                Answer::Leased(given) if !given.is_empty() => {
+                    return Ok(Json(Claimed { leases: leases(given, &done.specs)? }));
+                }
+                Answer::AskAgain => {}
+                _ => promising = false,
             }
         }
         tokio::select! {
@@ -71,14 +92,38 @@ pub async fn claim(
             () = work => {}
             () = news => {}
         }
-        promising = is_promising(&queue, id, &dn, &claim).await?;
+        let event = Queue::ask(&by, &claim).map_err(|e| problem::internal("randomness", &e))?;
+        promising = match queue.look(&event).await? {
+            Answer::Leased(given) => !given.is_empty(),
+            answer => answer == Answer::AskAgain,
+        };
     }
 }
 
-async fn is_promising(queue: &Queue, id: Uuid, dn: &str, claim: &Claim) -> Result<bool, Refusal> {
-    let mut conn = queue.store.read().await?;
-    let pilot = store::pilots::find(&mut conn, id, dn).await?;
-    Ok(!pilot.drain && worth_claiming(&mut conn, Room::of(claim, &pilot)).await?)
+fn leases(
+    given: Vec<pilot_core::change::Given>,
+    specs: &[(i64, pilot_api::RawSpec)],
+) -> Result<Vec<Lease>, Refusal> {
+    let lease = |g: pilot_core::change::Given| {
+        let spec = specs.iter().find(|(key, _)| *key == g.spec).map(|(_, spec)| spec.clone());
+        Ok(Lease {
+            lease: g.lease,
+            attempt: g.attempt,
+            number: g.number,
+            payload: g.payload,
+            owner: g.owner,
+            spec: spec.ok_or_else(|| problem::internal("a claim", &"a specification is missing"))?,
+            array_index: g.array_index,
+        })
+    };
+    given.into_iter().map(lease).collect()
+}
+
+fn reply(answer: Answer) -> Result<HeartbeatReply, Refusal> {
+    match answer {
+        Answer::Heartbeat(reply) => Ok(reply),
+        other => Err(problem::internal("a heartbeat", &format!("{other:?}"))),
+    }
 }
 
 /// `POST /v1/pilots/{p}/sync`
@@ -87,45 +132,39 @@ pub async fn sync(
     PilotDn(dn): PilotDn,
     Id(id): Id,
     Asked(asked): Asked<Hold>,
-    Input(body): Input<Sync>,
-) -> Result<Json<Synced>, Refusal> {
+    Input(body): Input<Heartbeat>,
+) -> Result<Json<HeartbeatReply>, Refusal> {
     validate::sync(&body)?;
     let deadline = until(asked.wait, queue.settings.heartbeat());
-    let bell = queue.pilot_bells.of(id);
+    let waiter = queue.effects.pilot_waiters.of(id);
     // Enabled before the first look, so that nothing that happens from here on is missed.
-    let mut rung = Box::pin(bell.notified());
-    rung.as_mut().enable();
-    let (body, mut answer) = {
-        let (queue, dn) = (queue.clone(), dn.clone());
-        detached(async move { queue.sync(id, &dn, &body).await.map(|answer| (body, answer)) }).await?
-    };
+    let mut news = Box::pin(waiter.notified());
+    news.as_mut().enable();
+    let event = Event::Heartbeat(by(id, &dn), body.clone());
+    let (q, renewing) = (queue.clone(), event.clone());
+    let mut answer = reply(detached(async move { Ok(q.decide(renewing).await?) }).await?.answer)?;
     while !queue.is_news(&answer, &body) && Instant::now() < deadline {
         let timed_out = tokio::select! {
             () = queue.over(deadline) => true,
-            () = rung => false,
+            () = news => false,
         };
-        rung = Box::pin(bell.notified());
-        rung.as_mut().enable();
-        answer = queue.peek(id, &dn, &body).await?;
+        news = Box::pin(waiter.notified());
+        news.as_mut().enable();
+        answer = reply(queue.look(&event).await?)?;
         if timed_out {
             break;
         }
     }
-    queue.note_told(&answer);
+    queue.note_told(&answer, &body.acked);
     Ok(Json(answer))
 }
 
 /// `POST /v1/pilots/{p}/drain`
 pub async fn drain(State(queue): Shared, PilotDn(dn): PilotDn, Id(id): Id) -> Result<StatusCode, Refusal> {
-    detached(async move {
-        let mut tx = queue.store.begin().await?;
-        store::pilots::find(tx.conn(), id, &dn).await?;
-        store::pilots::drain(&mut tx, id).await?;
-        queue.publish(tx.commit().await?);
-        tracing::info!(pilot = %id, actor = dn, "pilot told to drain");
-        Ok(StatusCode::NO_CONTENT)
-    })
-    .await
+    let event = Event::Drain(by(id, &dn));
+    detached(async move { Ok(queue.decide(event).await?) }).await?;
+    tracing::info!(pilot = %id, actor = dn, "pilot told to drain");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /v1/pilots/{p}/bye`
@@ -135,8 +174,9 @@ pub async fn bye(
     Id(id): Id,
     Input(bye): Input<Bye>,
 ) -> Result<StatusCode, Refusal> {
-    let reason = identity::one_line(&bye.reason);
-    detached(async move { queue.bye(id, &dn, &reason).await.map(|()| StatusCode::NO_CONTENT) }).await
+    let event = Event::Leave(by(id, &dn), identity::one_line(&bye.reason));
+    detached(async move { Ok(queue.decide(event).await?) }).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /v1/attempts/{a}/delegation`
@@ -146,19 +186,18 @@ pub async fn delegation(
     Id(attempt): Id,
     Input(request): Input<CertificateRequest>,
 ) -> Result<Json<SignedChain>, Refusal> {
-    let open = queue.entitled(attempt, request.lease, &dn).await?;
-    let mut conn = queue.store.read().await?;
-    let delegated = delegations::of_payload(&mut conn, open.payload).await?;
-    let walltime = payloads::walltime(&mut conn, open.payload).await?;
-    drop(conn);
-    let Some(lifetime) = proxies::lifetime(delegated.not_after, now(), walltime) else {
+    let payload = entitled(&queue, attempt, request.lease, &dn).await?;
+    let key = queue.store.key_of_payload(payload.id).await?;
+    let key = key.ok_or_else(|| problem::unknown("delegation"))?;
+    let walltime = payload.requirements.walltime;
+    let Some(lifetime) = proxies::lifetime(key.not_after, now() / 1000, walltime) else {
         let title = "the user's delegated proxy has expired; report the attempt as infra";
         return Err(problem::conflict("proxy_expired", title));
     };
     let limited = queue.settings.limited;
-    let chain = blocking(move || proxies::sign(&request.csr, &delegated, lifetime, limited)).await?;
-    let (payload, pilot, seconds) = (open.payload, open.pilot, lifetime.as_secs());
-    tracing::info!(%payload, %attempt, %pilot, actor = dn, lifetime = seconds, "proxy delegated to the pilot");
+    let chain = blocking(move || proxies::sign(&request.csr, &key, lifetime, limited)).await?;
+    let (payload, seconds) = (payload.id, lifetime.as_secs());
+    tracing::info!(%payload, %attempt, actor = dn, lifetime = seconds, "proxy delegated to the pilot");
     Ok(Json(SignedChain { chain }))
 }
 
@@ -170,5 +209,18 @@ pub async fn result(
     Input(result): Input<AttemptResult>,
 ) -> Result<StatusCode, Refusal> {
     let result = validate::result(result)?;
-    detached(async move { queue.result(attempt, &dn, &result).await.map(|()| StatusCode::NO_CONTENT) }).await
+    let outcome = result.outcome;
+    let event = Event::Results(dn.clone(), vec![(attempt, result)]);
+    let done = detached(async move { Ok(queue.decide(event).await?) }).await?;
+    match done.answer {
+        Answer::Results(mut results) => match results.pop() {
+            Some(Ok(())) => Ok(StatusCode::NO_CONTENT),
+            Some(Err(refused)) => {
+                tracing::info!(%attempt, actor = dn, %outcome, "report refused");
+                Err(refused.into())
+            }
+            None => Err(problem::internal("a result", &"no answer")),
+        },
+        other => Err(problem::internal("a result", &format!("{other:?}"))),
+    }
 }

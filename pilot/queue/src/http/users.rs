@@ -1,15 +1,20 @@
 //! What users ask.
 
-use super::{Asked, Id, Input, User, until};
-use crate::problem::Refusal;
-use crate::state::{Queue, blocking, detached};
-use crate::store::{delegations, payloads};
-use crate::{problem, proxies, validate};
+use super::problem::{self, Refusal};
+use super::{Asked, Id, Input, User, blocking, detached, until};
+use crate::engine::now;
+use crate::state::Queue;
+use crate::{proxies, validate};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use pilot_api::{Delegation, Event, Payload, PayloadState, Release, SignedChain, Submission, Submitted};
-use pilot_core::rules::PayloadEvent;
+use pilot_api::{
+    Delegation, HistoryEntry, NewDelegation, Payload, PayloadState, Release, SignedChain, Submission,
+    Submitted,
+};
+use pilot_core::event::{ByOwner, Sign, Submit};
+use pilot_core::{Answer, Event, change};
+use pilot_store::{Filter, Store};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +22,31 @@ use uuid::Uuid;
 
 type Shared = State<Arc<Queue>>;
 
+/// A payload as its owner may see it.
+pub async fn shown(queue: &Queue, id: Uuid, user: &User) -> Result<Payload, Refusal> {
+    let found = queue.store.payload(id).await?.filter(|p| p.owner == user.dn());
+    found.ok_or_else(|| problem::unknown("payload"))
+}
+
 /// `POST /v1/delegations`
-pub async fn delegate(State(queue): Shared, user: User) -> Result<(StatusCode, Json<Delegation>), Refusal> {
+pub async fn delegate(
+    State(queue): Shared,
+    user: User,
+    Input(asked): Input<Option<NewDelegation>>,
+) -> Result<(StatusCode, Json<Delegation>), Refusal> {
     user.full()?;
+    let id = asked.unwrap_or_default().id.unwrap_or_else(Uuid::now_v7);
     let (key, csr) = blocking(proxies::request).await?;
-    let id = Uuid::now_v7();
-    detached(async move {
-        let mut tx = queue.store.begin().await?;
-        delegations::create(&mut tx, id, user.dn(), &key).await?;
-        queue.publish(tx.commit().await?);
-        tracing::info!(delegation = %id, actor = user.dn(), "delegation requested");
-        Ok(())
+    let owner = user.dn().to_owned();
+    let event = Event::Delegate(Box::new(change::NewDelegation { id, owner, key, csr, at: now() }));
+    let csr = detached(async move {
+        match queue.decide(event).await?.answer {
+            Answer::Request(csr) => Ok(csr),
+            other => Err(problem::internal("a delegation", &format!("{other:?}"))),
+        }
     })
     .await?;
+    tracing::info!(delegation = %id, actor = user.dn(), "delegation requested");
     Ok((StatusCode::CREATED, Json(Delegation { id, csr })))
 }
 
@@ -41,29 +58,14 @@ pub async fn sign(
     Input(signed): Input<SignedChain>,
 ) -> Result<StatusCode, Refusal> {
     user.full()?;
-    let found = delegations::find(&mut *queue.store.read().await?, id, user.dn()).await?;
+    let found = queue.store.key(id, user.dn()).await?.ok_or_else(|| problem::unknown("delegation"))?;
     let (peer, trust) = (user.0.clone(), queue.settings.trust.clone());
     let (chain, not_after) =
         blocking(move || proxies::accept(&signed.chain, &found.key, &peer, &trust)).await?;
-    if found.chain.is_some() {
-        let same = found.chain.as_ref() == Some(&chain);
-        let title = "this delegation has been signed before; start a new one";
-        return if same {
-            Ok(StatusCode::NO_CONTENT)
-        } else {
-            Err(problem::conflict("already_signed", title))
-        };
-    }
-    detached(async move {
-        let mut tx = queue.store.begin().await?;
-        if !delegations::complete(&mut tx, id, &chain, not_after).await? {
-            return Err(problem::conflict("already_signed", "this delegation has been signed meanwhile"));
-        }
-        queue.publish(tx.commit().await?);
-        tracing::info!(delegation = %id, actor = user.dn(), not_after, "delegation signed");
-        Ok(StatusCode::NO_CONTENT)
-    })
-    .await
+    let sign = Sign { id, owner: user.dn().to_owned(), chain, not_after };
+    detached(async move { Ok(queue.decide(Event::Sign(Box::new(sign))).await?) }).await?;
+    tracing::info!(delegation = %id, actor = user.dn(), not_after, "delegation signed");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /v1/payloads`
@@ -74,31 +76,39 @@ pub async fn submit(
 ) -> Result<(StatusCode, Json<Submitted>), Refusal> {
     user.full()?;
     let submission = validate::submission(submission, queue.settings.max_array)?;
+    let id = submission.id.unwrap_or_else(Uuid::now_v7);
+    let elements = match submission.array {
+        None => vec![(id, None)],
+        Some((low, high)) => (low..=high).map(|index| (Uuid::now_v7(), Some(index))).collect(),
+    };
+    let event = Event::Submit(Box::new(Submit {
+        id,
+        owner: user.dn().to_owned(),
+        delegation: submission.delegation,
+        spec: submission.spec,
+        array: submission.array,
+        elements,
+    }));
     let ids = detached(async move {
-        let mut tx = queue.store.begin().await?;
-        delegations::check_usable(tx.conn(), submission.delegation, user.dn()).await?;
-        for input in &submission.spec.inputs {
-            let size = delegations::blob_of(tx.conn(), &input.sha256, user.dn()).await?;
-            if size != Some(input.size) {
-                let path = identity::one_line(&input.path);
-                let title =
-                    format!("input {path:?}: upload {} with {} bytes first", input.sha256, input.size);
-                return Err(problem::unsatisfiable("blob_missing", title));
-            }
+        match queue.decide(event).await?.answer {
+            Answer::Submitted(ids) => Ok(ids),
+            other => Err(problem::internal("a submission", &format!("{other:?}"))),
         }
-        let ids = payloads::submit(&mut tx, user.dn(), &submission).await?;
-        queue.publish(tx.commit().await?);
-        Ok(ids)
     })
     .await?;
     Ok((StatusCode::CREATED, Json(Submitted { ids })))
 }
 
-/// How many payloads to list.
+/// Which payloads to list.
 #[derive(Debug, Deserialize)]
-pub struct Limit {
+pub struct Which {
     #[serde(default = "thousand")]
     limit: u32,
+    /// States, comma-separated; all when missing.
+    #[serde(default)]
+    state: String,
+    array: Option<Uuid>,
+    before: Option<Uuid>,
 }
 
 fn thousand() -> u32 {
@@ -109,10 +119,19 @@ fn thousand() -> u32 {
 pub async fn list(
     State(queue): Shared,
     user: User,
-    Asked(asked): Asked<Limit>,
+    Asked(asked): Asked<Which>,
 ) -> Result<Json<Vec<Payload>>, Refusal> {
-    let mut conn = queue.store.read().await?;
-    Ok(Json(payloads::list(&mut conn, user.dn(), asked.limit.min(100_000)).await?))
+    let words = asked.state.split(',').filter(|word| !word.is_empty());
+    let states = words.map(str::parse).collect::<Result<Vec<PayloadState>, _>>();
+    let states = states.map_err(|e| problem::invalid(format!("state: {e}; write such as waiting,held")))?;
+    let filter = Filter {
+        owner: user.dn().to_owned(),
+        states,
+        array: asked.array,
+        limit: asked.limit.min(100_000),
+        before: asked.before,
+    };
+    Ok(Json(queue.store.payloads(&filter).await?))
 }
 
 /// Whether to wait, and for what.
@@ -139,16 +158,16 @@ pub async fn show(
     let deadline = until(asked.wait, Duration::MAX);
     let mut before: Option<PayloadState> = None;
     loop {
-        let bell = queue.payload_bells.of(id);
-        let mut rung = std::pin::pin!(bell.notified());
-        rung.as_mut().enable();
-        let payload = payloads::show(&mut *queue.store.read().await?, id, user.dn()).await?;
+        let waiter = queue.effects.payload_waiters.of(id);
+        let mut news = std::pin::pin!(waiter.notified());
+        news.as_mut().enable();
+        let payload = shown(&queue, id, &user).await?;
         let changed = asked.end == 0 && before.is_some_and(|b| b != payload.state);
         let timed_out = payload.state.is_final()
             || changed
             || tokio::select! {
                 () = queue.over(deadline) => true,
-                () = rung => false,
+                () = news => false,
             };
         if timed_out {
             return Ok(Json(payload));
@@ -158,20 +177,23 @@ pub async fn show(
 }
 
 /// `GET /v1/payloads/{id}/events`
-pub async fn events(State(queue): Shared, user: User, Id(id): Id) -> Result<Json<Vec<Event>>, Refusal> {
-    let mut conn = queue.store.read().await?;
-    payloads::check_owner(&mut conn, id, user.dn()).await?;
-    Ok(Json(payloads::events(&mut conn, id).await?))
+pub async fn events(
+    State(queue): Shared,
+    user: User,
+    Id(id): Id,
+) -> Result<Json<Vec<HistoryEntry>>, Refusal> {
+    shown(&queue, id, &user).await?;
+    Ok(Json(queue.store.history(id).await?))
 }
 
 /// `POST /v1/payloads/{id}/cancel`
 pub async fn cancel(queue: Shared, user: User, id: Id) -> Result<Json<Payload>, Refusal> {
-    change(queue, user, id, PayloadEvent::Cancel, None).await
+    change(queue, user, id, |by| Event::Cancel(by, Uuid::now_v7())).await
 }
 
 /// `POST /v1/payloads/{id}/hold`
 pub async fn hold(queue: Shared, user: User, id: Id) -> Result<Json<Payload>, Refusal> {
-    change(queue, user, id, PayloadEvent::Hold, None).await
+    change(queue, user, id, Event::Hold).await
 }
 
 /// `POST /v1/payloads/{id}/release`
@@ -181,20 +203,20 @@ pub async fn release(
     id: Id,
     Input(body): Input<Release>,
 ) -> Result<Json<Payload>, Refusal> {
-    change(queue, user, id, PayloadEvent::Release, body.delegation).await
+    change(queue, user, id, |by| Event::Release(by, body.delegation)).await
 }
 
 async fn change(
     State(queue): Shared,
     user: User,
     Id(id): Id,
-    event: PayloadEvent,
-    delegation: Option<Uuid>,
+    event: impl FnOnce(ByOwner) -> Event,
 ) -> Result<Json<Payload>, Refusal> {
     user.full()?;
+    let event = event(ByOwner { payload: id, user: user.dn().to_owned() });
     detached(async move {
-        queue.user_event(id, user.dn(), event, delegation).await?;
-        Ok(Json(payloads::show(&mut *queue.store.read().await?, id, user.dn()).await?))
+        queue.decide(event).await?;
+        Ok(Json(shown(&queue, id, &user).await?))
     })
     .await
 }

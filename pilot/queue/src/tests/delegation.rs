@@ -81,7 +81,7 @@ async fn a_pilot_gets_a_limited_proxy_for_what_it_has_leased() {
     delegation::join(&signed.chain, &key).unwrap();
     let blocks = credential::split_pem(signed.chain.as_bytes()).unwrap();
     let certificates = credential::pem::certificates(&blocks).unwrap();
-    let now = crate::store::now();
+    let now = crate::engine::now() / 1000;
     let identity = credential::verify_chain(&certificates, &w.queue.settings.trust, now).unwrap();
     assert_eq!(identity.subject, w.alice.identity.subject);
     assert!(identity.limited);

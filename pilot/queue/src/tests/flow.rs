@@ -25,7 +25,7 @@ async fn a_payload_goes_all_the_way() {
     assert_eq!(lease.spec.env["A"], "1");
     assert_eq!(w.get(&w.pilot, &format!("/v1/blobs/{hash}")).await.body, "input");
     for state in ["running", "completing", "running"] {
-        let synced: Synced = w.sync(pilot, &[&lease], state).await.json();
+        let synced: HeartbeatReply = w.sync(pilot, &[&lease], state).await.json();
         assert!(synced.lost.is_empty() && synced.wishes.is_empty() && !synced.drain);
     }
     let log = format!("/v1/attempts/{}/logs/stdout?lease={}", lease.attempt, lease.lease);
@@ -41,7 +41,7 @@ async fn a_payload_goes_all_the_way() {
     let log = w.get(&w.alice, &format!("/v1/payloads/{}/logs/stdout?offset=3", ids[0])).await;
     assert_eq!((&log.body[..], &log.headers["x-log-end"]), (&b"lo world"[..], &"1".parse().unwrap()));
     assert_eq!(w.get(&w.alice, &format!("/v1/payloads/{}/output", ids[0])).await.body, "tar");
-    let events: Vec<Event> = w.get(&w.alice, &format!("/v1/payloads/{}/events", ids[0])).await.json();
+    let events: Vec<HistoryEntry> = w.get(&w.alice, &format!("/v1/payloads/{}/events", ids[0])).await.json();
     let states: Vec<_> = events.iter().map(|e| e.state.as_str()).collect();
     assert_eq!(states, ["received", "waiting", "matched", "running", "completing", "done"]);
     assert_eq!(events[5].actor, w.pilot.dn());
@@ -122,13 +122,13 @@ async fn cancelling_is_a_wish_until_the_pilot_confirms_it() {
     let cancel = format!("/v1/payloads/{id}/cancel");
     assert_eq!(w.post(&w.alice, &cancel, Value::Null).await.json::<Payload>().state, PayloadState::Matched);
     w.post(&w.alice, &cancel, Value::Null).await.json::<Payload>();
-    let synced: Synced = w.sync(pilot, &[&lease], "running").await.json();
+    let synced: HeartbeatReply = w.sync(pilot, &[&lease], "running").await.json();
     assert_eq!(synced.wishes.len(), 1);
-    let again: Synced = w.sync(pilot, &[&lease], "running").await.json();
+    let again: HeartbeatReply = w.sync(pilot, &[&lease], "running").await.json();
     assert_eq!(again.wishes[0].id, synced.wishes[0].id, "repeated until acknowledged");
     let body = json!({"leases": [{"lease": lease.lease, "state": "running"}], "state": "busy",
                       "acked": [synced.wishes[0].id]});
-    let acked: Synced = w.post(&w.pilot, &format!("/v1/pilots/{pilot}/sync"), body).await.json();
+    let acked: HeartbeatReply = w.post(&w.pilot, &format!("/v1/pilots/{pilot}/sync"), body).await.json();
     assert!(acked.wishes.is_empty());
     w.result(&lease, Outcome::Killed).await.ok();
     assert_eq!(w.state(id).await, PayloadState::Killed);
@@ -160,7 +160,7 @@ async fn pilots_are_listed_drained_and_leave() {
     assert_eq!((pilots.len(), pilots[0].state, pilots[0].running), (1, PilotState::Busy, 1));
     assert_eq!(pilots[0].registration.host, "wn1");
     w.post(&w.pilot, &format!("/v1/pilots/{pilot}/drain"), Value::Null).await.ok();
-    assert!(w.sync(pilot, &[&lease], "running").await.json::<Synced>().drain);
+    assert!(w.sync(pilot, &[&lease], "running").await.json::<HeartbeatReply>().drain);
     let bye = format!("/v1/pilots/{pilot}/bye");
     w.post(&w.pilot, &bye, json!({"reason": "slot ends"})).await.ok();
     w.post(&w.pilot, &bye, json!({"reason": "slot ends"})).await.ok();

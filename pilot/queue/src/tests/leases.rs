@@ -32,7 +32,7 @@ async fn a_lost_lease_requeues_once_and_the_late_report_is_refused() {
     w.put(&w.pilot, &output, "late").await.refused(409, "lease_superseded");
     // The pilot is marked lost, and comes back by speaking again: it learns what it has lost.
     assert_eq!(w.get(&w.alice, "/v1/pilots").await.json::<Vec<Pilot>>()[0].state, PilotState::Lost);
-    let synced: Synced = w.sync(pilot, &[&lease], "running").await.json();
+    let synced: HeartbeatReply = w.sync(pilot, &[&lease], "running").await.json();
     assert_eq!(synced.lost, [lease.lease]);
     assert_eq!(w.get(&w.alice, "/v1/pilots").await.json::<Vec<Pilot>>()[0].state, PilotState::Busy);
     // The next attempt has a higher number and is not disturbed by the first one's lease.
@@ -67,7 +67,7 @@ async fn heartbeats_keep_a_lease() {
     let (id, pilot, lease) = w.leased().await;
     for _ in 0..8 {
         tokio::time::sleep(Duration::from_millis(150)).await;
-        assert!(w.sync(pilot, &[&lease], "running").await.json::<Synced>().lost.is_empty());
+        assert!(w.sync(pilot, &[&lease], "running").await.json::<HeartbeatReply>().lost.is_empty());
         sweep(&w.queue).await;
     }
     // A sweep that saw the lease due just before a heartbeat came must look again.
@@ -82,7 +82,7 @@ async fn a_heartbeat_that_does_not_name_a_lease_does_not_renew_it() {
     let w = impatient().await;
     let (id, pilot, _) = w.leased().await;
     silence().await;
-    w.sync(pilot, &[], "running").await.json::<Synced>();
+    w.sync(pilot, &[], "running").await.json::<HeartbeatReply>();
     sweep(&w.queue).await;
     assert_eq!(w.state(id).await, PayloadState::Waiting);
 }
@@ -100,7 +100,7 @@ async fn a_pilot_cannot_use_the_lease_of_another_attempt() {
     w.put(&w.pilot, &log, "x").await.refused(409, "lease_superseded");
     // Nor can another pilot renew it.
     let other = w.register().await;
-    assert_eq!(w.sync(other, &[&one], "running").await.json::<Synced>().lost, [one.lease]);
+    assert_eq!(w.sync(other, &[&one], "running").await.json::<HeartbeatReply>().lost, [one.lease]);
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn a_restart_loses_nothing() {
     sweep(&w.queue).await;
     assert_eq!(w.get(&w.alice, &format!("/v1/payloads/{id}/events")).await.body, events);
     assert_eq!((w.state(id).await, w.state(waiting).await), (PayloadState::Matched, PayloadState::Waiting));
-    assert!(w.sync(pilot, &[&lease], "running").await.json::<Synced>().lost.is_empty());
+    assert!(w.sync(pilot, &[&lease], "running").await.json::<HeartbeatReply>().lost.is_empty());
     let log = format!("/v1/attempts/{}/logs/stderr?offset=6&lease={}", lease.attempt, lease.lease);
     w.put(&w.pilot, &log, " after").await.ok();
     w.result(&lease, Outcome::Ok).await.ok();

@@ -1,9 +1,9 @@
 //! The store: another process's lock, damage, file modes, the append-only history.
 
 use super::support::World;
-use crate::store::Store;
 use crate::upkeep::sweep;
 use pilot_api::*;
+use pilot_store::{SqliteStore, Store};
 use serde_json::json;
 use sqlx::{Connection, SqliteConnection};
 use std::os::unix::fs::PermissionsExt;
@@ -61,7 +61,7 @@ async fn history_is_append_only() {
 async fn a_store_that_is_none_or_too_new_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("x.db");
-    let open = async || Store::open(&file, Duration::from_millis(100)).await;
+    let open = async || SqliteStore::open(&file, Duration::from_millis(100)).await;
     std::fs::write(&file, "this is not a database, but long enough to be looked at as one".repeat(100))
         .unwrap();
     let error = format!("{:#}", open().await.unwrap_err());
@@ -78,12 +78,7 @@ async fn keys_of_finished_payloads_are_deleted_in_time() {
     let w = World::new().await;
     let (_, _, lease) = w.leased().await;
     let mut other = second_connection(&w).await;
-    let purge = async || {
-        let mut tx = w.queue.store.begin().await.unwrap();
-        let n = crate::store::delegations::purge(&mut tx).await.unwrap();
-        w.queue.publish(tx.commit().await.unwrap());
-        n
-    };
+    let purge = async || w.queue.store.purge_keys(crate::engine::now()).await.unwrap();
     assert_eq!(purge().await, 0, "still fresh");
     sqlx::query("UPDATE delegations SET created = created - 90000").execute(&mut other).await.unwrap();
     assert_eq!(purge().await, 0, "still needed");

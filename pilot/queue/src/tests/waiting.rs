@@ -2,6 +2,7 @@
 
 use super::support::World;
 use pilot_api::*;
+use pilot_store::Store;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -54,11 +55,11 @@ async fn a_sync_is_answered_when_the_user_cancels_and_not_again_for_the_same_wis
         w.post(&w.alice, &format!("/v1/payloads/{id}/cancel"), Value::Null).await.json::<Payload>();
     };
     let begin = Instant::now();
-    let answer = woken(w.post(&w.pilot, &path, body.clone()), cancel).await.json::<Synced>();
+    let answer = woken(w.post(&w.pilot, &path, body.clone()), cancel).await.json::<HeartbeatReply>();
     assert!(begin.elapsed() < Duration::from_millis(900), "the wish was not what woke it");
     assert_eq!(answer.wishes[0].lease, lease.lease);
     let begin = Instant::now();
-    let again = w.post(&w.pilot, &path, body).await.json::<Synced>();
+    let again = w.post(&w.pilot, &path, body).await.json::<HeartbeatReply>();
     assert_eq!(again.wishes.len(), 1, "repeated until acknowledged");
     assert!(begin.elapsed() >= Duration::from_millis(900), "but no reason to answer at once");
 }
@@ -70,13 +71,14 @@ async fn a_sync_is_answered_when_the_lease_is_lost_and_when_the_pilot_shall_drai
     let path = format!("/v1/pilots/{pilot}/sync?wait=20");
     let body = json!({"leases": [{"lease": lease.lease, "state": "running"}], "state": "busy"});
     let drain = async { w.post(&w.pilot, &format!("/v1/pilots/{pilot}/drain"), Value::Null).await.ok() };
-    assert!(woken(w.post(&w.pilot, &path, body), drain).await.json::<Synced>().drain);
+    assert!(woken(w.post(&w.pilot, &path, body), drain).await.json::<HeartbeatReply>().drain);
     let body = json!({"leases": [{"lease": lease.lease, "state": "running"}], "state": "draining"});
     let lose = async {
-        w.queue.lease_clock.set(lease.lease, Instant::now());
+        let renewed = w.queue.store.living().await.unwrap().leases[0].1;
+        w.queue.effects.leases.resume(lease.lease, renewed, u64::MAX);
         w.queue.expire(lease.lease).await.unwrap();
     };
-    let answer = woken(w.post(&w.pilot, &path, body), lose).await.json::<Synced>();
+    let answer = woken(w.post(&w.pilot, &path, body), lose).await.json::<HeartbeatReply>();
     assert_eq!(answer.lost, [lease.lease]);
 }
 
@@ -89,16 +91,16 @@ async fn a_lease_that_its_own_result_ended_is_not_lost() {
     let body = json!({"leases": [{"lease": lease.lease, "state": "completing"}], "state": "busy"});
     let begin = Instant::now();
     let deliver = async { w.result(&lease, Outcome::Infra).await.ok() };
-    let held = woken(w.post(&w.pilot, &path, body.clone()), deliver).await.json::<Synced>();
+    let held = woken(w.post(&w.pilot, &path, body.clone()), deliver).await.json::<HeartbeatReply>();
     assert!(held.lost.is_empty());
     assert!(begin.elapsed() >= Duration::from_millis(900), "a delivered result is no news for its pilot");
-    assert!(w.sync(pilot, &[&lease], "completing").await.json::<Synced>().lost.is_empty());
+    assert!(w.sync(pilot, &[&lease], "completing").await.json::<HeartbeatReply>().lost.is_empty());
     // The next attempt changes nothing about it, and no other pilot may count on it.
     let second = w.claim(pilot, 1).await.remove(0);
     assert_eq!(second.payload, lease.payload);
-    assert!(w.sync(pilot, &[&lease, &second], "running").await.json::<Synced>().lost.is_empty());
+    assert!(w.sync(pilot, &[&lease, &second], "running").await.json::<HeartbeatReply>().lost.is_empty());
     let other = w.register().await;
-    assert_eq!(w.sync(other, &[&lease], "running").await.json::<Synced>().lost, [lease.lease]);
+    assert_eq!(w.sync(other, &[&lease], "running").await.json::<HeartbeatReply>().lost, [lease.lease]);
 }
 
 #[tokio::test]
@@ -107,7 +109,7 @@ async fn waiting_for_the_end_ends_with_it() {
     let (id, pilot, lease) = w.leased().await;
     let path = format!("/v1/payloads/{id}?wait=30&final=1");
     let act = async {
-        w.sync(pilot, &[&lease], "running").await.json::<Synced>();
+        w.sync(pilot, &[&lease], "running").await.json::<HeartbeatReply>();
         tokio::time::sleep(Duration::from_millis(100)).await;
         w.result(&lease, Outcome::User).await.ok();
     };
@@ -119,7 +121,7 @@ async fn waiting_for_a_change_ends_with_the_first() {
     let w = World::new().await;
     let (id, pilot, lease) = w.leased().await;
     let path = format!("/v1/payloads/{id}?wait=30&final=0");
-    let act = async { drop(w.sync(pilot, &[&lease], "running").await.json::<Synced>()) };
+    let act = async { drop(w.sync(pilot, &[&lease], "running").await.json::<HeartbeatReply>()) };
     assert_eq!(woken(w.get(&w.alice, &path), act).await.json::<Payload>().state, PayloadState::Running);
 }
 

@@ -1,0 +1,246 @@
+//! What a decision may know: payloads, pilots, attempts and delegations as they stand in the store.
+//!
+//! Times are milliseconds since the epoch unless a field says seconds. All of it is plain data that any store can fill.
+
+use pilot_api::{PayloadState, PilotState, RawSpec};
+use uuid::Uuid;
+
+/// The queue's rules that an operator can set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How often a payload is tried when pilots or sites fail.
+    pub max_attempts: u32,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { max_attempts: 3 }
+    }
+}
+
+/// What a payload asks of a pilot. Payloads with equal requirements are one row to match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Requirements {
+    /// Processor cores.
+    pub cores: u32,
+    /// Memory in bytes, where it names any.
+    pub memory: Option<u64>,
+    /// Longest run in seconds, where it names any.
+    pub walltime: Option<u64>,
+}
+
+impl Requirements {
+    /// Those of a specification.
+    pub fn of(spec: &RawSpec) -> Self {
+        Self { cores: spec.cores, memory: spec.memory, walltime: spec.walltime }
+    }
+}
+
+/// A lease in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenLease {
+    /// The secret that its holder shows.
+    pub id: Uuid,
+    /// The attempt.
+    pub attempt: Uuid,
+    /// Number of the attempt.
+    pub number: u32,
+    /// The holder.
+    pub pilot: Uuid,
+    /// Host of the holder.
+    pub host: String,
+    /// Last renewal; grows with each.
+    pub renewed: u64,
+    /// The claim that it answered, if the pilot named one.
+    pub claim: Option<Uuid>,
+    /// An order to cancel that the holder has not acknowledged.
+    pub order: Option<Uuid>,
+}
+
+/// A payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    /// Id.
+    pub id: Uuid,
+    /// Place in the queue: smaller is older.
+    pub seq: i64,
+    /// Subject of its owner.
+    pub owner: String,
+    /// State.
+    pub state: PayloadState,
+    /// Attempts so far; also the number of the newest.
+    pub attempts: u32,
+    /// How many of them ended because the pilot handed the payload back in order.
+    pub returns: u32,
+    /// Whether its owner wants it ended.
+    pub cancel_wanted: bool,
+    /// What it asks for.
+    pub requirements: Requirements,
+    /// Index within its array.
+    pub array_index: Option<u64>,
+    /// The store's key of its specification.
+    pub spec: i64,
+    /// URL that wants to know its end.
+    pub notify: Option<String>,
+    /// End of its delegated proxy, seconds.
+    pub proxy_until: u64,
+    /// A host that failed it, and until when another one is preferred.
+    pub avoid: Option<(String, u64)>,
+    /// The lease in force.
+    pub lease: Option<OpenLease>,
+}
+
+/// A pilot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pilot {
+    /// Id.
+    pub id: Uuid,
+    /// DN that it authenticated with.
+    pub dn: String,
+    /// Worker node.
+    pub host: String,
+    /// State.
+    pub state: PilotState,
+    /// Whether it is to take no more work.
+    pub drain: bool,
+    /// Payloads it can run at the same time.
+    pub slots: u32,
+    /// Its cores.
+    pub cores: u32,
+    /// Its memory in bytes.
+    pub memory: Option<u64>,
+    /// Last sign of life; grows with each.
+    pub seen: u64,
+    /// Digest of the secret that it got when it registered, and of the key of its connection then.
+    pub secret: Option<String>,
+    /// Payloads that it has leased.
+    pub held: Vec<Payload>,
+}
+
+/// An attempt, open or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Id.
+    pub id: Uuid,
+    /// The lease under which it runs or ran.
+    pub lease: Uuid,
+    /// The pilot's id.
+    pub pilot: Uuid,
+    /// DN of the pilot.
+    pub dn: String,
+    /// Whether the pilot has reported its end.
+    pub reported: bool,
+    /// Its payload, while its lease is in force.
+    pub payload: Option<Payload>,
+}
+
+/// A delegation as far as decisions need it; keys stay in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delegation {
+    /// Whose it is.
+    pub owner: String,
+    /// The request to sign, PEM; empty for those made by an older queue.
+    pub csr: String,
+    /// The signed chain; `None` until its owner has signed.
+    pub chain: Option<String>,
+    /// End of the proxy, seconds.
+    pub not_after: u64,
+}
+
+/// Waiting payloads with equal requirements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// The store's key.
+    pub key: i64,
+    /// What they ask for.
+    pub requirements: Requirements,
+}
+
+/// What was submitted under an id before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    /// By whom.
+    pub owner: String,
+    /// What.
+    pub spec: RawSpec,
+    /// First and last index.
+    pub array: Option<(u64, u64)>,
+    /// The payloads, in order.
+    pub ids: Vec<Uuid>,
+}
+
+/// What a store has found for a [`Need`]. What was not asked for, or does not exist, is empty.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The operator's rules.
+    pub terms: Terms,
+    /// The payload asked for.
+    pub payload: Option<Payload>,
+    /// The pilot asked for.
+    pub pilot: Option<Pilot>,
+    /// Those of the leases asked about that the pilot has ended itself by a result.
+    pub delivered: Vec<Uuid>,
+    /// The attempts asked for.
+    pub attempts: Vec<Attempt>,
+    /// Requirements that some waiting payload has.
+    pub groups: Vec<Group>,
+    /// Whether a live pilot on another host takes work.
+    pub other_hosts: bool,
+    /// The oldest waiting payloads of the groups asked for.
+    pub waiting: Vec<Payload>,
+    /// What was submitted before under the id asked for.
+    pub earlier: Option<Earlier>,
+    /// The delegation asked for.
+    pub delegation: Option<Delegation>,
+    /// Hash and length of those blobs asked for that the user has uploaded.
+    pub blobs: Vec<(String, u64)>,
+    /// Specifications by key.
+    pub specs: Vec<(i64, RawSpec)>,
+}
+
+/// What to load before a decision.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Need {
+    /// A payload with its lease.
+    Payload(Uuid),
+    /// The payload of a lease in force.
+    Lease(Uuid),
+    /// A pilot with what it holds, and which of these leases it has delivered.
+    Pilot {
+        /// Its id.
+        id: Uuid,
+        /// Leases that it names.
+        named: Vec<Uuid>,
+    },
+    /// Attempts with their payloads.
+    Attempts(Vec<Uuid>),
+    /// All groups of waiting payloads; and whether a live pilot on another host than this takes work.
+    Groups {
+        /// The claiming pilot's host.
+        host: String,
+    },
+    /// The oldest waiting payloads of some groups.
+    Waiting {
+        /// Keys of the groups.
+        groups: Vec<i64>,
+        /// Most per group.
+        limit: u32,
+        /// Leave out those that avoid this host at this time.
+        avoiding: Option<(String, u64)>,
+    },
+    /// A submission under this id, its delegation, and which of these blobs its owner has uploaded.
+    Submission {
+        /// The id.
+        id: Uuid,
+        /// The submitting user.
+        owner: String,
+        /// The delegation.
+        delegation: Uuid,
+        /// Hashes.
+        blobs: Vec<String>,
+    },
+    /// A delegation.
+    Delegation(Uuid),
+    /// Specifications by their keys.
+    Specs(Vec<i64>),
+}

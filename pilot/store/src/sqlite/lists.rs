@@ -1,0 +1,184 @@
+//! What people and the queue's upkeep ask to see.
+
+use super::{count, error, from_json, int, nat, parse, to_json};
+use crate::{Filter, Key, Living, Notice, Result};
+use pilot_api::{Attempt, HistoryEntry, Outcome, Payload, PayloadState, Pilot};
+use sqlx::{AssertSqlSafe, SqliteConnection};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+type Row = (String, String, String, Option<String>, String, Option<i64>, i64, Option<String>);
+const PAYLOADS: &str =
+    "SELECT p.id, p.owner, p.state, p.reason, s.json, p.array_index, p.submitted, p.submission
+                        FROM payloads p JOIN specs s ON s.id = p.spec";
+
+type AttemptRow = (String, i64, String, i64, Option<String>, Option<i64>, Option<String>, String);
+const ATTEMPTS: &str = "SELECT id, number, pilot, leased, outcome, ended, report, payload FROM attempts";
+
+fn to_payload(row: Row, attempts: Vec<Attempt>) -> Result<Payload> {
+    let (id, owner, state, reason, spec, index, submitted, array) = row;
+    Ok(Payload {
+        id: parse(&id)?,
+        owner,
+        state: parse(&state)?,
+        reason,
+        spec: from_json(&spec)?,
+        array_index: index.map(nat),
+        array: array.as_deref().map(parse).transpose()?,
+        submitted: nat(submitted),
+        attempts,
+    })
+}
+
+fn to_attempt(row: AttemptRow) -> Result<Attempt> {
+    let (id, number, pilot, leased, outcome, ended, report, _) = row;
+    Ok(Attempt {
+        id: parse(&id)?,
+        number: count(number),
+        pilot: parse(&pilot)?,
+        leased: nat(leased),
+        outcome: outcome.as_deref().map(parse::<Outcome>).transpose()?,
+        ended: ended.map(nat),
+        report: report.as_deref().map(from_json).transpose()?,
+    })
+}
+
+pub async fn payload(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Payload>> {
+    let sql = AssertSqlSafe(format!("{PAYLOADS} WHERE p.id = ?"));
+    let row = sqlx::query_as::<_, Row>(sql).bind(id.to_string()).fetch_optional(&mut *conn).await;
+    let Some(row) = row.map_err(error)? else { return Ok(None) };
+    let sql = AssertSqlSafe(format!("{ATTEMPTS} WHERE payload = ? ORDER BY number"));
+    let rows = sqlx::query_as::<_, AttemptRow>(sql).bind(id.to_string()).fetch_all(conn).await;
+    let attempts = rows.map_err(error)?.into_iter().map(to_attempt).collect::<Result<_>>()?;
+    to_payload(row, attempts).map(Some)
+}
+
+pub async fn payloads(conn: &mut SqliteConnection, filter: &Filter) -> Result<Vec<Payload>> {
+    let sql = AssertSqlSafe(format!(
+        "{PAYLOADS} WHERE p.owner = ?1 AND (?2 = '[]' OR p.state IN (SELECT value FROM json_each(?2)))
+         AND (?3 IS NULL OR p.submission = ?3) AND (?4 IS NULL OR p.seq < (SELECT seq FROM payloads WHERE id = ?4))
+         ORDER BY p.seq DESC LIMIT ?5"
+    ));
+    let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
+    let rows = sqlx::query_as::<_, Row>(sql)
+        .bind(filter.owner.as_str())
+        .bind(to_json(&states)?)
+        .bind(filter.array.map(|id| id.to_string()))
+        .bind(filter.before.map(|id| id.to_string()))
+        .bind(i64::from(filter.limit))
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(error)?;
+    let ids: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
+    let sql = AssertSqlSafe(format!(
+        "{ATTEMPTS} WHERE payload IN (SELECT value FROM json_each(?)) ORDER BY payload, number"
+    ));
+    let attempts = sqlx::query_as::<_, AttemptRow>(sql).bind(to_json(&ids)?).fetch_all(conn).await;
+    let mut of: HashMap<String, Vec<Attempt>> = HashMap::new();
+    for row in attempts.map_err(error)? {
+        of.entry(row.7.clone()).or_default().push(to_attempt(row)?);
+    }
+    rows.into_iter()
+        .rev()
+        .map(|row| {
+            let attempts = of.remove(&row.0).unwrap_or_default();
+            to_payload(row, attempts)
+        })
+        .collect()
+}
+
+pub async fn counts(conn: &mut SqliteConnection, owner: &str) -> Result<Vec<(PayloadState, u64)>> {
+    let sql = "SELECT state, count(*) FROM payloads WHERE owner = ? GROUP BY state ORDER BY state";
+    let rows = sqlx::query_as::<_, (String, i64)>(sql).bind(owner).fetch_all(conn).await.map_err(error)?;
+    rows.into_iter().map(|(state, n)| Ok((parse(&state)?, nat(n)))).collect()
+}
+
+pub async fn history(conn: &mut SqliteConnection, payload: Uuid) -> Result<Vec<HistoryEntry>> {
+    let rows = sqlx::query_as::<_, (i64, i64, String, String, String)>(
+        "SELECT seq, at, actor, state, cause FROM events WHERE payload = ? ORDER BY seq",
+    )
+    .bind(payload.to_string())
+    .fetch_all(conn)
+    .await
+    .map_err(error)?;
+    let entry = |(seq, at, actor, state, cause): (i64, i64, String, String, String)| {
+        Ok(HistoryEntry { seq, at: nat(at), actor, state: parse(&state)?, cause })
+    };
+    rows.into_iter().map(entry).collect()
+}
+
+pub async fn pilots(conn: &mut SqliteConnection, since: u64) -> Result<Vec<Pilot>> {
+    let rows = sqlx::query_as::<_, (String, String, String, String, i64, i64)>(
+        "SELECT p.id, p.dn, p.registration, p.state, p.seen,
+                (SELECT count(*) FROM leases l WHERE l.pilot = p.id)
+         FROM pilots p WHERE p.seen > ? ORDER BY p.seen DESC, p.id DESC LIMIT 1000",
+    )
+    .bind(int(since))
+    .fetch_all(conn)
+    .await
+    .map_err(error)?;
+    let pilot = |(id, dn, registration, state, seen, running): (String, String, String, String, i64, i64)| {
+        Ok(Pilot {
+            id: parse(&id)?,
+            dn,
+            registration: from_json(&registration)?,
+            state: parse(&state)?,
+            seen: nat(seen) / 1000,
+            running: count(running),
+        })
+    };
+    rows.into_iter().map(pilot).collect()
+}
+
+pub async fn living(conn: &mut SqliteConnection) -> Result<Living> {
+    let pairs = |rows: Vec<(String, i64)>| {
+        rows.into_iter().map(|(id, at)| Ok((parse(&id)?, nat(at)))).collect::<Result<Vec<_>>>()
+    };
+    let leases =
+        sqlx::query_as("SELECT id, renewed FROM leases").fetch_all(&mut *conn).await.map_err(error)?;
+    let sql = "SELECT id, seen FROM pilots WHERE state NOT IN ('done', 'failed', 'lost')";
+    let pilots = sqlx::query_as(sql).fetch_all(conn).await.map_err(error)?;
+    Ok(Living { leases: pairs(leases)?, pilots: pairs(pilots)? })
+}
+
+pub async fn notices(conn: &mut SqliteConnection) -> Result<Vec<Notice>> {
+    let rows = sqlx::query_as::<_, (String, String, String, i64)>(
+        "SELECT n.payload, p.owner, n.url, n.tries FROM notices n JOIN payloads p ON p.id = n.payload
+         ORDER BY n.tries, n.rowid LIMIT 100",
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(error)?;
+    let notice = |(payload, owner, url, tries): (String, String, String, i64)| {
+        Ok(Notice { payload: parse(&payload)?, owner, url, tries: count(tries) })
+    };
+    rows.into_iter().map(notice).collect()
+}
+
+fn to_key((key, chain, not_after): (String, Option<String>, Option<i64>)) -> Key {
+    Key { key, chain, not_after: not_after.map_or(0, nat) }
+}
+
+pub async fn key(conn: &mut SqliteConnection, id: Uuid, owner: &str) -> Result<Option<Key>> {
+    let sql = "SELECT key, chain, not_after FROM delegations WHERE id = ? AND owner = ?";
+    let row = sqlx::query_as(sql).bind(id.to_string()).bind(owner).fetch_optional(conn).await;
+    Ok(row.map_err(error)?.map(to_key))
+}
+
+pub async fn key_of_payload(conn: &mut SqliteConnection, payload: Uuid) -> Result<Option<Key>> {
+    let sql = "SELECT d.key, d.chain, d.not_after FROM delegations d JOIN payloads p ON p.delegation = d.id
+               WHERE p.id = ?";
+    let row = sqlx::query_as(sql).bind(payload.to_string()).fetch_optional(conn).await;
+    Ok(row.map_err(error)?.map(to_key))
+}
+
+pub async fn has_blob(conn: &mut SqliteConnection, sha256: &str, owner: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM blob_owners WHERE sha256 = ? AND owner = ?)";
+    sqlx::query_scalar(sql).bind(sha256).bind(owner).fetch_one(conn).await.map_err(error)
+}
+
+pub async fn blob_leased(conn: &mut SqliteConnection, sha256: &str, dn: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM leases l JOIN pilots i ON i.id = l.pilot JOIN payloads p ON p.id = l.payload
+               JOIN spec_blobs b ON b.spec = p.spec WHERE i.dn = ? AND b.sha256 = ?)";
+    sqlx::query_scalar(sql).bind(dn).bind(sha256).fetch_one(conn).await.map_err(error)
+}
