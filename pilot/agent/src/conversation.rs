@@ -187,4 +187,23 @@ mod tests {
         drop(thief.stdin.take());
         thief.wait().unwrap();
     }
+
+    #[tokio::test]
+    async fn the_session_is_heard_from_glexec_however_it_is_cut() {
+        let (mut glexec, pipe) = tokio::net::unix::pipe::pipe().unwrap();
+        let (sender, mut heard) = mpsc::channel(8);
+        let hearing = tokio::spawn(hear_session(pipe, sender));
+        for part in ["0198", "-abc\n"] {
+            glexec.write_all(part.as_bytes()).await.unwrap();
+        }
+        let Some(Heard::Session(id)) = heard.recv().await else { panic!("not heard") };
+        assert_eq!(id, "0198-abc");
+        hearing.await.unwrap();
+        // One that says nothing keeps nobody waiting.
+        let (silent, pipe) = tokio::net::unix::pipe::pipe().unwrap();
+        drop(silent);
+        let (sender, mut heard) = mpsc::channel(8);
+        hear_session(pipe, sender).await;
+        assert!(heard.recv().await.is_none());
+    }
 }
