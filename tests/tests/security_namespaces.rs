@@ -6,7 +6,7 @@ use end_to_end::contract::{
     self, call, catcher, catcher_ready, eventually, install_tool, kill_as, lives, set_conf, sh, stop_catcher,
     wait_gone, written,
 };
-use end_to_end::security::{kill_supervisors, leaves, sessions, without_cgroups};
+use end_to_end::security::{kill_supervisors, leaves, sessions, supervisor_of, without_cgroups};
 use harness::{Machine, Run, needs};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde_json::Value;
@@ -113,7 +113,8 @@ fn process_1_is_out_of_reach_and_holds_one_line_to_the_supervisor() {
     let m = site(ON);
     let running = sh(&m, "echo up >/home/alice/up; sleep 60").spawn();
     written("/home/alice/up");
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid())).unwrap();
+    let supervisor = supervisor_of(&sessions()[0]);
+    let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
     let first = named("glexec-init").into_iter().find(|p| children.split(' ').any(|c| c == p.to_string()));
     let first = first.expect("process 1 is a child of the supervisor");
     let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
@@ -152,8 +153,8 @@ fn daemons_end_with_the_payload(m: &Machine) {
 fn daemons_end_with_the_supervisor(m: &Machine) {
     let mut running = sh(m, &format!("{DAEMONS} exec sleep 300")).spawn();
     written("/home/alice/up");
-    let all = eventually("payload and daemons", LIMIT, || {
-        Some(m.processes_of("alice")).filter(|pids| pids.len() == 3)
+    let all = eventually("payload, daemons, front", LIMIT, || {
+        Some(m.processes_of("alice")).filter(|pids| pids.len() == 4)
     });
     kill_supervisors();
     eventually("its end", LIMIT, || (!running.is_running()).then_some(()));
