@@ -12,7 +12,7 @@ TARGET := $${CARGO_TARGET_DIR:-target}
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := all
 
-.PHONY: help all build image demo demo-clean test fuzz bench lint hooks install uninstall packages root
+.PHONY: help all build image demo demo-clean test soak fuzz bench lint hooks install uninstall packages root
 
 help: ## this list
 	@sed -n 's/^#: //p' Makefile
@@ -46,11 +46,14 @@ test: packages ## all tests; PILOTAGE_MUST_WORK=1 turns skips into failures
 	@packaging/build-image
 	@tests/run
 
+soak: root packages ## every attack of tests/security beside honest load, for SOAK_SECONDS (600)
+	@tests/soak
+
 # Searches for inputs that break a parser. `make test` replays what is known.
 fuzz: packages ## search for inputs that break a parser, SECONDS_EACH (60) for each target
 	@tests/fuzz/run
 
-bench: root packages build image ## measure, next to what others take for the same
+bench: root packages build image ## measure; one table in the end, kept as target/bench.json
 	@$(TARGET)/release/pilotage-bench
 
 # Asked before the build, not after.

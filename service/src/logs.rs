@@ -37,6 +37,7 @@ pub fn start(file: Option<&Path>) -> Result<(), Error> {
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let subscriber = tracing_subscriber::fmt()
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_ansi(false)
         .with_target(false)

@@ -3,7 +3,8 @@
 //! The programs take turns, so that whatever else happens on this host happens to all of them. Nothing is asserted:
 //! times depend on the host, the ratio between the programs much less. The clock starts when a program has been executed: what
 //! the machine does before, such as moving it into a cgroup, is not its own. System calls are counted by `strace -f`, peak
-//! memory is the largest single process (`wait4(2)`, `ru_maxrss`). Then: what `glexec-monitor` costs, see `bench_monitor`.
+//! memory is the largest single process (`wait4(2)`, `ru_maxrss`). Then: what queue and pilot cost, see `bench_queue`; what
+//! `glexec-monitor` costs, see `bench_monitor`. In the end one table of all that has a goal, kept as JSON: `bench_report`.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -11,7 +12,10 @@
 )]
 
 mod bench_monitor;
+mod bench_queue;
+mod bench_report;
 
+use bench_report::{Goal, Measure};
 use harness::{Machine, Run, need};
 use std::path::Path;
 use std::process::Command;
@@ -119,16 +123,26 @@ fn main() {
     if !need::root() {
         return;
     }
-    // `pilotage-bench monitor` leaves the switches out.
-    if std::env::args().nth(1).as_deref() != Some("monitor") {
-        switches();
+    // `pilotage-bench monitor` leaves the rest out, `pilotage-bench quick` the monitor.
+    let only = std::env::args().nth(1).unwrap_or_default();
+    let host = bench_report::machine();
+    let mut measures = Vec::new();
+    if only != "monitor" {
+        measures.extend(switches());
+        measures.extend(bench_queue::measures());
     }
-    bench_monitor::run();
+    if only != "quick" {
+        bench_monitor::run();
+    }
+    if !measures.is_empty() {
+        let file = harness::bin_dir().with_file_name("bench.json");
+        bench_report::publish(&host, &measures, &file).expect("the result can be written");
+    }
 }
 
-fn switches() {
+fn switches() -> Option<Measure> {
     if !need::tool("sudo") || !need::tool("setpriv") {
-        return;
+        return None;
     }
     let machine = Machine::builder().pilot("pilot").account("alice").build();
     machine.map("Alice", "alice");
@@ -137,6 +151,17 @@ fn switches() {
     let mut contenders = contenders(&machine, &proxy);
     measure(&machine, &mut contenders);
     print(&mut contenders);
+    let median = |name: &str| {
+        let contender = contenders.iter().find(|c| c.name == name);
+        contender.map(|c| c.times[ROUNDS / 2].as_secs_f64() * 1e3).unwrap_or_default()
+    };
+    Some(Measure {
+        name: "identity switch, plain proxy, median",
+        value: median("glexec"),
+        unit: "ms",
+        beside: Some(("sudo".to_owned(), median("sudo"))),
+        goal: Some(Goal::AtMost(0.9)),
+    })
 }
 
 fn contenders(machine: &Machine, proxy: &str) -> Vec<Contender> {

@@ -101,9 +101,7 @@ pub struct Site {
 }
 
 fn program() -> PathBuf {
-    let exe = std::env::current_exe().expect("the kernel knows the running program");
-    let beside = exe.ancestors().nth(2).expect("tests run from target/PROFILE/deps").to_path_buf();
-    let path = std::env::var_os("PILOTAGE_BIN_DIR").map_or(beside, PathBuf::from).join("pilot");
+    let path = harness::bin_dir().join("pilot");
     assert!(path.exists(), "{} is missing; run `cargo build --workspace --bins`", path.display());
     path
 }
@@ -268,9 +266,15 @@ impl Site {
         self.submit(&["--", "/bin/sh", "-c", script])
     }
 
-    /// The exit code of `pilot wait`.
+    /// The exit code of `pilot wait`; nothing when the payload does not end in time.
+    ///
+    /// # Panics
+    /// When `pilot` cannot be run.
     pub fn wait(&self, id: &str) -> Option<i32> {
-        self.alice(&["wait", id]).status.code()
+        let mut command = self.command();
+        command.env("X509_USER_PROXY", &self.alice).env("PILOT_QUEUE", &self.url).args(["wait", id]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Guard(command.spawn().expect("pilot can be run")).code_within(2 * LIMIT)
     }
 
     /// What `pilot show --json` says of a payload.

@@ -21,7 +21,7 @@ impl Random {
     }
 
     /// A number below `end`; 0 when there is none.
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next()).unwrap_or_default() % end.max(1)
     }
 }

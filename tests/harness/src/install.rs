@@ -51,7 +51,10 @@ fn entries() -> impl Iterator<Item = Entry<'static>> {
 }
 
 /// Where cargo put the programs that belong to this test.
-pub(crate) fn bin_dir() -> PathBuf {
+///
+/// # Panics
+/// When the kernel does not know the running program.
+pub fn bin_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os(BIN_DIR) {
         return PathBuf::from(dir);
     }

@@ -37,7 +37,7 @@ mod view;
 
 pub use ::needs::needs;
 pub use accounts::Account;
-pub use install::{BUILT, SOURCE, image_dir};
+pub use install::{BUILT, SOURCE, bin_dir, image_dir};
 pub use machine::{Builder, GLEXEC_LOG, Machine};
 pub use run::{Ran, Run, Running};
 pub use service::{Service, free_port};
