@@ -3,7 +3,8 @@
 //! Lines are read by the same code as in `glexec`.
 
 use crate::filter;
-use policy::mapfile::Mapfile;
+use identity::{Dn, Fqan};
+use policy::mapfile::bans::BanFile;
 use record::Record;
 use record::time::rfc3339;
 use serde::Serialize;
@@ -61,10 +62,10 @@ fn names(records: &[Record]) -> BTreeMap<String, (u64, u64)> {
 fn one(number: usize, line: &str, names: &BTreeMap<String, (u64, u64)>) -> Line {
     let mut found =
         Line { line: number, text: line.to_owned(), fault: None, hits: Vec::new(), similar: Vec::new() };
-    match Mapfile::parse(line) {
+    match BanFile::parse(line) {
         Err(error) => found.fault = Some(error.reason.to_string()),
         Ok(rule) => {
-            let hits = names.iter().filter(|(name, _)| rule.lists(name));
+            let hits = names.iter().filter(|(name, _)| is_banned(&rule, name));
             found.hits = hits
                 .map(|(name, (records, last))| Hit {
                     name: name.clone(),
@@ -78,6 +79,12 @@ fn one(number: usize, line: &str, names: &BTreeMap<String, (u64, u64)>) -> Line 
         found.similar = names.keys().filter(|name| looks_like(line, name)).take(3).cloned().collect();
     }
     found
+}
+
+/// A file of subjects or one of FQANs: the name says which it can be.
+fn is_banned(rule: &BanFile, name: &str) -> bool {
+    Dn::parse(name).is_ok_and(|dn| rule.lists_dn(&dn))
+        || Fqan::parse(name).is_ok_and(|fqan| rule.lists_fqan(&fqan))
 }
 
 /// Whether a name has the letters and digits of a line, whatever else stands between them.

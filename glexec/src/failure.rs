@@ -1,5 +1,6 @@
 //! Why a call ends without a payload.
 
+use policy::decide::Stop;
 use policy::judge::{Code, Denial};
 use std::ffi::OsStr;
 
@@ -48,6 +49,22 @@ impl Failure {
 impl From<Denial> for Failure {
     fn from(denial: Denial) -> Self {
         Self { code: denial.code(), reason: denial.to_string(), denial: Some(denial) }
+    }
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Denied(denial) => denial.into(),
+            Stop::Site(reason) | Stop::CannotTell(reason) => Self::site(reason),
+        }
+    }
+}
+
+/// What the decision's host reports: the site's failures and decisions of helpers, never a failure of the caller's.
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        failure.denial.map_or(Self::Site(failure.reason), Self::Denied)
     }
 }
 

@@ -8,7 +8,6 @@ use crate::admit::nesting;
 use crate::admit::process_init::{self, Mode, Start};
 use crate::admit::refusal_limit;
 use crate::admit::request::{self, Invocation, Limits, Request};
-use crate::admit::verify;
 use crate::failure::Failure;
 use crate::log::Log;
 use crate::run::detached_supervisor;
@@ -25,8 +24,9 @@ use crate::session::store;
 use crate::sys::{ids, isolation, process};
 use identity::VerifiedIdentity;
 use nix::unistd::Uid;
+use policy::decide;
 use policy::file::Isolation;
-use policy::judge::{self, Case, Permit, Verdict};
+use policy::judge::{self, Permit};
 use record::{Opened, Spool};
 use std::process::ExitCode;
 
@@ -187,22 +187,17 @@ impl Run {
             true => credential.bytes().to_vec(),
             false => credential::read("GLEXEC_SOURCE_PROXY", &request.source, caller, lock)?.bytes().to_vec(),
         };
-        let identity = &*self.identity.insert(verify::verify(config, &start.caller, &credential)?);
-        let (bans, now) = (mapping::bans(config)?, process::unix_ns() / 1_000_000_000);
-        judge::admit_identity(&config.policy, identity, credential.digest(), &bans, now)?;
-        let (account, source) = mapping::account_of(config, identity)?;
-        let (policy, conf, account) = (&config.policy, &config.conf, &account);
-        let permit = match judge::judge(Case { policy, conf, caller: &start.caller, account, source }) {
-            Verdict::Permit(permit) => permit,
-            Verdict::Deny(denial) => return Err(denial.into()),
-        };
-        let switch_line = recording::switch_line(start, &permit, &request);
+        let (policy, conf, now) = (&config.policy, &config.conf, process::unix_ns() / 1_000_000_000);
+        let (bytes, digest) = (credential.bytes(), credential.digest());
+        let question = decide::Call { policy, conf, caller: &start.caller, credential: bytes, digest, now };
+        let (identity, permit) = &mapping::decide(config, &question, &mut self.identity)?;
+        let switch_line = recording::switch_line(start, permit, &request);
         // From here on root holds what others need: neither caller nor terminal may stop it.
         let out_of_reach = ids::OutOfReach::enter();
-        let session = ActiveSession::create(start, config, &request, identity, &permit)?;
+        let session = ActiveSession::create(start, config, &request, identity, permit)?;
         out_of_reach.keep();
-        self.log.info(&format!("session {}: {} by {source}", session.id(), identity.subject));
-        let call = Call { start, config, request: &request, identity, permit: &permit, switch_line };
+        self.log.info(&format!("session {}: {} by {}", session.id(), identity.subject, permit.source()));
+        let call = Call { start, config, request: &request, identity, permit, switch_line };
         call.carry_out(session, proxy, &self.log, &mut self.line)
     }
 

@@ -5,6 +5,7 @@
 
 mod raw;
 
+use crate::callers::CallerPattern;
 use crate::glexec_conf::GlexecConf;
 use crate::ids::{IdRange, IdSet};
 use crate::ports::PortRange;
@@ -116,10 +117,6 @@ pub struct MappingPolicy {
     pub grid_mapfile: PathBuf,
     /// FQAN to account.
     pub voms_mapfile: PathBuf,
-    /// FQAN to group.
-    pub group_mapfile: ConfiguredPath,
-    /// Pool account leases.
-    pub gridmapdir: ConfiguredPath,
     /// How long an answer of a service is reused.
     pub cache_ttl: Duration,
     /// The services named in `order`.
@@ -218,8 +215,6 @@ pub struct PortsPolicy {
     pub default: u16,
     /// Rest between two payloads on one block (TIME_WAIT).
     pub quarantine: Duration,
-    /// Only leased ports may be bound.
-    pub enforce: bool,
     /// What callers outside should dial; `None` means this host's name.
     pub hostname: Option<String>,
     /// One share per host behind a common address.
@@ -250,40 +245,6 @@ pub struct AccountingPolicy {
     pub benchmark: Option<String>,
 }
 
-/// Who may call, as written in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallerPattern {
-    /// `*`
-    Anybody,
-    /// An account name.
-    Account(AccountName),
-    /// `.base`: `base` followed by digits.
-    Pool(AccountName),
-}
-
-impl CallerPattern {
-    /// Parses `*`, `name` or `.base`.
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
-        match text.strip_prefix('.') {
-            _ if text == "*" => Ok(Self::Anybody),
-            Some(base) => AccountName::parse(base).map(Self::Pool),
-            None => AccountName::parse(text).map(Self::Account),
-        }
-    }
-
-    /// Whether the account is meant.
-    pub fn matches(&self, name: &AccountName) -> bool {
-        match self {
-            Self::Anybody => true,
-            Self::Account(account) => account == name,
-            Self::Pool(base) => name
-                .as_str()
-                .strip_prefix(base.as_str())
-                .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_digit())),
-        }
-    }
-}
-
 /// What is wrong with a policy file, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyError {
@@ -310,16 +271,25 @@ impl std::error::Error for PolicyError {}
 impl SitePolicy {
     /// Reads and parses a file. `glexec` does not use this: it checks the descriptor first, see [`Self::parse`].
     pub fn load(file: &Path) -> Result<Self, PolicyError> {
-        let text = std::fs::read_to_string(file).map_err(|e| PolicyError {
+        let text = std::fs::read(file).map_err(|e| PolicyError {
             file: file.to_owned(),
             position: None,
             reason: format!("cannot be read: {e}"),
         })?;
-        Self::parse(file, &text)
+        Self::parse(file, text)
     }
 
     /// Parses the text of `file`.
-    pub fn parse(file: &Path, text: &str) -> Result<Self, PolicyError> {
+    pub fn parse(file: &Path, text: impl AsRef<[u8]>) -> Result<Self, PolicyError> {
+        let text = text.as_ref();
+        let text = std::str::from_utf8(text).map_err(|e| {
+            let before = String::from_utf8_lossy(&text[..e.valid_up_to()]);
+            PolicyError {
+                file: file.to_owned(),
+                position: Some(position(&before, before.len())),
+                reason: "a byte that is not UTF-8, which TOML is written in; save the file as UTF-8".into(),
+            }
+        })?;
         let located = |span: Option<std::ops::Range<usize>>, reason: String| PolicyError {
             file: file.to_owned(),
             position: span.map(|s| position(text, s.start)),
@@ -327,22 +297,6 @@ impl SitePolicy {
         };
         let raw: raw::Policy = toml::from_str(text).map_err(|e| located(e.span(), e.message().to_owned()))?;
         raw.check().map_err(|(span, reason)| located(Some(span), reason))
-    }
-
-    /// Settings that are understood and have no effect in this version.
-    pub fn warnings(&self) -> Vec<&'static str> {
-        let mapping = &self.mapping;
-        let mut found = Vec::new();
-        if mapping.gridmapdir.explicit {
-            found.push("[mapping] gridmapdir: pool accounts are not leased yet; '.pool' entries are skipped");
-        }
-        if mapping.group_mapfile.explicit {
-            found.push("[mapping] group_mapfile: not read yet; groups come from passwd and group");
-        }
-        if self.ports.range.is_some() && self.ports.enforce {
-            found.push("[ports] enforce: blocks are leased exclusively, but binding other ports is not prevented yet");
-        }
-        found
     }
 }
 
@@ -355,7 +309,8 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 
 impl AccountsPolicy {
     fn parse(allow: &[String], gids: &[String], keep: &[String]) -> Result<Self, Malformed> {
-        let is_range = |s: &&String| s.starts_with(|c: char| c.is_ascii_digit());
+        // A name may begin with a digit, and then it is no number and no two numbers with a dash.
+        let is_range = |s: &&String| s.bytes().all(|c| c.is_ascii_digit() || c == b'-' || c == b' ');
         let ranges = |list: &[String]| list.iter().map(|s| IdRange::parse(s)).collect::<Result<IdSet, _>>();
         Ok(Self {
             uids: allow.iter().filter(is_range).map(|s| IdRange::parse(s)).collect::<Result<_, _>>()?,

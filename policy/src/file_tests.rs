@@ -22,6 +22,7 @@ endpoints = ["https://gums.example.org:8443/gums/services/GUMSXACMLAuthorization
 timeout = "5s"
 [payload]
 nested = "kill"
+no_new_privs = false
 [ports]
 range = "40000-40999"
 hosts = { "wn1.example.org" = "40000-40499", "wn2.example.org" = "40500-40999" }
@@ -97,18 +98,46 @@ fn a_pool_means_its_base_and_digits() {
 }
 
 #[test]
-fn what_has_no_effect_yet_is_named() {
-    let warnings = |text| parse(text).unwrap().warnings();
-    assert_eq!(warnings("[mapping]\norder = [\"grid-mapfile\"]\n"), Vec::<&str>::new());
-    let scas =
-        "[mapping]\norder = [\"scas\"]\ngridmapdir = \"/g\"\n[mapping.scas]\nendpoints = [\"https://s/\"]\n";
-    assert_eq!(warnings(scas).len(), 2, "{:?}", warnings(scas));
-    assert!(warnings("[ports]\nrange = \"40000-40999\"\n")[0].contains("enforce"));
+fn a_key_without_effect_is_an_error_with_its_place() {
+    for (text, place, reason) in [
+        ("[mapping]\ngridmapdir = \"/g\"\n", (2, 14), "gridmapdir has no effect"),
+        ("[mapping]\ngroup_mapfile = \"/g\"\n", (2, 17), "group_mapfile has no effect"),
+        ("[ports]\nrange = \"40000-40999\"\nenforce = true\n", (3, 11), "enforce = true has no effect"),
+        ("[payload]\nnested = \"kill\"\n", (2, 10), "no_new_privs"),
+        ("[payload]\nprivate_tmp = true\n", (2, 15), "private_tmp"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.position == Some(place) && error.reason.contains(reason), "{error}");
+    }
+    for text in [
+        "[payload]\nnested = \"kill\"\nno_new_privs = false\n",
+        "[ports]\nenforce = false\n",
+        "[payload]\nnested = \"refuse\"\n",
+    ] {
+        assert!(parse(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_byte_that_is_not_utf_8_is_named_with_its_place() {
+    let error = SitePolicy::parse(Path::new("p"), b"[callers]\n# f\xfcr\nallow = []\n").unwrap_err();
+    assert_eq!(error.position, Some((2, 4)));
+    assert!(error.reason.contains("UTF-8"), "{error}");
+}
+
+#[test]
+fn accounts_that_begin_with_a_digit_are_names() {
+    let policy =
+        parse("[accounts]\nallow = [\"20000-29999\", \"4alice\", \"DOM\\\\u\"]\ngids = [\"5\"]\n").unwrap();
+    let names: Vec<_> = policy.accounts.names.iter().map(AccountName::as_str).collect();
+    assert_eq!(names, ["4alice", "DOM\\u"]);
+    let callers = "[callers]\nallow = [\"pilot@dom.org\", \"DOM\\\\pilot\", \"4pilot\", \"robot$\"]\n";
+    assert_eq!(parse(callers).unwrap().callers.len(), 4);
 }
 
 #[test]
 fn accounting_says_how_often_and_what_is_recorded() {
-    let parse = |text: &str| SitePolicy::parse(Path::new("policy.toml"), &format!("[accounting]\n{text}\n"));
+    let parse = |text: &str| SitePolicy::parse(Path::new("policy.toml"), format!("[accounting]\n{text}\n"));
     let default = parse("").unwrap().accounting;
     assert_eq!((default.checkpoint.as_secs(), default.arguments, default.benchmark), (600, true, None));
     let given =

@@ -3,13 +3,16 @@
 //! Other sections are ignored, values may be empty, unknown keys are warned about. Keys that name LCAS or LCMAPS
 //! files are kept in [`GlexecConf::replaced`]: `policy.toml` takes their place.
 
-use crate::file::CallerPattern;
+use crate::callers::CallerPattern;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the file lies.
 pub const GLEXEC_CONF: &str = "/etc/glexec.conf";
+
+/// Where messages go with `log_destination = file` and no `log_file`.
+pub const LOG_FILE: &str = "/var/log/glexec/glexec_log";
 
 /// How a file is locked while it is read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,11 +154,19 @@ pub const FACILITIES: &[&str] = &[
 ];
 
 impl GlexecConf {
-    /// Parses the text of the file.
-    pub fn parse(text: &str) -> Result<Self, ConfError> {
+    /// The value of a key of LCAS or LCMAPS, unless it is empty.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        let value = self.replaced.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// Parses the text of the file. A byte that is not UTF-8 spoils no other line: in a comment it is nothing, in a value that
+    /// must be understood it is an error.
+    pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, ConfError> {
         let mut reading = Reading::default();
         let mut section = String::new();
-        for (index, line) in text.lines().enumerate() {
+        for (index, bytes) in text.as_ref().split(|c| *c == b'\n').enumerate() {
+            let line = String::from_utf8_lossy(bytes);
             let (number, line) = (index + 1, line.trim());
             let error = |reason: &str| ConfError { line: number, reason: reason.to_owned() };
             if line.is_empty() || line.starts_with(['#', ';']) {
@@ -173,6 +184,9 @@ impl GlexecConf {
                 let (key, value) = line.split_once('=').ok_or_else(|| error("write key = value"))?;
                 if section == "glexec" {
                     reading.line = number;
+                    if let Err(why) = std::str::from_utf8(bytes) {
+                        reading.not_utf8(key.trim(), why).map_err(|reason| error(&reason))?;
+                    }
                     reading.set(key.trim(), value.trim()).map_err(|reason| error(&reason))?;
                     if !KEYS.contains(&key.trim()) {
                         reading.warn(format!("unknown key {:?} is ignored", key.trim()));
@@ -233,11 +247,21 @@ impl Reading {
                 let seconds = Some(value).filter(|v| !v.is_empty()).map(str::parse).transpose();
                 self.epilogue_timeout = seconds.map_err(|_| "epilogue_timeout: write seconds".to_owned())?;
             }
-            _ if key.starts_with("lcas_") || key.starts_with("lcmaps_") || key == "use_lcas" => {
+            _ if is_replaced(key) => {
                 conf.replaced.push((key.to_owned(), value.to_owned()));
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Settings that another file replaces and unknown ones may hold anything.
+    fn not_utf8(&mut self, key: &str, why: std::str::Utf8Error) -> Result<(), String> {
+        let what = format!("{key}: byte {} of the line is not UTF-8", why.valid_up_to() + 1);
+        if KEYS.contains(&key) && !is_replaced(key) {
+            return Err(format!("{what}; write it as UTF-8"));
+        }
+        self.warn(what);
         Ok(())
     }
 
@@ -257,8 +281,9 @@ impl Reading {
         let mut conf = self.conf;
         conf.log = match (self.to_file, self.log_file) {
             (Some(_), Some(file)) if file.is_absolute() => LogDestination::File(file),
-            (Some(line), _) => {
-                let reason = "log_destination = file needs log_file with an absolute path".to_owned();
+            (Some(_), None) => LogDestination::File(LOG_FILE.into()),
+            (Some(line), Some(_)) => {
+                let reason = "log_file must be an absolute path".to_owned();
                 return Err(ConfError { line, reason });
             }
             (None, _) => LogDestination::Syslog(self.facility.unwrap_or_else(|| "LOG_DAEMON".into())),
@@ -271,6 +296,11 @@ impl Reading {
         });
         Ok(conf)
     }
+}
+
+/// Keys of LCAS and LCMAPS.
+fn is_replaced(key: &str) -> bool {
+    key.starts_with("lcas_") || key.starts_with("lcmaps_") || key == "use_lcas"
 }
 
 fn list(value: &str) -> impl Iterator<Item = &str> {

@@ -29,7 +29,7 @@ fn empty_values_and_odd_ones_are_taken() {
 #[test]
 fn every_key_may_be_empty() {
     let text: String = KEYS.iter().map(|key| format!("{key} =\n")).collect();
-    let conf = GlexecConf::parse(&format!("[glexec]\n{text}")).unwrap();
+    let conf = GlexecConf::parse(format!("[glexec]\n{text}")).unwrap();
     assert!(conf.warnings.is_empty() && conf.epilogue.is_none(), "{conf:?}");
     // What can be on or off is off; all else is as if the key were missing.
     assert!(!conf.linger && !conf.create_target_proxy && !conf.silent_logging);
@@ -42,7 +42,7 @@ fn facilities_that_do_not_exist_are_named() {
     for (value, warnings) in
         [("LOG_LOCAL1", 0), ("AUTHPRIV", 0), ("", 0), ("LOG_LOCAL9", 1), ("log_daemon", 1)]
     {
-        let conf = GlexecConf::parse(&format!("[glexec]\nsyslog_facility = {value}\n")).unwrap();
+        let conf = GlexecConf::parse(format!("[glexec]\nsyslog_facility = {value}\n")).unwrap();
         assert_eq!(conf.warnings.len(), warnings, "{value}: {:?}", conf.warnings);
         let used = if warnings == 0 && !value.is_empty() { value } else { "LOG_DAEMON" };
         assert_eq!(conf.log, LogDestination::Syslog(used.into()));
@@ -81,10 +81,35 @@ fn errors_name_the_line() {
         ("[glexec]\nlinger\n", "/etc/glexec.conf:2: write key"),
         ("[glexec]\n\nlinger = maybe\n", "/etc/glexec.conf:3: linger is \"maybe\""),
         ("[glexec]\nlog_level = 9\n", "/etc/glexec.conf:2: log_level"),
-        ("[glexec]\nlog_destination = file\nlinger = no\n", "/etc/glexec.conf:2: log_destination"),
+        ("[glexec]\nlog_file = x\nlog_destination = file\n", "/etc/glexec.conf:3: log_file"),
         ("[glexec]\nepilogue_timeout = soon\n", "/etc/glexec.conf:2: epilogue_timeout"),
     ] {
         let error = GlexecConf::parse(text).unwrap_err().to_string();
         assert!(error.starts_with(start), "{error}");
     }
+}
+
+#[test]
+fn a_log_file_has_a_default() {
+    let conf = GlexecConf::parse("[glexec]\nlog_destination = file\n").unwrap();
+    assert_eq!(conf.log, LogDestination::File("/var/log/glexec/glexec_log".into()));
+}
+
+#[test]
+fn a_byte_that_is_not_utf_8_spoils_its_line_only() {
+    let good = b"[glexec]\n# f\xfcr alle\nuser_white_list = pilot\nlcas_log_file = /l\xf6g\nfoo = \xff\n[other]\nx = \xff\n";
+    let conf = GlexecConf::parse(good).unwrap();
+    assert_eq!(conf.user_white_list.len(), 1);
+    let lines: Vec<_> = conf.warnings.iter().map(|(line, _)| *line).collect();
+    assert!(lines.contains(&4) && lines.contains(&5) && !lines.contains(&7), "{:?}", conf.warnings);
+    let error = GlexecConf::parse(b"[glexec]\nlinger = yes\nuser_white_list = pil\xf6t\n").unwrap_err();
+    assert!(error.to_string().starts_with("/etc/glexec.conf:3: user_white_list"), "{error}");
+}
+
+#[test]
+fn callers_of_directory_services_are_listed() {
+    let conf =
+        GlexecConf::parse("[glexec]\nuser_white_list = DOM\\pilot, pilot@dom, 4pilot, DOM+p, robot$\n")
+            .unwrap();
+    assert_eq!(conf.user_white_list.len(), 5);
 }

@@ -3,10 +3,11 @@
 //! Everything they need comes in as values, everything they decide goes out as a typed verdict that must be used.
 //! A [`Permit`] has private fields: nothing but [`judge`] can make one, so nothing can switch identity without it.
 
-use crate::file::{CallerPattern, MapSource, SitePolicy};
+use crate::callers::CallerPattern;
+use crate::file::{MapSource, SitePolicy};
 use crate::glexec_conf::GlexecConf;
 use crate::ids::ID_FLOOR;
-use crate::mapfile::Mapfile;
+use crate::mapfile::bans::BanFile;
 use identity::{Account, Caller, Refusal, RefusalKind, VerifiedIdentity};
 use std::fmt;
 
@@ -211,17 +212,17 @@ pub fn admit_identity(
 #[derive(Debug, Clone, Default)]
 pub struct Bans {
     /// Banned DNs.
-    pub dns: Mapfile,
+    pub dns: BanFile,
     /// Banned FQANs.
-    pub fqans: Mapfile,
+    pub fqans: BanFile,
 }
 
 impl Bans {
     fn hit(&self, identity: &VerifiedIdentity) -> Option<String> {
-        if self.dns.lists(identity.subject.as_str()) {
+        if self.dns.lists_dn(&identity.subject) {
             return Some(identity.subject.to_string());
         }
-        identity.fqans().iter().map(|f| f.as_str()).find(|f| self.fqans.lists(f)).map(str::to_owned)
+        identity.fqans().iter().find(|f| self.fqans.lists_fqan(f)).map(ToString::to_string)
     }
 }
 

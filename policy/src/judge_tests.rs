@@ -144,10 +144,10 @@ fn the_verifier_is_not_taken_at_its_word() {
 
 #[test]
 fn bans_hit_names_and_attributes() {
-    let file = |s| Mapfile::parse(s).unwrap();
+    let file = |s| BanFile::parse(s).unwrap();
     for bans in [
-        Bans { dns: file("\"/C=XX/CN=Alice\"\n"), fqans: Mapfile::default() },
-        Bans { dns: Mapfile::default(), fqans: file("\"/cms*\"\n") },
+        Bans { dns: file("\"/C=XX/CN=Alice\"\n"), fqans: BanFile::default() },
+        Bans { dns: BanFile::default(), fqans: file("\"/cms*\"\n") },
     ] {
         let found = admit_identity(&policy(), &identity(), &[1; 32], &bans, 500);
         assert!(matches!(found, Err(Denial::Banned(_))), "{found:?}");

@@ -5,28 +5,27 @@
 //!
 //! | looking for | see |
 //! |---|---|
-//! | who may get what: the decision | [`judge`] |
+//! | who may get what: the decision | [`decide`], and [`judge`] for what needs only values |
+//! | which files root may trust | [`trusted`] |
 //! | `/etc/pilotage/policy.toml` | [`file`](mod@file) |
 //! | `/etc/glexec.conf` | [`glexec_conf`] |
 //! | `grid-mapfile`, `voms-mapfile`, ban files | [`mapfile`] |
+//! | bans of LCAS | [`lcas`] |
+//! | lists of callers | [`callers`] |
 //! | uid and gid ranges | [`ids`] |
 //! | callback ports | [`ports`] |
 #![forbid(unsafe_code)]
 
+pub mod callers;
+pub mod decide;
 pub mod file;
 pub mod glexec_conf;
 pub mod ids;
 pub mod judge;
+pub mod lcas;
 pub mod mapfile;
 pub mod ports;
-
-// `pilot/` still asks for these here; it is being taken apart and names the right crate afterwards.
-pub use ::identity;
-pub use ::identity::duration;
-pub mod wire {
-    //! See [`identity::one_line`].
-    pub use identity::one_line;
-}
+pub mod trusted;
 
 pub use file::SitePolicy;
 pub use glexec_conf::GlexecConf;

@@ -1,50 +1,30 @@
 //! Opening files that root trusts.
 //!
-//! A path is walked from `/`, one `openat` a component. Each directory must belong to root and be writable by
-//! nobody else; a link is followed only when root owns it, from a directory that passed. What is opened at the end is
+//! A path is walked from `/`, one `openat` a component, by the rule of [`policy::trusted`]. What is opened at the end is
 //! checked by its descriptor and never opened again. So nobody but root can have chosen what is read.
 
 use crate::failure::Failure;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
-use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use policy::trusted::{self, Kind, LookError, Status, Tree};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path};
+use std::path::{Path, PathBuf};
 
-/// More links than this in one path are a loop (`path_resolution(7)` allows 40).
-const MAX_LINKS: usize = 40;
+pub(crate) use policy::trusted::Rule;
+
 /// Site files are small; what is larger is a mistake.
 const MAX_SITE_FILE: u64 = 64 * 1024 * 1024;
 
-/// Who may own the last component, besides root, and what it must be.
-#[derive(Clone, Copy)]
-pub(crate) struct Rule {
-    also_owner: Option<u32>,
-    kind: SFlag,
-}
-
-impl Rule {
-    /// A regular file of root.
-    pub(crate) const FILE: Rule = Rule { also_owner: None, kind: SFlag::S_IFREG };
-    /// A directory of root.
-    pub(crate) const DIRECTORY: Rule = Rule { also_owner: None, kind: SFlag::S_IFDIR };
-
-    /// Also accepts this owner.
-    pub(crate) fn or_owner(self, uid: Option<u32>) -> Rule {
-        Rule { also_owner: uid, ..self }
-    }
-}
-
 /// Opens the path for reading; a failure is the site's (202) and names the component.
 pub(crate) fn open(path: &Path, rule: Rule) -> Result<File, Failure> {
-    walk(path, rule).map(File::from).map_err(|why| Failure::site(format!("{}: {why}", path.display())))
+    trusted::walk(&Opened, path, rule).map(File::from).map_err(|why| Failure::site(why.about(path)))
 }
 
-/// Reads a whole text file that passes [`open`].
+/// Reads a whole file that passes [`open`].
 pub(crate) fn read(path: &Path, rule: Rule) -> Result<Vec<u8>, Failure> {
     let failed = |why: String| Failure::site(format!("{}: {why}", path.display()));
     let file = open(path, rule)?;
@@ -60,41 +40,49 @@ pub(crate) fn read(path: &Path, rule: Rule) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// As [`read`], for UTF-8 text.
-pub(crate) fn read_text(path: &Path, rule: Rule) -> Result<String, Failure> {
-    String::from_utf8(read(path, rule)?)
-        .map_err(|_| Failure::site(format!("{}: not UTF-8 text", path.display())))
-}
-
 /// Whether the path exists at all; other errors are for [`open`] to report.
 pub(crate) fn exists(path: &Path) -> bool {
     !matches!(std::fs::symlink_metadata(path), Err(e) if e.kind() == std::io::ErrorKind::NotFound)
 }
 
-fn walk(path: &Path, rule: Rule) -> Result<OwnedFd, String> {
-    let mut rest = components(path)?;
-    let mut links = 0;
-    let mut directory = open_root()?;
-    while let Some(name) = rest.pop_front() {
-        let at = |why: &dyn std::fmt::Display| format!("{}: {why}", name.to_string_lossy());
-        let last = rest.is_empty();
-        let (fd, stat) = step(&directory, &name, last).map_err(|e| at(&e.desc()))?;
-        if kind(&stat) != SFlag::S_IFLNK {
-            check(&stat, if last { rule } else { Rule::DIRECTORY }).map_err(|why| at(&why))?;
-            directory = fd;
-            continue;
-        }
-        links += 1;
-        if links > MAX_LINKS || stat.st_uid != 0 {
-            return Err(at(&"is a link that root does not own, or one of a loop"));
-        }
-        let target = readlinkat(&fd, "").map_err(|e| at(&e.desc()))?;
-        if Path::new(&target).is_absolute() {
-            directory = open_root()?;
-        }
-        components_of_link(Path::new(&target), &mut rest)?;
+/// Each component is opened from the one before.
+struct Opened;
+
+impl Tree for Opened {
+    type Place = OwnedFd;
+
+    fn root(&self) -> Result<(OwnedFd, Status), LookError> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = nix::fcntl::open("/", flags, Mode::empty()).map_err(unseen)?;
+        let stat = fstat(&root).map_err(unseen)?;
+        Ok((root, status(&stat)))
     }
-    Ok(directory)
+
+    fn step(&self, from: &OwnedFd, name: &OsStr, last: bool) -> Result<(OwnedFd, Status), LookError> {
+        let (fd, stat) = step(from, name, last).map_err(unseen)?;
+        Ok((fd, status(&stat)))
+    }
+
+    fn target(&self, link: &OwnedFd) -> Result<PathBuf, LookError> {
+        readlinkat(link, "").map(PathBuf::from).map_err(unseen)
+    }
+}
+
+fn unseen(error: Errno) -> LookError {
+    match error {
+        Errno::ENOENT => LookError::Missing,
+        error => LookError::Other(error.desc().to_owned()),
+    }
+}
+
+fn status(stat: &FileStat) -> Status {
+    let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => Kind::File,
+        SFlag::S_IFDIR => Kind::Directory,
+        SFlag::S_IFLNK => Kind::Link,
+        _ => Kind::Other,
+    };
+    Status { kind, owner: stat.st_uid, mode: stat.st_mode & 0o7777 }
 }
 
 /// Opens what has this name in the directory: the last one for reading, others as a place to go on from, links to look at.
@@ -110,53 +98,4 @@ fn step(directory: &OwnedFd, name: &OsStr, last: bool) -> nix::Result<(OwnedFd, 
     }?;
     let stat = fstat(&fd)?;
     Ok((fd, stat))
-}
-
-fn open_root() -> Result<OwnedFd, String> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root = nix::fcntl::open("/", flags, Mode::empty()).map_err(|e| format!("/: {e}"))?;
-    let stat = fstat(&root).map_err(|e| format!("/: {e}"))?;
-    check(&stat, Rule::DIRECTORY).map_err(|why| format!("/: {why}"))?;
-    Ok(root)
-}
-
-fn components(path: &Path) -> Result<VecDeque<OsString>, String> {
-    if !path.is_absolute() {
-        return Err("the path must be absolute".into());
-    }
-    let mut names = VecDeque::new();
-    components_of_link(path, &mut names)?;
-    if names.is_empty() { Err("names no file".into()) } else { Ok(names) }
-}
-
-/// Puts the components of a link's target before what is left to walk.
-fn components_of_link(target: &Path, rest: &mut VecDeque<OsString>) -> Result<(), String> {
-    for component in target.components().rev() {
-        match component {
-            Component::Normal(name) => rest.push_front(name.to_owned()),
-            Component::ParentDir => rest.push_front("..".into()),
-            Component::RootDir | Component::CurDir => {}
-            Component::Prefix(_) => return Err("not a path of this system".into()),
-        }
-    }
-    Ok(())
-}
-
-fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
-fn check(stat: &FileStat, rule: Rule) -> Result<(), String> {
-    if kind(stat) != rule.kind {
-        let wanted = if rule.kind == SFlag::S_IFDIR { "directory" } else { "regular file" };
-        return Err(format!("is not a {wanted}"));
-    }
-    if stat.st_uid != 0 && Some(stat.st_uid) != rule.also_owner {
-        return Err(format!("belongs to uid {}, not to root", stat.st_uid));
-    }
-    if stat.st_mode & 0o022 != 0 {
-        let mode = stat.st_mode & 0o7777;
-        return Err(format!("mode {mode:04o} lets others write; chmod go-w"));
-    }
-    Ok(())
 }

@@ -31,12 +31,12 @@ pub(crate) fn load() -> Result<Config, Failure> {
         Failure::site("account glexec is missing or privileged; create it without login and without rights")
     })?;
     let child_ids = (account.uid.as_raw(), account.gid.as_raw());
-    let text = audit::read_text(Path::new(GLEXEC_CONF), Rule::FILE.or_owner(Some(child_ids.0)))?;
+    let text = audit::read(Path::new(GLEXEC_CONF), Rule::FILE.or_owner(Some(child_ids.0)))?;
     let conf = GlexecConf::parse(&text).map_err(|e| Failure::site(e.to_string()))?;
-    let text = audit::read_text(Path::new(POLICY_FILE), Rule::FILE)?;
+    let text = audit::read(Path::new(POLICY_FILE), Rule::FILE)?;
     let policy =
         SitePolicy::parse(Path::new(POLICY_FILE), &text).map_err(|e| Failure::site(e.to_string()))?;
-    let policy_rev = record::text::hex(&hmac_sha256::Hash::hash(text.as_bytes())[..8]);
+    let policy_rev = record::text::hex(&hmac_sha256::Hash::hash(&text)[..8]);
     Ok(Config { conf, policy, policy_rev, child_ids })
 }
 

@@ -1,66 +1,76 @@
-//! From an identity to an account: bans first, then the site's sources in their order.
-//!
-//! The first source that knows the user decides. A service that says no ends the search; one that does not answer
-//! ends it too, since the next source might contradict what it would have said.
+//! The machine as the decision sees it: files that root trusts, accounts, and the unprivileged helpers.
 
 use crate::admit::accounts;
 use crate::admit::audit::{self, Rule};
 use crate::admit::cache::Cache;
 use crate::admit::child;
 use crate::admit::config::Config;
+use crate::admit::verify;
 use crate::failure::Failure;
 use helper::{MapReply, MapRequest};
-use identity::{Account, Mapping, Service, VerifiedIdentity};
-use policy::file::{ConfiguredPath, MapSource};
-use policy::judge::{Bans, Denial};
-use policy::mapfile::Mapfile;
+use identity::{AccountName, Service, VerifiedIdentity};
+use policy::decide::{self, Answer, Call, Host, Stop, User};
+use policy::judge::Permit;
 use std::path::Path;
 use std::time::Duration;
 
-/// Reads the ban files. One that the administrator named must exist; a default one may be absent.
-pub(crate) fn bans(config: &Config) -> Result<Bans, Failure> {
-    let read = |configured: &ConfiguredPath| {
-        if configured.explicit || audit::exists(&configured.path) {
-            mapfile(&configured.path)
-        } else {
-            Ok(Mapfile::default())
-        }
-    };
-    let files = &config.policy.bans;
-    Ok(Bans { dns: read(&files.dn_file)?, fqans: read(&files.fqan_file)? })
-}
-
-/// The account of the identity and the source that named it.
-pub(crate) fn account_of(
+/// Decides about the call. `seen` becomes the identity, as soon as it is known, whatever the decision.
+pub(crate) fn decide(
     config: &Config,
-    identity: &VerifiedIdentity,
-) -> Result<(Account, MapSource), Failure> {
-    for source in &config.policy.mapping.order {
-        if let Some(mapping) = ask(config, *source, identity)? {
-            return Ok((accounts::resolve(&mapping)?, *source));
+    call: &Call<'_>,
+    seen: &mut Option<VerifiedIdentity>,
+) -> Result<(VerifiedIdentity, Permit), Failure> {
+    match decide::decide(&Machine { config }, call) {
+        Ok(granted) => {
+            *seen = Some(granted.identity.clone());
+            Ok((granted.identity, granted.permit))
+        }
+        Err(refused) => {
+            *seen = refused.identity;
+            Err(refused.stop.into())
         }
     }
-    Err(Denial::NotMapped(format!("no mapping source knows {}; ask the site to map it", identity.subject))
-        .into())
 }
 
-fn ask(config: &Config, source: MapSource, identity: &VerifiedIdentity) -> Result<Option<Mapping>, Failure> {
-    let files = &config.policy.mapping;
-    let found = match source {
-        MapSource::GridMapfile => mapfile(&files.grid_mapfile)?.account_of_dn(&identity.subject),
-        MapSource::VomsMapfile => mapfile(&files.voms_mapfile)?.account_of_fqans(identity.fqans()),
-        MapSource::Service(service) => return ask_service(config, service, identity).map(Some),
-    };
-    let named = found.transpose().map_err(|e| Failure::site(format!("{source}: {e}")))?;
-    Ok(named.map(|name| Mapping { account: Some(name.into()), ..Mapping::default() }))
+struct Machine<'a> {
+    config: &'a Config,
 }
 
-fn mapfile(path: &Path) -> Result<Mapfile, Failure> {
-    let text = audit::read_text(path, Rule::FILE)?;
-    Mapfile::parse(&text).map_err(|e| Failure::site(format!("{}: {e}", path.display())))
+impl Host for Machine<'_> {
+    fn trusted_file(&self, path: &Path) -> Result<Vec<u8>, Stop> {
+        Ok(audit::read(path, Rule::FILE)?)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        audit::exists(path)
+    }
+
+    fn user_by_name(&self, name: &AccountName) -> Result<Option<User>, Stop> {
+        accounts::by_name(name)
+    }
+
+    fn user_by_uid(&self, uid: u32) -> Result<Option<User>, Stop> {
+        accounts::by_uid(uid)
+    }
+
+    fn group_id(&self, name: &str) -> Result<Option<u32>, Stop> {
+        accounts::group_id(name)
+    }
+
+    fn groups_of(&self, user: &User) -> Result<Vec<u32>, Stop> {
+        accounts::groups_of(user)
+    }
+
+    fn verify(&self, call: &Call<'_>) -> Result<VerifiedIdentity, Stop> {
+        Ok(verify::verify(self.config, call)?)
+    }
+
+    fn ask(&self, _: &Call<'_>, service: Service, who: &VerifiedIdentity) -> Result<Answer, Stop> {
+        Ok(ask_service(self.config, service, who)?)
+    }
 }
 
-fn ask_service(config: &Config, service: Service, identity: &VerifiedIdentity) -> Result<Mapping, Failure> {
+fn ask_service(config: &Config, service: Service, identity: &VerifiedIdentity) -> Result<Answer, Failure> {
     let section = config.policy.mapping.services.get(service.name());
     let section = section.ok_or_else(|| Failure::site(format!("[mapping.{}] is missing", service.name())))?;
     let host_credential =
@@ -78,20 +88,20 @@ fn ask_service(config: &Config, service: Service, identity: &VerifiedIdentity) -
     };
     let cache = Cache::for_mapping(&request, config.policy.mapping.cache_ttl);
     if let Some(Ok(MapReply::Mapped(mapping))) = cache.get().map(|frame| MapReply::decode(&frame)) {
-        return Ok(mapping);
+        return Ok(Answer::Mapped(mapping));
     }
     let patience = section.timeout + Duration::from_secs(2);
-    let answer = child::exchange("glexec-map", config.child_ids, &request.encode(), patience)
-        .map_err(|failure| Denial::MappingUnavailable(failure.reason()))?;
-    match MapReply::decode(&answer) {
+    let answer = match child::exchange("glexec-map", config.child_ids, &request.encode(), patience) {
+        Ok(answer) => answer,
+        Err(failure) => return Ok(Answer::Unavailable(failure.reason())),
+    };
+    Ok(match MapReply::decode(&answer) {
         Ok(MapReply::Mapped(mapping)) => {
             cache.put(&answer, identity);
-            Ok(mapping)
+            Answer::Mapped(mapping)
         }
-        Ok(MapReply::Denied(why)) => {
-            Err(Denial::NotMapped(format!("{} says no: {why}", service.name())).into())
-        }
-        Ok(MapReply::Unavailable(why)) => Err(Denial::MappingUnavailable(why).into()),
-        Err(error) => Err(Denial::MappingUnavailable(format!("glexec-map: {error}")).into()),
-    }
+        Ok(MapReply::Denied(why)) => Answer::Denied(why),
+        Ok(MapReply::Unavailable(why)) => Answer::Unavailable(why),
+        Err(error) => Answer::Unavailable(format!("glexec-map: {error}")),
+    })
 }

@@ -4,11 +4,10 @@ use crate::admit::audit::{self, Rule};
 use crate::admit::cache::Cache;
 use crate::admit::child;
 use crate::admit::config::Config;
-use crate::admit::credential::Credential;
 use crate::failure::Failure;
-use crate::sys::process;
 use helper::VerifyRequest;
-use identity::{Caller, VerifiedIdentity};
+use identity::VerifiedIdentity;
+use policy::decide::Call;
 use policy::judge::Denial;
 use std::time::Duration;
 
@@ -16,11 +15,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The identity in the credential, as the unprivileged verifier found it, now or within `cache_ttl`.
-pub(crate) fn verify(
-    config: &Config,
-    caller: &Caller,
-    credential: &Credential,
-) -> Result<VerifiedIdentity, Failure> {
+pub(crate) fn verify(config: &Config, call: &Call<'_>) -> Result<VerifiedIdentity, Failure> {
     let trust = &config.policy.trust;
     // The verifier reads the directories by name, so nobody but root may be able to change them.
     let ca_dir = audit::open(&trust.ca_dir, Rule::DIRECTORY)?;
@@ -28,10 +23,10 @@ pub(crate) fn verify(
         true => Some(audit::open(&trust.voms_dir, Rule::DIRECTORY)?),
         false => None,
     };
-    let request = request(config, caller, credential);
+    let request = request(call);
     let trusted: Vec<_> = std::iter::once(&ca_dir).chain(&voms_dir).collect();
     let ttl = config.policy.mapping.cache_ttl;
-    let cache = Cache::for_verdict(&request, credential.digest(), &trusted, ttl);
+    let cache = Cache::for_verdict(&request, call.digest, &trusted, ttl);
     if let Some(Ok(Ok(identity))) = cache.get().map(|frame| helper::decode_verify_reply(&frame)) {
         return Ok(identity);
     }
@@ -39,7 +34,7 @@ pub(crate) fn verify(
     match helper::decode_verify_reply(&answer) {
         Ok(Ok(identity)) => {
             // Root compares the digest before it believes a verdict, so it does before it keeps one.
-            if &identity.digest == credential.digest() {
+            if identity.digest == *call.digest {
                 cache.put(&answer, &identity);
             }
             Ok(identity)
@@ -49,18 +44,17 @@ pub(crate) fn verify(
     }
 }
 
-fn request(config: &Config, caller: &Caller, credential: &Credential) -> VerifyRequest {
-    let trust = &config.policy.trust;
-    let may_omit = |name| config.conf.omission_private_key_white_list.iter().any(|p| p.matches(name));
+fn request(call: &Call<'_>) -> VerifyRequest {
+    let trust = &call.policy.trust;
     VerifyRequest {
-        credential: credential.bytes().to_vec(),
+        credential: call.credential.to_vec(),
         ca_dir: trust.ca_dir.clone(),
         voms_dir: trust.voms_dir.clone(),
         require_crl: trust.require_crl,
         max_proxy_lifetime: trust.max_proxy_lifetime,
         allow_limited: trust.allow_limited,
         rules: trust.rules,
-        require_key: !caller.name.as_ref().is_some_and(may_omit),
-        now: process::unix_ns() / 1_000_000_000,
+        require_key: call.requires_key(),
+        now: call.now,
     }
 }

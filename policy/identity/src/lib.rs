@@ -130,23 +130,29 @@ impl Fqan {
     }
 }
 
-/// The name of a local account, as in the first field of `passwd(5)`.
+/// The name of a local account, as in the first field of `passwd(5)` or as a directory service has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AccountName(String);
 checked_text!(AccountName);
 
 impl AccountName {
-    /// Accepts 1 to 32 letters, digits, `.`, `_` and `-`, the first one a letter or `_` (as `useradd(8)` does).
+    /// Accepts 1 to 256 letters, digits, `.`, `_`, `-`, `@`, `\\`, `+` and `$`, the first one a letter, a digit or `_`; but not
+    /// digits alone, which other programs take for a uid.
+    ///
+    /// `useradd(8)` is narrower; Active Directory, SSSD and winbind name accounts `u@dom`, `DOM\\u`, `DOM+u`, `4alice` or
+    /// `robot$`, and LCMAPS and sudo take these.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let tail = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+        let tail = |c: &u8| {
+            c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'@' | b'\\' | b'+' | b'$')
+        };
         let good = matches!(text.as_bytes(), [first, rest @ ..]
-            if (first.is_ascii_alphabetic() || *first == b'_') && rest.len() < 32 && rest.iter().all(|c| tail(*c)));
-        if !good {
+            if (first.is_ascii_alphanumeric() || *first == b'_') && rest.len() < 256 && rest.iter().all(tail));
+        if !good || text.bytes().all(|c| c.is_ascii_digit()) {
             return Err(Malformed::new(
                 "account name",
                 text,
-                "use at most 32 letters, digits, '.', '_', '-'",
+                "use letters, digits, '.', '_', '-', '@', '\\', '+', '$', and not digits alone",
             ));
         }
         Ok(Self(text.to_owned()))
@@ -246,11 +252,15 @@ mod tests {
     }
 
     #[test]
-    fn account_names_follow_useradd() {
-        for good in ["alice", "_apt", "cms001", "a.b-c"] {
+    fn account_names_are_those_of_passwd_and_of_directory_services() {
+        let long = "x".repeat(64);
+        let plain = ["alice", "_apt", "cms001", "a.b-c", &long];
+        let foreign = ["user@dom.example.org", "DOM\\u", "DOM+u", "4alice", "robot$", "Alice", "DOM\\robot$"];
+        for good in plain.into_iter().chain(foreign) {
             assert!(AccountName::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "1abc", "a b", "root:x", "-x", &"x".repeat(33)] {
+        for bad in ["", "12", "a b", "root:x", "-x", ".x", "+x", "@x", "$x", "a/b", "a\nb", &"x".repeat(257)]
+        {
             assert!(AccountName::parse(bad).is_err(), "{bad}");
         }
     }

@@ -64,6 +64,6 @@ fn drop_root(command: &mut Command) -> Result<(), String> {
         }
     };
     // Supplementary groups are dropped along with the uid.
-    command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    command.uid(user.uid).gid(user.gid);
     Ok(())
 }

@@ -10,7 +10,7 @@ pub struct ConfError {
 }
 
 /// Parses the text; the parser itself always names the usual place of the file, which need not be this one.
-pub fn parse(text: &str) -> Result<GlexecConf, ConfError> {
+pub fn parse(text: impl AsRef<[u8]>) -> Result<GlexecConf, ConfError> {
     GlexecConf::parse(text).map_err(|error| {
         let said = error.to_string();
         let rest = said.strip_prefix(GLEXEC_CONF).and_then(|t| t.strip_prefix(':')).unwrap_or(&said);

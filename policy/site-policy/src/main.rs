@@ -6,7 +6,8 @@
 //! | `check`: files, accounts and programs around the policy | [`check`] |
 //! | `explain`: one decision, step by step | [`explain`] |
 //! | `import`: from `lcmaps.db` to `policy.toml` | [`import`] |
-//! | which paths root may trust | [`audit`] |
+//! | this machine as the decision sees it | [`host`] |
+//! | which paths root may trust | [`outside`] |
 //! | local accounts | [`accounts`] |
 //! | running `glexec-verify` and `glexec-map` | [`child`] |
 //!
@@ -15,14 +16,15 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
-mod audit;
 mod check;
 mod child;
 mod cli;
 mod conf;
 mod explain;
 mod finding;
+mod host;
 mod import;
+mod outside;
 
 use clap::Parser;
 use std::io::Write;

@@ -90,10 +90,8 @@ struct Mapping {
     grid_mapfile: PathBuf,
     #[serde(deserialize_with = "absolute")]
     voms_mapfile: PathBuf,
-    #[serde(deserialize_with = "some_absolute")]
-    group_mapfile: Option<PathBuf>,
-    #[serde(deserialize_with = "some_absolute")]
-    gridmapdir: Option<PathBuf>,
+    group_mapfile: Option<Spanned<String>>,
+    gridmapdir: Option<Spanned<String>>,
     #[serde(deserialize_with = "duration")]
     cache_ttl: Duration,
     gums: Option<MapService>,
@@ -148,7 +146,7 @@ fn ten_seconds() -> Duration {
 struct Payload {
     no_new_privs: bool,
     #[serde(deserialize_with = "nested")]
-    nested: NestedPolicy,
+    nested: Spanned<NestedPolicy>,
     kill_leftovers: Spanned<bool>,
     private_tmp: Spanned<bool>,
     pid_namespace: bool,
@@ -166,6 +164,11 @@ impl Payload {
             let reason = "private_tmp is not available in this version; remove it";
             return Err((self.private_tmp.span(), reason.into()));
         }
+        if *self.nested.get_ref() == NestedPolicy::Kill && self.no_new_privs {
+            let reason = "nested = \"kill\" has no effect with no_new_privs = true: a glexec that a payload starts then has no \
+                          right to end anything; add no_new_privs = false, or remove nested";
+            return Err((self.nested.span(), reason.into()));
+        }
         if self.pid_namespace && !self.kill_leftovers.get_ref() {
             let reason = "kill_leftovers = false contradicts pid_namespace, whose end ends every process in it; \
                           remove one of them";
@@ -173,7 +176,7 @@ impl Payload {
         }
         Ok(PayloadPolicy {
             no_new_privs: self.no_new_privs,
-            nested: self.nested,
+            nested: self.nested.into_inner(),
             kill_leftovers: self.kill_leftovers.into_inner(),
             pid_namespace: self.pid_namespace,
             end_with_caller: self.end_with_caller,
@@ -187,7 +190,7 @@ impl Default for Payload {
     fn default() -> Self {
         Self {
             no_new_privs: true,
-            nested: NestedPolicy::Refuse,
+            nested: Spanned::new(0..0, NestedPolicy::Refuse),
             kill_leftovers: Spanned::new(0..0, true),
             private_tmp: Spanned::new(0..0, false),
             pid_namespace: false,
@@ -207,7 +210,7 @@ struct Ports {
     default: Spanned<u16>,
     #[serde(deserialize_with = "duration")]
     quarantine: Duration,
-    enforce: bool,
+    enforce: Spanned<bool>,
     hostname: String,
     hosts: BTreeMap<String, Spanned<String>>,
 }
@@ -219,7 +222,7 @@ impl Default for Ports {
             per_payload: Spanned::new(0..0, 10),
             default: Spanned::new(0..0, 0),
             quarantine: Duration::from_secs(60),
-            enforce: true,
+            enforce: Spanned::new(0..0, false),
             hostname: String::new(),
             hosts: BTreeMap::new(),
         }
@@ -323,6 +326,20 @@ fn configured(path: Option<PathBuf>, default: &str) -> ConfiguredPath {
 
 impl Mapping {
     fn check(self) -> Result<MappingPolicy, Finding> {
+        for (key, instead) in [
+            (
+                &self.group_mapfile,
+                "group_mapfile has no effect in this version: groups come from passwd and group",
+            ),
+            (
+                &self.gridmapdir,
+                "gridmapdir has no effect in this version: pool accounts are not leased, '.pool' entries are skipped",
+            ),
+        ] {
+            if let Some(key) = key {
+                return Err((key.span(), format!("{instead}; remove it")));
+            }
+        }
         let mut services = BTreeMap::new();
         let sections = [(Service::Gums, self.gums), (Service::Scas, self.scas)];
         for (service, section) in
@@ -350,8 +367,6 @@ impl Mapping {
             order,
             grid_mapfile: self.grid_mapfile,
             voms_mapfile: self.voms_mapfile,
-            group_mapfile: configured(self.group_mapfile, "/etc/grid-security/groupmapfile"),
-            gridmapdir: configured(self.gridmapdir, "/etc/grid-security/gridmapdir"),
             cache_ttl: self.cache_ttl,
             services,
         })
@@ -381,6 +396,11 @@ impl MapService {
 
 impl Ports {
     fn check(self) -> Result<PortsPolicy, Finding> {
+        if *self.enforce.get_ref() {
+            let reason = "enforce = true has no effect in this version: blocks are leased exclusively, but nobody is kept from \
+                          binding other ports; remove it";
+            return Err((self.enforce.span(), reason.into()));
+        }
         let per_payload = *self.per_payload.get_ref();
         let room = self.range.map_or(usize::MAX, PortRange::count);
         if per_payload == 0 || usize::from(per_payload) > room {
@@ -406,8 +426,8 @@ impl Ports {
             hosts.insert(host, range);
         }
         let hostname = (!self.hostname.is_empty()).then_some(self.hostname);
-        let (range, quarantine, enforce) = (self.range, self.quarantine, self.enforce);
-        Ok(PortsPolicy { range, per_payload, default, quarantine, enforce, hostname, hosts })
+        let (range, quarantine) = (self.range, self.quarantine);
+        Ok(PortsPolicy { range, per_payload, default, quarantine, hostname, hosts })
     }
 }
 
@@ -455,10 +475,12 @@ fn target_proxy<'de, D: Deserializer<'de>>(d: D) -> Result<TargetProxy, D::Error
     }
 }
 
-fn nested<'de, D: Deserializer<'de>>(d: D) -> Result<NestedPolicy, D::Error> {
-    match String::deserialize(d)?.as_str() {
-        "refuse" => Ok(NestedPolicy::Refuse),
-        "kill" => Ok(NestedPolicy::Kill),
+fn nested<'de, D: Deserializer<'de>>(d: D) -> Result<Spanned<NestedPolicy>, D::Error> {
+    let word = Spanned::<String>::deserialize(d)?;
+    let meant = |nested| Ok(Spanned::new(word.span(), nested));
+    match word.get_ref().as_str() {
+        "refuse" => meant(NestedPolicy::Refuse),
+        "kill" => meant(NestedPolicy::Kill),
         other => Err(D::Error::custom(format!("nested is {other:?}; write \"refuse\" or \"kill\""))),
     }
 }

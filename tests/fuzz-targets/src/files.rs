@@ -5,6 +5,7 @@ use crate::source::Source;
 use credential::signing_policy::SigningPolicy;
 use credential::voms::lsc as lsc_file;
 use identity::{Dn, Fqan};
+use policy::mapfile::bans::BanFile;
 use policy::mapfile::{Mapfile, wildcard_match};
 use policy::{GlexecConf, SitePolicy};
 use std::ffi::CString;
@@ -16,9 +17,8 @@ fn text(data: &[u8]) -> std::borrow::Cow<'_, str> {
 
 /// `/etc/pilotage/policy.toml`.
 pub fn policy_toml(data: &[u8]) {
-    match SitePolicy::parse(Path::new("policy.toml"), &text(data)) {
+    match SitePolicy::parse(Path::new("policy.toml"), data) {
         Ok(policy) => {
-            policy.warnings();
             assert!(!policy.accounts.uids.contains(u32::MAX) && !policy.accounts.gids.contains(u32::MAX));
             assert!(policy.trust.ca_dir.is_absolute() && policy.accounting.spool.is_absolute());
             for (host, share) in &policy.ports.hosts {
@@ -31,7 +31,7 @@ pub fn policy_toml(data: &[u8]) {
 
 /// `/etc/glexec.conf`.
 pub fn glexec_conf(data: &[u8]) {
-    match GlexecConf::parse(&text(data)) {
+    match GlexecConf::parse(data) {
         Ok(conf) => {
             assert!(conf.log_level <= 5);
             assert!(conf.epilogue.is_none_or(|e| e.program.is_absolute()));
@@ -41,26 +41,29 @@ pub fn glexec_conf(data: &[u8]) {
     }
 }
 
-/// `grid-mapfile`, `voms-mapfile` and ban files.
+/// `grid-mapfile`, `voms-mapfile` and ban files, in any bytes.
 pub fn mapfile(data: &[u8]) {
     let text = text(data);
-    let Ok(file) = Mapfile::parse(&text) else { return };
+    let bans = BanFile::parse(data);
+    let Ok(file) = Mapfile::parse(data) else { return };
     // Names that the seeds have lines for, and whatever stands between the first quotes.
     let mut names = vec!["/C=XX/CN=Alice".to_owned(), "/cms/Role=pilot/Capability=NULL".to_owned()];
     names.extend(text.split('"').nth(1).map(str::to_owned));
+    let plain = text.replace("\\\\", "\\");
     for name in names {
-        let listed = file.lists(&name);
         if let Ok(dn) = Dn::parse(&name)
             && let Some(Ok(account)) = file.account_of_dn(&dn)
         {
-            assert!(text.contains(account.as_str()) && !account.as_str().starts_with('.'));
+            assert!(plain.contains(account.as_str()) && !account.as_str().starts_with('.'));
             // A key without sets matches itself, so whoever is mapped by it is listed.
+            let listed = bans.as_ref().map_or(true, |bans| bans.lists_dn(&dn));
             assert!(listed || name.contains('['), "{name} is mapped but not listed");
         }
         if let Ok(fqan) = Fqan::parse(&name)
             && let Some(Ok(account)) = file.account_of_fqans(std::slice::from_ref(&fqan))
         {
-            assert!(text.contains(account.as_str()));
+            assert!(plain.contains(account.as_str()));
+            let listed = bans.as_ref().map_or(true, |bans| bans.lists_fqan(&fqan));
             assert!(listed, "{name} is mapped but not listed");
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::assert_one_line;
 use identity::{AccountName, Dn, Fqan, duration};
-use policy::file::CallerPattern;
+use policy::callers::CallerPattern;
 use policy::ids::IdRange;
 use policy::ports::PortRange;
 

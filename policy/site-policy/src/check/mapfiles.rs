@@ -2,11 +2,12 @@
 
 use super::{Site, trusted};
 use crate::accounts;
-use crate::audit::Kind;
 use crate::finding::{About, Finding, Severity};
-use identity::{AccountName, Dn, Fqan, Malformed};
-use policy::file::{ConfiguredPath, MapSource};
-use policy::mapfile::Mapfile;
+use identity::{AccountName, Dn, Meaning, same_name};
+use policy::file::MapSource;
+use policy::mapfile::bans::BanFile;
+use policy::mapfile::{self, Mapfile, MapfileError, wildcard_match};
+use policy::trusted::Rule;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
@@ -17,115 +18,182 @@ const SHOWN: usize = 20;
 enum Sort {
     Dn,
     Fqan,
-    Ban,
 }
 
 /// Adds what is wrong with the map and ban files that the policy uses.
 pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) {
     let (bans, mapping) = (&site.policy.bans, &site.policy.mapping);
-    for ban in [&bans.dn_file, &bans.fqan_file] {
-        ban_file(ban, found);
-    }
     if mapping.order.is_empty() {
         About::new(site.policy_file, found)
             .error("[mapping] order is empty: nobody is mapped", "name a source");
     }
+    let (mut dns, mut fqans) = (Keys::default(), Keys::default());
     for source in &mapping.order {
-        let (path, sort) = match source {
-            MapSource::GridMapfile => (&mapping.grid_mapfile, Sort::Dn),
-            MapSource::VomsMapfile => (&mapping.voms_mapfile, Sort::Fqan),
+        let (path, sort, keys) = match source {
+            MapSource::GridMapfile => (&mapping.grid_mapfile, Sort::Dn, &mut dns),
+            MapSource::VomsMapfile => (&mapping.voms_mapfile, Sort::Fqan, &mut fqans),
             MapSource::Service(_) => continue,
         };
         let if_missing = format!(
             "create it, or take {source} out of [mapping] order; until then every call ends with 202"
         );
-        if trusted(path, Kind::File, None, &if_missing, found) {
-            file(site, path, sort, found);
+        if trusted(path, Rule::FILE, &if_missing, found)
+            && let Some(text) = read(path, found)
+        {
+            let mut accounts = Accounts { site: Some(site), known: HashMap::new() };
+            lines(&text, sort, &mut accounts, &mut Limited::new(path, found));
+            keys.read(&text);
+        }
+    }
+    for (ban, sort, known) in [(&bans.dn_file, Sort::Dn, &dns), (&bans.fqan_file, Sort::Fqan, &fqans)] {
+        if !ban.explicit && !ban.path.exists() {
+            continue;
+        }
+        if trusted(&ban.path, Rule::FILE, "create it, empty if nobody is banned", found)
+            && let Some(text) = read(&ban.path, found)
+        {
+            ban_lines(&text, sort, known, &mut Limited::new(&ban.path, found));
         }
     }
 }
 
-fn ban_file(ban: &ConfiguredPath, found: &mut Vec<Finding>) {
-    if !ban.explicit && !ban.path.exists() {
-        return;
-    }
-    if trusted(&ban.path, Kind::File, None, "create it, empty if nobody is banned", found) {
-        let Some(text) = read(&ban.path, found) else {
-            return;
-        };
-        lines(&ban.path, &text, Sort::Ban, &mut Accounts::default(), &mut Limited::new(&ban.path, found));
+/// The keys of a map file: the names that the site knows.
+#[derive(Default)]
+struct Keys(Option<Vec<Vec<u8>>>);
+
+impl Keys {
+    fn read(&mut self, text: &[u8]) {
+        self.0 = Some(mapfile::lines(text).flatten().map(|line| line.key.to_vec()).collect());
     }
 }
 
-fn file(site: &Site<'_>, path: &Path, sort: Sort, found: &mut Vec<Finding>) {
-    let Some(text) = read(path, found) else { return };
-    let mut accounts = Accounts { site: Some(site), known: HashMap::new() };
-    lines(path, &text, sort, &mut accounts, &mut Limited::new(path, found));
+fn read(path: &Path, found: &mut Vec<Finding>) -> Option<Vec<u8>> {
+    let read = std::fs::read(path);
+    read.inspect_err(|e| About::new(path, found).error(format!("cannot be read: {e}"), "")).ok()
 }
 
-fn read(path: &Path, found: &mut Vec<Finding>) -> Option<String> {
-    let read = std::fs::read_to_string(path);
-    read.inspect_err(|e| About::new(path, found).error(format!("cannot be read as UTF-8 text: {e}"), "")).ok()
+/// Lines with bytes that are not UTF-8. In a comment they are nothing; a name is compared as its bytes.
+fn other_encodings(text: &[u8], out: &mut Limited<'_>) {
+    for (index, line) in text.split(|c| *c == b'\n').enumerate() {
+        let Err(error) = std::str::from_utf8(line) else { continue };
+        let what = format!("byte {} of the line is not UTF-8", error.valid_up_to() + 1);
+        if line.trim_ascii_start().starts_with(b"#") {
+            out.add(index + 1, Severity::Note, what + "; the comment is skipped like any other", "");
+        } else {
+            let remedy = "write the name as certificates show it: UTF-8, or \\xHH for each byte beyond ASCII";
+            out.add(index + 1, Severity::Warning, what, remedy);
+        }
+    }
 }
 
-fn lines(path: &Path, text: &str, sort: Sort, accounts: &mut Accounts<'_>, out: &mut Limited<'_>) {
+fn lines(text: &[u8], sort: Sort, accounts: &mut Accounts<'_>, out: &mut Limited<'_>) {
     if let Err(error) = Mapfile::parse(text) {
-        let what = format!("{}: the whole file is unusable and calls end with 202", error.reason);
-        About::new(path, out.found).add(Some(error.line), Severity::Error, what, "close the quote");
-        return;
+        return unusable(&error, "close the quote", out);
     }
+    other_encodings(text, out);
     let mut seen = HashSet::new();
-    for (index, line) in text.lines().enumerate() {
-        let number = index + 1;
-        let Some(key) = key(line) else { continue };
-        if !key.starts_with(['/', '*', '?']) {
-            let what = format!("key {key:?} is no name: it does not begin with '/'");
-            out.add(
-                number,
-                Severity::Warning,
-                what,
-                "quote names that hold blanks: \"/C=XX/CN=First Last\" account",
-            );
-        } else if sort != Sort::Ban {
-            let account = mapped(line, key, sort);
-            // An earlier line wins only when it names an account.
-            let usable = matches!(account, Some(Some(Ok(_))));
-            if usable && !seen.insert(key) {
-                let what = format!("{key} stands in an earlier line, which wins");
-                out.add(number, Severity::Warning, what, "remove one of the two");
-            }
-            if let Some(account) = account {
-                accounts.judge(number, account, out);
-            }
+    for line in mapfile::lines(text).flatten() {
+        let nobody = match sort {
+            Sort::Dn => not_a_person(line.key),
+            Sort::Fqan => not_a_group(line.key),
+        };
+        if let Some((why, remedy)) = nobody {
+            out.add(line.number, Severity::Warning, matches_nobody(line.key, why), remedy);
+            continue;
+        }
+        let account = line.account();
+        // An earlier line wins only when it names an account.
+        let meant = match sort {
+            Sort::Dn => Key::Dn(Meaning::of(line.key)),
+            Sort::Fqan => Key::Fqan(line.key),
+        };
+        if matches!(account, Some(Ok(_))) && !seen.insert(meant) {
+            let what = format!("{} stands in an earlier line, which wins", shown(line.key));
+            out.add(line.number, Severity::Warning, what, "remove one of the two");
+        }
+        accounts.judge(line.number, account, out);
+    }
+}
+
+/// What two lines have in common that mean the same.
+#[derive(PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Dn(Meaning),
+    Fqan(&'a [u8]),
+}
+
+fn ban_lines(text: &[u8], sort: Sort, known: &Keys, out: &mut Limited<'_>) {
+    let file = match BanFile::parse(text) {
+        Ok(file) => file,
+        Err(error) => return unusable(&error, "mend the line", out),
+    };
+    other_encodings(text, out);
+    for ban in file.bans() {
+        let nobody = match sort {
+            Sort::Dn if has_wildcard(ban.key()) => not_a_group(ban.key()),
+            Sort::Dn => not_a_person(ban.key()),
+            Sort::Fqan => not_a_group(ban.key()),
+        };
+        if let Some((why, remedy)) = nobody {
+            out.add(ban.line(), Severity::Warning, matches_nobody(ban.key(), why), remedy);
+            continue;
+        }
+        let Some(keys) = &known.0 else { continue };
+        let hits = |key: &Vec<u8>| match (sort, std::str::from_utf8(key)) {
+            (Sort::Dn, Ok(key)) => Dn::parse(key).is_ok_and(|dn| ban.means(&dn)) || same_name(ban.key(), key),
+            (Sort::Dn, Err(_)) => same_name(ban.key(), key),
+            // Both sides may be patterns; what they begin with is enough to tell that they have to do with each other.
+            (Sort::Fqan, _) => wildcard_match(ban.key(), key) || wildcard_match(key, ban.key()),
+        };
+        if !keys.iter().any(hits) {
+            let what = format!("{} matches nobody in the map file", shown(ban.key()));
+            out.add(ban.line(), Severity::Note, what, "look at its spelling if it should");
         }
     }
 }
 
-/// What the line maps its own key to; `None` when the key cannot be asked for.
-fn mapped(line: &str, key: &str, sort: Sort) -> Option<Option<Result<AccountName, Malformed>>> {
-    let one = Mapfile::parse(line).ok()?;
-    if sort == Sort::Dn {
-        return Some(one.account_of_dn(&Dn::parse(key).ok()?));
-    }
-    Some(one.account_of_fqans(&[Fqan::parse(key).ok()?]))
+fn unusable(error: &MapfileError, remedy: &str, out: &mut Limited<'_>) {
+    let what = format!("{}: the whole file is unusable and calls end with 202", error.reason);
+    out.add(error.line, Severity::Error, what, remedy);
 }
 
-/// The key of a line of a file that parses: quoted, or up to white space.
-fn key(line: &str) -> Option<&str> {
-    let line = line.trim_start();
-    if line.is_empty() || line.starts_with('#') {
-        return None;
+fn matches_nobody(key: &[u8], why: &str) -> String {
+    format!("key {} can match nobody: {why}", shown(key))
+}
+
+fn shown(key: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(key))
+}
+
+fn has_wildcard(key: &[u8]) -> bool {
+    key.iter().any(|c| matches!(c, b'*' | b'?' | b'['))
+}
+
+/// Why no certificate has this name, if none can.
+fn not_a_person(key: &[u8]) -> Option<(&'static str, &'static str)> {
+    const QUOTE: &str = "quote names that hold blanks: \"/C=XX/CN=First Last\" account";
+    let name = Meaning::of(key);
+    if !key.starts_with(b"/") {
+        return Some(("it is no name: it does not begin with '/'", QUOTE));
     }
-    let Some(quoted) = line.strip_prefix('"') else {
-        return line.split([' ', '\t']).next();
-    };
-    let mut escaped = false;
-    let end = quoted.find(|c| {
-        let closes = c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
-        closes
-    });
-    end.map(|end| &quoted[..end])
+    if !name.is_name() {
+        return Some(("it is not made of types that certificates have, each with a value", QUOTE));
+    }
+    if has_wildcard(key) {
+        return Some(("wildcards do not count in names of persons", "write the whole name"));
+    }
+    match name.last_common_name() {
+        Some(b"proxy" | b"limited proxy") => {
+            Some(("it is the name of a proxy; persons count without it", "remove the last CN"))
+        }
+        _ => None,
+    }
+}
+
+/// Why no FQAN fits the pattern, if none can.
+fn not_a_group(key: &[u8]) -> Option<(&'static str, &'static str)> {
+    let possible = key.starts_with(b"/") || matches!(key.first(), Some(b'*' | b'?' | b'['));
+    (!possible).then_some(("it is no name: it does not begin with '/'", "write /vo/group/Role=role"))
 }
 
 /// What is known about the accounts that lines name: a pool account is looked up once, not once a line.
@@ -136,14 +204,19 @@ struct Accounts<'a> {
 }
 
 impl Accounts<'_> {
-    fn judge(&mut self, line: usize, account: Option<Result<AccountName, Malformed>>, out: &mut Limited<'_>) {
+    fn judge(
+        &mut self,
+        line: usize,
+        account: Option<Result<AccountName, MapfileError>>,
+        out: &mut Limited<'_>,
+    ) {
         match account {
             None => {
                 let what = "names no account, or only a pool: the line is skipped";
                 out.add(line, Severity::Warning, what, "name an account; pools are not leased");
             }
             Some(Err(malformed)) => {
-                out.add(line, Severity::Error, malformed.to_string(), "calls of this user end with 202");
+                out.add(line, Severity::Error, malformed.reason.as_ref(), "calls of this user end with 202");
             }
             Some(Ok(name)) => {
                 let site = self.site;
@@ -164,7 +237,7 @@ fn doubt(site: &Site<'_>, name: &AccountName) -> Option<(String, &'static str)> 
         Ok(None) => Some((format!("{name} is not an account of this host"), "create it, or remove the line")),
         Ok(Some(user)) => {
             let allowed = &site.policy.accounts;
-            let listed = allowed.uids.contains(user.uid.as_raw()) || allowed.names.contains(name);
+            let listed = allowed.uids.contains(user.uid) || allowed.names.contains(name);
             let what = format!("{name} has uid {}, which [accounts] allow does not list", user.uid);
             (!listed).then_some((what, "list it, or remove the line"))
         }
@@ -204,35 +277,46 @@ impl Drop for Limited<'_> {
 mod tests {
     use super::*;
 
+    fn judged(text: impl AsRef<[u8]>) -> Vec<(usize, Severity)> {
+        let mut found = Vec::new();
+        let path = Path::new("map");
+        lines(text.as_ref(), Sort::Dn, &mut Accounts::default(), &mut Limited::new(path, &mut found));
+        found.iter().map(|f| (f.line.unwrap(), f.severity)).collect()
+    }
+
+    fn judged_bans(text: impl AsRef<[u8]>, map: &str) -> Vec<(usize, Severity)> {
+        let mut found = Vec::new();
+        let mut known = Keys::default();
+        known.read(map.as_bytes());
+        ban_lines(text.as_ref(), Sort::Dn, &known, &mut Limited::new(Path::new("bans"), &mut found));
+        found.iter().map(|f| (f.line.unwrap(), f.severity)).collect()
+    }
+
     #[test]
-    fn keys_are_cut_as_the_parser_cuts_them() {
-        let cases = [
-            ("\"/CN=A B\" a", Some("/CN=A B")),
-            ("/CN=A a", Some("/CN=A")),
-            ("  /CN=A\ta", Some("/CN=A")),
-            ("\"/CN=\\\"A\\\" B\" a", Some("/CN=\\\"A\\\" B")),
-            ("\"/CN=\\xC3\\xBC\" a", Some("/CN=\\xC3\\xBC")),
-            ("# \"/CN=A\" a", None),
-            ("", None),
-        ];
-        for (line, expected) in cases {
-            assert_eq!(key(line), expected, "{line}");
-            if let Some(key) = expected {
-                let account = mapped(line, key, Sort::Dn).unwrap().unwrap().unwrap();
-                assert_eq!(account.as_str(), "a", "the parser finds the account under this key: {line}");
-            }
-        }
+    fn lines_that_can_match_nobody_are_named() {
+        use Severity::Warning;
+        let text =
+            "\"/CN=A\" a\n\"CN=A,O=B\" a\n\"/foo=bar\" a\n\"/CN=A/CN=proxy\" a\n\"/C=XX/*\" a\n\"/CN=\" a\n";
+        assert_eq!(judged(text), [2, 3, 4, 5, 6].map(|line| (line, Warning)));
+        assert_eq!(judged("/CN=A/E=x a\n\"/cn=A/emailAddress=x\" b\n"), [(2, Warning)], "one name, twice");
+        assert_eq!(judged(b"# f\xfcr\n\"/CN=J\xfc\" a\n/CN=B b\n"), [(1, Severity::Note), (2, Warning)]);
+    }
+
+    #[test]
+    fn bans_of_nobody_are_told() {
+        use Severity::{Error, Note, Warning};
+        let map = "\"/C=XX/CN=Alice\" alice\n\"/CN=host\\/x\" host\n";
+        let bans =
+            "/C=XX/CN=Alice\n\"/CN=host/x\"\n\"/C=XX/*\"\n/C=XX/CN=Alicia\nCN=Alice\n\"/CN=x/CN=proxy\"\n";
+        assert_eq!(judged_bans(bans, map), [(4, Note), (5, Warning), (6, Warning)]);
+        assert_eq!(judged_bans("\n/C=XX/CN=Alice Adams\n", map), [(2, Error)]);
     }
 
     #[test]
     fn each_line_is_judged() {
         let text = "\"/CN=A\" alice\nCN=B bob\n\"/CN=C\" .pool\n\"/CN=A\" other\n\"/CN=D\" ro:ot\n";
-        let mut found = Vec::new();
-        let path = Path::new("map");
-        lines(path, text, Sort::Dn, &mut Accounts::default(), &mut Limited::new(path, &mut found));
-        let found: Vec<_> = found.iter().map(|f| (f.line.unwrap(), f.severity)).collect();
         use Severity::{Error, Warning};
-        assert_eq!(found, [(2, Warning), (3, Warning), (4, Warning), (5, Error)]);
+        assert_eq!(judged(text), [(2, Warning), (3, Warning), (4, Warning), (5, Error)]);
     }
 
     #[test]
@@ -240,7 +324,7 @@ mod tests {
         let text = "x y\n".repeat(100) + "\"/CN=D\" ro:ot\n";
         let mut found = Vec::new();
         let path = Path::new("map");
-        lines(path, &text, Sort::Dn, &mut Accounts::default(), &mut Limited::new(path, &mut found));
+        lines(text.as_bytes(), Sort::Dn, &mut Accounts::default(), &mut Limited::new(path, &mut found));
         assert_eq!(found.len(), SHOWN + 2);
         assert!(found[SHOWN + 1].what.starts_with("80 more"));
     }

@@ -12,10 +12,11 @@ mod people;
 mod places;
 mod replaced;
 
-use crate::audit::{Distrust, Kind, audit};
 use crate::cli::CheckArgs;
 use crate::finding::{About, Finding, Severity};
+use crate::outside::audit;
 use crate::{Reply, accounts, child};
+use policy::trusted::{Distrust, Rule};
 use policy::{GlexecConf, SitePolicy};
 use serde::Serialize;
 use std::fs;
@@ -33,7 +34,7 @@ struct Site<'a> {
 /// Checks everything; an error means that a file could not be read at all.
 pub fn run(args: &CheckArgs) -> Result<Reply, String> {
     let mut found = Vec::new();
-    let child_uid = accounts::by_name(child::CHILD_ACCOUNT)?.map(|u| u.uid.as_raw());
+    let child_uid = accounts::by_name(child::CHILD_ACCOUNT)?.map(|u| u.uid);
     let policy = policy(&args.policy, &mut found)?;
     let conf = conf(&args.places.glexec_conf, child_uid, &mut found)?;
     if let (Some(policy), Some(conf)) = (policy, conf) {
@@ -88,14 +89,10 @@ fn reply(args: &CheckArgs, findings: Vec<Finding>) -> Result<Reply, String> {
 }
 
 fn policy(file: &Path, found: &mut Vec<Finding>) -> Result<Option<SitePolicy>, String> {
-    let text = fs::read_to_string(file).map_err(|e| format!("{}: cannot be read: {e}", file.display()))?;
-    trusted(file, Kind::File, None, "", found);
+    let text = fs::read(file).map_err(|e| format!("{}: cannot be read: {e}", file.display()))?;
+    trusted(file, Rule::FILE, "", found);
     match SitePolicy::parse(file, &text) {
-        Ok(policy) => {
-            let warnings = policy.warnings();
-            warnings.into_iter().for_each(|what| About::new(file, found).warning(what, ""));
-            Ok(Some(policy))
-        }
+        Ok(policy) => Ok(Some(policy)),
         Err(error) => {
             let (line, column) = error.position.unzip();
             let (what, remedy) = (error.reason, String::new());
@@ -106,7 +103,7 @@ fn policy(file: &Path, found: &mut Vec<Finding>) -> Result<Option<SitePolicy>, S
 }
 
 fn conf(file: &Path, child_uid: Option<u32>, found: &mut Vec<Finding>) -> Result<Option<GlexecConf>, String> {
-    let text = match fs::read_to_string(file) {
+    let text = match fs::read(file) {
         Ok(text) => text,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let remedy = "install one, at least with a section [glexec]; without it every call ends with 202";
@@ -117,7 +114,7 @@ fn conf(file: &Path, child_uid: Option<u32>, found: &mut Vec<Finding>) -> Result
             return Err(format!("{}: cannot be read: {e}; run this as root", file.display()));
         }
     };
-    trusted(file, Kind::File, child_uid, "", found);
+    trusted(file, Rule::FILE.or_owner(child_uid), "", found);
     let mut about = About::new(file, found);
     match crate::conf::parse(&text) {
         Ok(conf) => {
@@ -134,21 +131,21 @@ fn conf(file: &Path, child_uid: Option<u32>, found: &mut Vec<Finding>) -> Result
 }
 
 /// Adds an error unless root may trust the path. Returns whether the path exists.
-fn trusted(path: &Path, kind: Kind, also: Option<u32>, if_missing: &str, found: &mut Vec<Finding>) -> bool {
+fn trusted(path: &Path, rule: Rule, if_missing: &str, found: &mut Vec<Finding>) -> bool {
     // A missing file is said to be missing, even where it could not be trusted either.
     let missing = fs::metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
-    let verdict = if missing { Err(Distrust::Missing) } else { audit(path, kind, also) };
+    let verdict = if missing { Err(Distrust::Missing(path.to_owned())) } else { audit(path, rule) };
     match verdict {
         Ok(()) => true,
-        Err(Distrust::Missing) => {
+        Err(Distrust::Missing(_)) => {
             About::new(path, found).error("does not exist", if_missing);
             false
         }
-        Err(Distrust::Hidden(what)) => {
+        Err(Distrust::Hidden(_, what)) => {
             About::new(path, found).error(what, "");
             true
         }
-        Err(Distrust::Component { at, what, remedy }) => {
+        Err(Distrust::Fault { at, what, remedy }) => {
             let what = if at == path { what } else { format!("{} {what}", at.display()) };
             About::new(path, found).error(what, remedy);
             true

@@ -5,8 +5,8 @@ use crate::accounts;
 use crate::child::CHILD_ACCOUNT;
 use crate::finding::{About, Finding};
 use identity::AccountName;
-use nix::unistd::User;
-use policy::file::CallerPattern;
+use policy::callers::CallerPattern;
+use policy::decide::User;
 use policy::ids::ID_FLOOR;
 
 /// Adds what is wrong with the people of the site.
@@ -46,6 +46,13 @@ fn callers(site: &Site<'_>, local: &[User], found: &mut Vec<Finding>) -> Result<
                     let what = format!("caller {name} is not an account of this host");
                     about.warning(what, "create it, or remove it from the list");
                 }
+                Some(user) if user.name != name.as_str() => {
+                    let what = format!(
+                        "caller {name} is called {} by passwd, which is the name that counts",
+                        user.name
+                    );
+                    about.warning(what, format!("list {} instead", user.name));
+                }
                 Some(user) => caller_is_apart(site, &user, &mut about)?,
             },
             CallerPattern::Pool(base) => {
@@ -67,7 +74,7 @@ fn callers(site: &Site<'_>, local: &[User], found: &mut Vec<Finding>) -> Result<
 
 /// A caller is no payload, and its own groups are not handed on to payloads.
 fn caller_is_apart(site: &Site<'_>, user: &User, about: &mut About<'_>) -> Result<(), String> {
-    let (name, uid) = (&user.name, user.uid.as_raw());
+    let (name, uid) = (&user.name, user.uid);
     if site.policy.accounts.uids.contains(uid) {
         let what = format!("caller {name} has uid {uid}, which [accounts] allow gives to payloads");
         about
@@ -106,7 +113,7 @@ fn payload_accounts(site: &Site<'_>, local: &[User], found: &mut Vec<Finding>) -
             Some(user) => payload_account(site, &user, &mut about)?,
         }
     }
-    let in_range = |user: &&User| user.uid.as_raw() >= ID_FLOOR && allowed.uids.contains(user.uid.as_raw());
+    let in_range = |user: &&User| user.uid >= ID_FLOOR && allowed.uids.contains(user.uid);
     let ranged: Vec<&User> = local.iter().filter(in_range).collect();
     if ranged.is_empty() && allowed.names.is_empty() {
         let what = "no account of /etc/passwd has a uid in [accounts] allow";
@@ -117,7 +124,7 @@ fn payload_accounts(site: &Site<'_>, local: &[User], found: &mut Vec<Finding>) -
 
 /// An account that the administrator named.
 fn payload_account(site: &Site<'_>, user: &User, about: &mut About<'_>) -> Result<(), String> {
-    let (name, uid) = (&user.name, user.uid.as_raw());
+    let (name, uid) = (&user.name, user.uid);
     if uid < ID_FLOOR {
         let what =
             format!("[accounts] allow names {name} with uid {uid}; payloads never get uids below {ID_FLOOR}");
@@ -159,10 +166,10 @@ fn child_account(site: &Site<'_>, found: &mut Vec<Finding>) {
         about.error("account glexec does not exist; without it every call ends with 202", remedy);
         return;
     };
-    if user.uid.is_root() || user.gid.as_raw() == 0 {
+    if user.uid == 0 || user.gid == 0 {
         about.error("account glexec has the rights of root", "give it a uid and gid of its own");
     }
-    if site.policy.accounts.uids.contains(user.uid.as_raw()) {
+    if site.policy.accounts.uids.contains(user.uid) {
         let what = format!("account glexec has uid {}, which [accounts] allow gives to payloads", user.uid);
         about.error(what, "a payload could interfere with verification; give glexec a system uid");
     }

@@ -1,9 +1,9 @@
 //! Directories, programs and host credentials.
 
 use super::{Site, trusted};
-use crate::audit::Kind;
 use crate::finding::{About, Finding};
 use policy::file::MapSource;
+use policy::trusted::Rule;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) {
 fn epilogue(site: &Site<'_>, found: &mut Vec<Finding>) {
     let Some(epilogue) = &site.conf.epilogue else { return };
     let remedy = "install it, or remove epilogue from glexec.conf";
-    trusted(&epilogue.program, Kind::File, None, remedy, found);
+    trusted(&epilogue.program, Rule::FILE, remedy, found);
     if !site.conf.linger {
         let what = "never runs: with linger = no nobody waits for the payload";
         About::new(&epilogue.program, found)
@@ -36,11 +36,11 @@ fn epilogue(site: &Site<'_>, found: &mut Vec<Finding>) {
 fn trust(site: &Site<'_>, found: &mut Vec<Finding>) {
     let trust = &site.policy.trust;
     let if_missing = "install the CA certificates of your grid, or correct [trust] ca_dir";
-    if trusted(&trust.ca_dir, Kind::Directory, None, if_missing, found) {
+    if trusted(&trust.ca_dir, Rule::DIRECTORY, if_missing, found) {
         ca_dir(&trust.ca_dir, found);
     }
     if trust.voms_dir.exists() {
-        trusted(&trust.voms_dir, Kind::Directory, None, "", found);
+        trusted(&trust.voms_dir, Rule::DIRECTORY, "", found);
     } else {
         let mut about = About::new(&trust.voms_dir, found);
         let what = "does not exist: proxies with VOMS attributes are refused";
@@ -73,7 +73,7 @@ fn is_hashed_certificate(name: &str) -> bool {
 }
 
 fn setuid_program(path: &Path, found: &mut Vec<Finding>) {
-    if !trusted(path, Kind::File, None, "install glexec there, mode 4111", found) {
+    if !trusted(path, Rule::FILE, "install glexec there, mode 4111", found) {
         return;
     }
     let Ok(metadata) = fs::metadata(path) else { return };
@@ -116,7 +116,7 @@ fn helpers(site: &Site<'_>, found: &mut Vec<Finding>) {
         let path = site.libexec.join(name);
         let if_missing = "install it; without it calls end with 202";
         if needed
-            && trusted(&path, Kind::File, None, if_missing, found)
+            && trusted(&path, Rule::FILE, if_missing, found)
             && let Ok(metadata) = fs::metadata(&path)
         {
             executable(&metadata, &mut About::new(&path, found));
@@ -138,9 +138,9 @@ fn services(site: &Site<'_>, found: &mut Vec<Finding>) {
         }
         let if_missing =
             format!("install the host's certificate, or correct [mapping.{}] cert", service.name());
-        trusted(&section.cert, Kind::File, None, &if_missing, found);
+        trusted(&section.cert, Rule::FILE, &if_missing, found);
         let if_missing = format!("install the host's key, or correct [mapping.{}] key", service.name());
-        if trusted(&section.key, Kind::File, None, &if_missing, found)
+        if trusted(&section.key, Rule::FILE, &if_missing, found)
             && fs::metadata(&section.key).is_ok_and(|m| m.mode() & 0o077 != 0)
         {
             let mut about = About::new(&section.key, found);
@@ -151,7 +151,7 @@ fn services(site: &Site<'_>, found: &mut Vec<Finding>) {
 
 fn run_dir(dir: &Path, found: &mut Vec<Finding>) {
     if dir.exists() {
-        trusted(dir, Kind::Directory, None, "", found);
+        trusted(dir, Rule::DIRECTORY, "", found);
     } else {
         let mut about = About::new(dir, found);
         about.warning("does not exist; the first call creates it", "mkdir -m 0755 and a line in tmpfiles.d");
@@ -164,7 +164,7 @@ fn spool(site: &Site<'_>, found: &mut Vec<Finding>) {
         if site.policy.accounting.require_record { "calls end with 202" } else { "nothing is recorded" };
     let if_missing =
         format!("{consequence} until you run: install -d -m 0700 -o root -g root {}", dir.display());
-    if trusted(dir, Kind::Directory, None, &if_missing, found)
+    if trusted(dir, Rule::DIRECTORY, &if_missing, found)
         && fs::metadata(dir).is_ok_and(|m| m.mode() & 0o077 != 0)
     {
         let what = "others can look into the spool, which names users and their commands";

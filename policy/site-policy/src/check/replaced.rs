@@ -3,15 +3,29 @@
 use super::Site;
 use crate::finding::{About, Finding, Severity};
 use policy::SitePolicy;
+use policy::decide::{self, Stop};
 use policy::file::MapSource;
+use policy::lcas;
 use std::path::Path;
 
 /// Adds a finding for each of them that has a value.
 pub(super) fn check(site: &Site<'_>, conf_file: &Path, found: &mut Vec<Finding>) {
+    not_carried_over(site, conf_file, found);
     let mut about = About::new(conf_file, found);
     for (key, value) in site.conf.replaced.iter().filter(|(_, value)| !value.is_empty()) {
         let (severity, what, remedy) = instead(key, value, &site.policy);
         about.add(None, severity, format!("{key} has no effect here: {what}"), remedy);
+    }
+}
+
+/// What LCAS decided and nothing here does: `glexec` refuses every call until that is mended.
+fn not_carried_over(site: &Site<'_>, conf_file: &Path, found: &mut Vec<Finding>) {
+    let host = crate::host::Site::new(false, site.libexec);
+    // A ban file that cannot be used is told about elsewhere.
+    let Ok(bans) = decide::bans(&host, &site.policy) else { return };
+    if let Err(Stop::Site(why) | Stop::CannotTell(why)) = lcas::carried_over(&host, &site.conf, &bans.dns) {
+        let remedy = "until then every call ends with 202";
+        About::new(conf_file, found).error(format!("use_lcas = yes: {why}"), remedy);
     }
 }
 

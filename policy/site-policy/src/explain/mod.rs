@@ -1,20 +1,23 @@
 //! `site-policy explain`: one decision, step by step, as `glexec` takes it.
 //!
-//! The deciding functions are those of `policy::judge`; verifier and mapping client are the installed ones. What is
+//! The decision is `policy::decide`, as for `glexec`; verifier and mapping client are the installed ones. What is
 //! left out needs a running host: signs of nesting from sessions and cgroups, cached answers, the target proxy and
 //! the command. [`steps`] plays, this module shows. Owners and modes of the site's files count when the installed
 //! configuration is played; a draft elsewhere is judged by its content.
 
-mod files;
-mod mapping;
 mod proxy;
 mod steps;
 
 use crate::Reply;
 use crate::cli::ExplainArgs;
+use crate::host::{Passed, Site};
 use identity::one_line;
-use policy::judge::{Code, Denial};
+use policy::decide;
+use policy::file::POLICY_FILE;
+use policy::glexec_conf::GLEXEC_CONF;
+use policy::judge::Code;
 use serde::Serialize;
+use std::path::Path;
 
 /// One step that was taken.
 #[derive(Debug, Serialize)]
@@ -44,19 +47,15 @@ impl Stop {
         Self::Refused { step, code: Code::Site, why: why.into() }
     }
 
-    /// A decision of `policy::judge`.
-    fn denial(step: &'static str, denial: &Denial) -> Self {
-        Self::Refused { step, code: denial.code(), why: denial.to_string() }
-    }
-}
-
-/// The steps so far.
-#[derive(Debug, Default)]
-pub struct Play(Vec<Step>);
-
-impl Play {
-    fn passed(&mut self, step: &'static str, why: impl Into<String>) {
-        self.0.push(Step { step, passed: true, why: one_line(&why.into()) });
+    /// What ended a step.
+    fn of(step: &'static str, stop: decide::Stop) -> Self {
+        match stop {
+            decide::Stop::Denied(denial) => {
+                Self::Refused { step, code: denial.code(), why: denial.to_string() }
+            }
+            decide::Stop::Site(why) => Self::site(step, why),
+            decide::Stop::CannotTell(why) => Self::CannotTell(why),
+        }
     }
 }
 
@@ -82,18 +81,23 @@ struct Report<'a> {
 
 /// Plays and shows; an error means that something could not be read.
 pub fn run(args: &ExplainArgs) -> Result<Reply, String> {
-    let mut play = Play::default();
-    let (granted, exit_code) = match steps::play(args, &mut play) {
+    // A configuration at another place is a draft, and owners and modes of drafts say nothing.
+    let installed =
+        args.policy == Path::new(POLICY_FILE) && args.places.glexec_conf == Path::new(GLEXEC_CONF);
+    let site = Site::new(installed, &args.places.libexec);
+    let outcome = steps::play(args, &site);
+    let passed = |(step, why): Passed| Step { step, passed: true, why: one_line(&why) };
+    let mut steps: Vec<_> = site.passed.into_inner().into_iter().map(passed).collect();
+    let (granted, exit_code) = match outcome {
         Ok(granted) => (Some(granted), None),
         Err(Stop::Refused { step, code, why }) => {
-            play.0.push(Step { step, passed: false, why: one_line(&why) });
+            steps.push(Step { step, passed: false, why: one_line(&why) });
             (None, Some(code as i32))
         }
         Err(Stop::CannotTell(why)) => return Err(why),
     };
     let code = u8::from(granted.is_none());
-    let report =
-        Report { would_run: granted.is_some(), exit_code, granted: granted.as_ref(), steps: &play.0 };
+    let report = Report { would_run: granted.is_some(), exit_code, granted: granted.as_ref(), steps: &steps };
     let text = if args.json {
         serde_json::to_string(&report).map_err(|e| format!("the answer cannot be written as JSON: {e}"))?
             + "\n"

@@ -23,6 +23,7 @@ mod render;
 
 use crate::Reply;
 use crate::cli::ImportArgs;
+use identity::one_line;
 use note::{Effect, Notes};
 use pdl::{Database, Policy};
 use policy::{GlexecConf, SitePolicy};
@@ -32,8 +33,6 @@ use std::path::{Path, PathBuf};
 
 /// Where gLExec 0.9 has it, when neither the command line nor `glexec.conf` says.
 const LCMAPS_DB: &str = "/etc/lcmaps/lcmaps-glexec.db";
-/// The same for LCAS.
-const LCAS_DB: &str = "/etc/lcas/lcas-glexec.db";
 
 /// Imports; the error means that a file could not be read or written.
 pub fn run(args: &ImportArgs) -> Result<Reply, String> {
@@ -54,7 +53,7 @@ pub fn run(args: &ImportArgs) -> Result<Reply, String> {
         Err(reason) => return Ok(refused(&lcmaps, Some(policy.name.line), &reason)),
     };
     if setting(&conf, "use_lcas").is_some_and(|v| v.eq_ignore_ascii_case("yes")) {
-        let database = setting(&conf, "lcas_db_file").unwrap_or(LCAS_DB);
+        let database = setting(&conf, "lcas_db_file").unwrap_or(policy::lcas::LCAS_DB);
         lcas::take_over(Path::new(database), &mut plan, &mut notes);
     }
     notes.turn_to(args.output.as_deref().unwrap_or(Path::new("policy.toml")));
@@ -71,15 +70,25 @@ fn finish(
     origin: &render::Origin<'_>,
     plan: &plan::Plan,
     people: &people::People,
-    mut notes: Notes,
+    notes: Notes,
 ) -> Result<Reply, String> {
     let output = args.output.as_deref().unwrap_or(Path::new("policy.toml"));
     let text = render::policy(plan, people, origin, &notes.list);
-    let parsed = SitePolicy::parse(output, &text).map_err(|e| format!("the result is not a policy: {e}"))?;
-    notes.turn_to(output);
-    parsed.warnings().into_iter().for_each(|what| notes.add(None, Effect::Note, what));
+    SitePolicy::parse(output, &text).map_err(|e| format!("the result is not a policy: {e}"))?;
     for note in &notes.list {
         let _ = writeln!(std::io::stderr(), "{note}");
+    }
+    let missing = plan.missing();
+    if !missing.is_empty() {
+        for what in &missing {
+            let (lcmaps, what) = (origin.lcmaps.display(), one_line(what));
+            let _ = writeln!(std::io::stderr(), "site-policy: {lcmaps}: {what}");
+        }
+        let _ = writeln!(
+            std::io::stderr(),
+            "site-policy: nobody could be mapped by the result; nothing was written"
+        );
+        return Ok(Reply { text: String::new(), code: 1 });
     }
     let text = render::policy(plan, people, origin, &notes.list);
     let Some(file) = &args.output else {

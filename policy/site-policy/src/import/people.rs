@@ -74,7 +74,7 @@ fn account(
         notes.add(None, Effect::Note, text);
         return Ok(());
     };
-    let uid = user.uid.as_raw();
+    let uid = user.uid;
     if uid < ID_FLOOR {
         let text = format!(
             "{} names {name} with uid {uid}; payloads never get uids below {ID_FLOOR}",

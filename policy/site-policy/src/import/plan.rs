@@ -46,6 +46,31 @@ pub struct Plan {
     /// Line that says so.
     pub keep_leftovers: Option<usize>,
     pub services: BTreeMap<&'static str, ServicePlan>,
+    /// Whether every source gives accounts from pools only.
+    pub pools_only: bool,
+}
+
+impl Plan {
+    /// What is missing before any user can be mapped: with it the import is no policy that works.
+    pub fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        if self.order.is_empty() {
+            missing.push("no module of the policy names accounts: set [mapping] order".to_owned());
+        }
+        for (name, _) in &self.order {
+            if self.services.get(name).is_some_and(|service| service.endpoints.is_empty()) {
+                missing.push(format!(
+                    "[mapping.{name}] has no endpoint: list the URLs of the service in endpoints"
+                ));
+            }
+        }
+        if self.pools_only && !self.order.is_empty() {
+            let what = "every account comes from a pool, and pools are not leased here: map users to accounts of their own, or \
+                        ask a mapping service";
+            missing.push(what.to_owned());
+        }
+        missing
+    }
 }
 
 /// Gathers the settings of the policy; what does not fit goes into the notes.
@@ -65,6 +90,17 @@ pub fn gather(database: &Database, policy: &Policy, notes: &mut Notes) -> Result
     let line = |state: &str| database.modules.get(state).map_or(policy.name.line, |m| m.line);
     for (source, state) in flow.sources() {
         plan.order.push((source, Kept { value: state.to_owned(), line: line(state) }));
+    }
+    let kind = |state: &str| database.modules.get(state).map(Module::kind).unwrap_or_default();
+    plan.pools_only = !flow.visited.iter().any(|state| {
+        let source = matches!(database.modules.get(*state).map(Role::of), Some(Role::Source(_)));
+        source && !kind(state).ends_with("poolaccount")
+    });
+    for (key, kept) in [("gridmapdir", &plan.gridmapdir), ("group_mapfile", &plan.group_mapfile)] {
+        if let Some(kept) = kept {
+            let text = format!("{key} = {}: pools and group maps have no effect here", kept.value);
+            notes.add(Some(kept.line), Effect::Dropped, text);
+        }
     }
     flow.compare(notes);
     twins(database, &flow, notes);

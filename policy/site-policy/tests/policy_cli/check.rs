@@ -94,7 +94,7 @@ fn lines_of_map_files_are_judged() {
     assert!(about(&said, &place(1)).is_empty(), "{said}");
     for (line, reason) in [
         (2, "warning: no-such-user is not an account of this host"),
-        (3, "warning: key \"CN=Carol\" is no name"),
+        (3, "warning: key \"CN=Carol\" can match nobody"),
         (4, "error: account name"),
         (5, "warning: root has uid 0, which [accounts] allow does not list"),
     ] {

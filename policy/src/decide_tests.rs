@@ -1,0 +1,224 @@
+use super::*;
+use crate::mapfile::MapfileError;
+use identity::{Dn, Fqan, VomsAttributes};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// A machine of values.
+#[derive(Default)]
+struct Paper {
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    users: Vec<User>,
+    answer: Option<Mapping>,
+    steps: RefCell<Vec<Step>>,
+}
+
+impl Host for Paper {
+    fn trusted_file(&self, path: &Path) -> Result<Vec<u8>, Stop> {
+        self.files.get(path).cloned().ok_or_else(|| Stop::Site(format!("{}: missing", path.display())))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
+    fn user_by_name(&self, name: &AccountName) -> Result<Option<User>, Stop> {
+        Ok(self.users.iter().find(|u| u.name.eq_ignore_ascii_case(name.as_str())).cloned())
+    }
+
+    fn user_by_uid(&self, uid: u32) -> Result<Option<User>, Stop> {
+        Ok(self.users.iter().find(|u| u.uid == uid).cloned())
+    }
+
+    fn group_id(&self, name: &str) -> Result<Option<u32>, Stop> {
+        Ok((name == "grid").then_some(20_007))
+    }
+
+    fn groups_of(&self, user: &User) -> Result<Vec<u32>, Stop> {
+        Ok(vec![user.gid, 20_005])
+    }
+
+    fn verify(&self, call: &Call<'_>) -> Result<VerifiedIdentity, Stop> {
+        let dn = |s| Dn::parse(s).unwrap();
+        Ok(VerifiedIdentity {
+            subject: dn("/C=XX/CN=Alice"),
+            issuer: dn("/C=XX/CN=CA"),
+            serial: "1".into(),
+            not_after: 2000,
+            limited: false,
+            digest: *call.digest,
+            voms: Some(VomsAttributes {
+                vo: "cms".into(),
+                fqans: vec![Fqan::parse("/cms/Role=pilot").unwrap()],
+                signer: dn("/CN=v"),
+                signer_issuer: dn("/CN=c"),
+                not_after: 2000,
+            }),
+            chain_pem: vec![],
+        })
+    }
+
+    fn ask(&self, _: &Call<'_>, _: Service, _: &VerifiedIdentity) -> Result<Answer, Stop> {
+        Ok(self.answer.clone().map_or_else(|| Answer::Unavailable("down".into()), Answer::Mapped))
+    }
+
+    fn passed(&self, step: Step, _: &dyn fmt::Display) {
+        self.steps.borrow_mut().push(step);
+    }
+}
+
+const POLICY: &str = "[callers]\nallow = [\"pilot\"]\n[accounts]\nallow = [\"20000-29999\"]\ngids = [\"20000-29999\"]\n\
+    [mapping]\norder = [\"voms-mapfile\", \"grid-mapfile\", \"gums\"]\ngrid_mapfile = \"/g\"\nvoms_mapfile = \"/v\"\n\
+    [bans]\ndn_file = \"/b\"\n[mapping.gums]\nendpoints = [\"https://g/\"]\n";
+
+fn machine(bans: &str, voms: &str, grid: &str) -> Paper {
+    let user = |name: &str, uid| User { name: name.into(), uid, gid: 20_000, home: "/home/x".into() };
+    let files = [("/b", bans), ("/v", voms), ("/g", grid)];
+    Paper {
+        files: files.into_iter().map(|(path, text)| (path.into(), text.as_bytes().to_vec())).collect(),
+        users: vec![user("alice", 20_001), user("DOM\\Bob", 20_002), user("low", 400)],
+        ..Paper::default()
+    }
+}
+
+fn decided(host: &Paper) -> Result<Granted, Box<Refused>> {
+    decided_with(host, "")
+}
+
+fn decided_with(host: &Paper, conf: &str) -> Result<Granted, Box<Refused>> {
+    let policy = SitePolicy::parse(Path::new("p"), POLICY).unwrap();
+    let caller = Caller { name: AccountName::parse("pilot").ok(), uid: 1001, gid: 1001, groups: vec![] };
+    let conf = GlexecConf::parse(conf).unwrap();
+    decide(
+        host,
+        &Call {
+            policy: &policy,
+            conf: &conf,
+            caller: &caller,
+            credential: b"x",
+            digest: &[3; 32],
+            now: 1000,
+        },
+    )
+}
+
+fn account(host: &Paper) -> String {
+    decided(host).unwrap().permit.account().name.to_string()
+}
+
+fn stop(host: &Paper) -> (Step, Stop) {
+    let refused = decided(host).unwrap_err();
+    assert!(refused.identity.is_some());
+    (refused.step, refused.stop)
+}
+
+#[test]
+fn the_first_source_that_knows_the_user_decides() {
+    let host = machine("", "\"/cms*\" alice\n", "\"/C=XX/CN=Alice\" low\n");
+    assert_eq!(account(&host), "alice");
+    assert_eq!(*host.steps.borrow(), [Step::Bans, Step::Mapping, Step::Account]);
+    assert_eq!(account(&machine("", "", "\"/C=XX/CN=Alice\" alice\n")), "alice");
+    let mut host = machine("", "", "");
+    host.answer = Some(Mapping { uid: Some(20_001), group: Some("grid".into()), ..Mapping::default() });
+    let granted = decided(&host).unwrap();
+    assert_eq!(
+        (granted.permit.account().gid, granted.permit.source()),
+        (20_007, MapSource::Service(Service::Gums))
+    );
+    host.answer = None;
+    assert!(matches!(stop(&host), (Step::Mapping, Stop::Denied(Denial::MappingUnavailable(_)))));
+}
+
+#[test]
+fn bans_come_before_every_source() {
+    let host = machine("/C=XX/CN=Alice\n", "broken \"", "");
+    assert!(matches!(stop(&host), (Step::Bans, Stop::Denied(Denial::Banned(_)))));
+    assert!(host.steps.borrow().is_empty());
+}
+
+#[test]
+fn a_ban_of_lcas_that_was_not_carried_over_stops_every_call() {
+    let conf = "[glexec]\nuse_lcas = yes\nlcas_db_file = /lcas/db\n";
+    let site = |ours: &str, database: &str| {
+        let mut host = machine(ours, "\"/cms*\" alice\n", "");
+        host.files.insert("/lcas/db".into(), database.as_bytes().to_vec());
+        host.files.insert("/lcas/bans".into(), b"\"/C=XX/CN=Mallory/Email=m@x\"\n".to_vec());
+        host
+    };
+    let database = "# x\npluginname=lcas_userban.mod,pluginargs=bans\npluginname=lcas_voms.mod\n";
+    let refused = decided_with(&site("", database), conf).unwrap_err();
+    assert!(
+        matches!(&refused.stop, Stop::Site(why) if why.contains("/lcas/db: line 2") && why.contains("Mallory"))
+    );
+    assert!(decided_with(&site("/C=XX/CN=Mallory/emailAddress=m@x\n", database), conf).is_ok());
+    assert!(decided_with(&site("", database), "[glexec]\nuse_lcas = no\nlcas_db_file = /lcas/db\n").is_ok());
+    assert!(decided_with(&site("", "pluginname=lcas_userallow.mod,pluginargs=u\n"), conf).is_err());
+    assert!(decided_with(&machine("", "\"/cms*\" alice\n", ""), conf).is_ok(), "no database, no ban");
+}
+
+#[test]
+fn a_broken_file_is_the_sites_and_names_the_line() {
+    for (host, at) in [
+        (machine("/CN=a\n/CN=Alice Adams\n", "", ""), "/b: line 2"),
+        (machine("", "\n\"/cms\n", ""), "/v: line 2"),
+        (machine("", "", "\"/C=XX/CN=Alice\" a:b\n"), "/g: line 1"),
+    ] {
+        let (_, stop) = stop(&host);
+        assert!(matches!(&stop, Stop::Site(why) if why.starts_with(at)), "{stop:?}");
+    }
+}
+
+#[test]
+fn a_name_service_may_write_a_name_in_its_own_way() {
+    assert_eq!(account(&machine("", "", "\"/C=XX/CN=Alice\" dom\\bob\n")), "DOM\\Bob");
+    assert_eq!(account(&machine("", "", "\"/C=XX/CN=Alice\" ALICE\n")), "alice");
+}
+
+#[test]
+fn the_last_word_is_the_judges() {
+    let refused = stop(&machine("", "", "\"/C=XX/CN=Alice\" low\n"));
+    assert_eq!(refused, (Step::Account, Stop::Denied(Denial::UidBelowFloor(400))));
+    let nobody = stop(&machine("", "", "\"/C=XX/CN=Alice\" nobody_here\n"));
+    assert!(matches!(nobody, (Step::Account, Stop::Denied(Denial::NoSuchAccount(_)))));
+    let mut host = machine("", "", "");
+    let mapping = Mapping { account: Some("alice".into()), uid: Some(20_002), ..Mapping::default() };
+    host.answer = Some(mapping);
+    assert!(matches!(stop(&host), (Step::Account, Stop::Denied(Denial::AccountMismatch(_)))));
+}
+
+/// A changed byte of a map file or policy may refuse somebody, never admit somebody whom nothing names.
+#[test]
+fn a_changed_byte_of_the_policy_admits_no_stranger() {
+    let policy = "[callers]\nallow = [\"pilot\"]\n[accounts]\nallow = [\"20000-29999\"]\ngids = [\"20000-29999\"]\n\
+                  [mapping]\ngrid_mapfile = \"/g\"\n";
+    let mut banned = machine("", "", "\"/C=XX/CN=Alice\" alice\n");
+    banned.files.insert("/etc/grid-security/ban-mapfile".into(), b"/C=XX/CN=Alice\n".to_vec());
+    let unmapped = machine("", "", "\"/C=XX/CN=Carol\" alice\n");
+    let caller = Caller { name: AccountName::parse("pilot").ok(), uid: 1001, gid: 1001, groups: vec![] };
+    let conf = GlexecConf::default();
+    for at in 0..policy.len() {
+        for byte in b"\n #=\"[]0159aZ/-.*\xff" {
+            let mut text = policy.as_bytes().to_vec();
+            text[at] = *byte;
+            let Ok(text) = String::from_utf8(text) else { continue };
+            let Ok(policy) = SitePolicy::parse(Path::new("p"), &text) else { continue };
+            let call = |policy| Call {
+                policy,
+                conf: &conf,
+                caller: &caller,
+                credential: b"",
+                digest: &[0; 32],
+                now: 1,
+            };
+            for host in [&banned, &unmapped] {
+                assert!(decide(host, &call(&policy)).is_err(), "{at} {byte:#x}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_of_files_name_line_and_reason() {
+    let error = MapfileError { line: 4, reason: "x".into() };
+    assert_eq!(unusable(Path::new("/f"), error), Stop::Site("/f: line 4: x".into()));
+}

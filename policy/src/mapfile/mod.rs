@@ -1,0 +1,299 @@
+//! `grid-mapfile` and `voms-mapfile`, in the dialect of LCMAPS 1.6; ban files are in [`bans`].
+//!
+//! A line is a key and its accounts. A key is quoted or ends at white space; `#` starts a comment at the start of a
+//! line or after the key. A backslash in a quoted key keeps itself and the next character. Accounts are separated by
+//! commas or white space. An unbalanced quote spoils the whole file, since nobody knows which lines it swallowed.
+//!
+//! A file is bytes: lines of other people, in whatever encoding, do no harm. Names of persons are compared by what they mean
+//! ([`identity::same_name`]), FQANs as they are written.
+
+pub mod bans;
+mod wildcard;
+
+pub use wildcard::wildcard_match;
+
+use identity::{AccountName, Dn, Fqan, Meaning, one_line};
+use std::borrow::Cow;
+use std::fmt;
+
+/// Why a file, or a line of it, cannot be used, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapfileError {
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Reason and remedy.
+    pub reason: Cow<'static, str>,
+}
+
+impl fmt::Display for MapfileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.reason)
+    }
+}
+
+impl std::error::Error for MapfileError {}
+
+/// One line with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Counted from 1.
+    pub number: usize,
+    /// Without its quotes.
+    pub key: &'a [u8],
+    /// Whether the key stands in quotes.
+    pub quoted: bool,
+    rest: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// The accounts as they are written, pools (`.name`) among them.
+    pub fn accounts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.rest.split(|c| matches!(c, b',' | b' ' | b'\t')).filter(|account| !account.is_empty())
+    }
+
+    /// The account that the line maps to: the first one that is not a pool.
+    pub fn account(&self) -> Option<Result<AccountName, MapfileError>> {
+        local(self.accounts()).map(|account| named(self.number, account))
+    }
+}
+
+/// The lines of a file that have a key.
+///
+/// # Errors
+/// For a quote that is never closed.
+pub fn lines(text: &[u8]) -> impl Iterator<Item = Result<Line<'_>, MapfileError>> {
+    text.split(|c| *c == b'\n').enumerate().filter_map(|(index, line)| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let start = line.iter().position(|c| !matches!(c, b' ' | b'\t'))?;
+        let line = &line[start..];
+        if line.starts_with(b"#") {
+            return None;
+        }
+        let (key, rest, quoted) = match split_key(line) {
+            Ok(parts) => parts,
+            Err(reason) => return Some(Err(MapfileError { line: index + 1, reason: reason.into() })),
+        };
+        let end = rest.iter().position(|c| *c == b'#').unwrap_or(rest.len());
+        Some(Ok(Line { number: index + 1, key, quoted, rest: &rest[..end] }))
+    })
+}
+
+/// Splits a line into its key and the rest.
+fn split_key(line: &[u8]) -> Result<(&[u8], &[u8], bool), &'static str> {
+    let Some(quoted) = line.strip_prefix(b"\"") else {
+        let end = line.iter().position(|c| matches!(c, b' ' | b'\t')).unwrap_or(line.len());
+        return Ok((&line[..end], &line[end..], false));
+    };
+    let mut escaped = false;
+    for (at, c) in quoted.iter().enumerate() {
+        match c {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return Ok((&quoted[..at], &quoted[at + 1..], true)),
+            _ => {}
+        }
+    }
+    Err("the quote is never closed; write \"DN\" account")
+}
+
+fn local<'a>(mut accounts: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
+    accounts.find(|account| !account.starts_with(b"."))
+}
+
+/// A backslash of an account is written twice, as LCMAPS wants it, or once.
+fn named(line: usize, account: &[u8]) -> Result<AccountName, MapfileError> {
+    let text = String::from_utf8_lossy(account).replace("\\\\", "\\");
+    AccountName::parse(&text).map_err(|e| MapfileError { line, reason: one_line(&e.to_string()).into() })
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    line: usize,
+    key: Vec<u8>,
+    accounts: Vec<Vec<u8>>,
+}
+
+impl Entry {
+    fn account(&self) -> Option<Result<AccountName, MapfileError>> {
+        local(self.accounts.iter().map(Vec::as_slice)).map(|account| named(self.line, account))
+    }
+}
+
+/// A parsed file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mapfile(Vec<Entry>);
+
+impl Mapfile {
+    /// Parses a whole file.
+    ///
+    /// # Errors
+    /// For a quote that is never closed.
+    pub fn parse(text: impl AsRef<[u8]>) -> Result<Self, MapfileError> {
+        let entry = |line: Line<'_>| Entry {
+            line: line.number,
+            key: line.key.to_vec(),
+            accounts: line.accounts().map(<[u8]>::to_vec).collect(),
+        };
+        lines(text.as_ref()).map(|line| line.map(entry)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The account of a DN: the first line whose key means this name and that has an account that is not a pool
+    /// (`.name`). An account name that cannot be one is an error with its line, not a miss.
+    pub fn account_of_dn(&self, dn: &Dn) -> Option<Result<AccountName, MapfileError>> {
+        let (written, meaning) = (dn.as_str().as_bytes(), Meaning::of(dn.as_str()));
+        let means = |key: &[u8]| key == written || (meaning.may_be(key) && Meaning::of(key) == meaning);
+        self.0.iter().filter(|e| means(&e.key)).find_map(Entry::account)
+    }
+
+    /// The account of the first FQAN that maps anywhere, wildcards allowed: FQANs first, lines second.
+    pub fn account_of_fqans(&self, fqans: &[Fqan]) -> Option<Result<AccountName, MapfileError>> {
+        let account = |fqan: &Fqan| {
+            self.0.iter().filter(|e| wildcard_match(&e.key, fqan.as_str())).find_map(Entry::account)
+        };
+        fqans.iter().find_map(account)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dn(s: &str) -> Dn {
+        Dn::parse(s).unwrap()
+    }
+
+    fn fqans(list: &[&str]) -> Vec<Fqan> {
+        list.iter().map(|s| Fqan::parse(s).unwrap()).collect()
+    }
+
+    fn account(found: Option<Result<AccountName, MapfileError>>) -> Option<String> {
+        found.map(|a| a.unwrap().to_string())
+    }
+
+    #[test]
+    fn a_dn_maps_exactly_and_pools_are_skipped() {
+        let m = Mapfile::parse("# comment\n\"/C=XX/CN=Alice\" .cms,alice\n\"/C=XX/CN=Bob\" .cms\n").unwrap();
+        assert_eq!(account(m.account_of_dn(&dn("/C=XX/CN=Alice"))), Some("alice".into()));
+        assert_eq!(account(m.account_of_dn(&dn("/C=XX/CN=Bob"))), None);
+        assert_eq!(account(m.account_of_dn(&dn("/C=XX/CN=alice"))), None);
+    }
+
+    #[test]
+    fn wildcards_do_not_count_for_dns() {
+        let text = "\"/C=XX/*\" everybody\n";
+        let alice = dn("/C=XX/CN=Alice");
+        assert_eq!(account(Mapfile::parse(text).unwrap().account_of_dn(&alice)), None);
+        assert!(bans::BanFile::parse(text).unwrap().lists_dn(&alice), "but they do in ban files");
+    }
+
+    #[test]
+    fn fqans_go_before_lines() {
+        let m = Mapfile::parse("\"/cms\" cms\n\"/cms/Role=pilot*\" pilot\n").unwrap();
+        let list = fqans(&["/cms/Role=pilot/Capability=NULL", "/cms"]);
+        assert_eq!(account(m.account_of_fqans(&list)), Some("pilot".into()));
+        assert_eq!(account(m.account_of_fqans(&fqans(&["/atlas"]))), None);
+    }
+
+    #[test]
+    fn every_spelling_of_the_name_maps() {
+        for (line, name) in [
+            ("\"/CN=J\\xC3\\xBCrgen\" j # he\n", "/CN=J\\xC3\\xBCrgen"),
+            ("\"/CN=J\u{fc}rgen\" j", "/CN=J\\xC3\\xBCrgen"),
+            ("/CN=host/x.org j", "/CN=host\\/x.org"),
+            ("/CN=A/E=a@x.org j", "/CN=A/emailAddress=a@x.org"),
+            ("/dc=org/USERID=u j", "/DC=org/UID=u"),
+        ] {
+            let file = Mapfile::parse(line).unwrap();
+            assert_eq!(account(file.account_of_dn(&dn(name))), Some("j".into()), "{line}");
+        }
+        let file = Mapfile::parse("\"/CN=Alice/CN=Bob\" j").unwrap();
+        assert_eq!(account(file.account_of_dn(&dn("/CN=Alice\\/CN=Bob"))), None, "two names, not one");
+    }
+
+    #[test]
+    fn an_open_quote_spoils_the_file() {
+        assert_eq!(Mapfile::parse("\n\"/CN=a b\n").unwrap_err().line, 2);
+        assert!(Mapfile::parse("\"/CN=a\\\" b\n").is_err());
+    }
+
+    #[test]
+    fn bytes_of_another_encoding_spoil_nothing() {
+        let text = b"# f\xfcr J\xfcrgen\n\"/CN=J\xfcrgen\" j\xfcrgen\n\"/CN=Alice\" alice # sch\xf6n\n";
+        let file = Mapfile::parse(text).unwrap();
+        assert_eq!(account(file.account_of_dn(&dn("/CN=Alice"))), Some("alice".into()));
+        assert_eq!(account(file.account_of_dn(&dn("/CN=J\\xC3\\xBCrgen"))), None);
+        assert_eq!(file.account_of_dn(&dn("/CN=J\\xFCrgen")).unwrap().unwrap_err().line, 2);
+    }
+
+    #[test]
+    fn a_broken_account_name_is_an_error_not_a_miss() {
+        let m = Mapfile::parse("\"/CN=a\" ro:ot\n").unwrap();
+        let error = m.account_of_dn(&dn("/CN=a")).unwrap().unwrap_err();
+        assert!(error.line == 1 && error.reason.contains("ro:ot"), "{error}");
+    }
+
+    #[test]
+    fn accounts_of_windows_domains_are_named_as_lcmaps_has_them() {
+        for (written, meant) in
+            [("DOM\\\\u", "DOM\\u"), ("DOM\\u", "DOM\\u"), ("u@dom.org", "u@dom.org"), ("robot$", "robot$")]
+        {
+            let file = Mapfile::parse(format!("/CN=a {written}")).unwrap();
+            assert_eq!(account(file.account_of_dn(&dn("/CN=a"))), Some(meant.into()));
+        }
+    }
+
+    /// Numbers that look random and are the same each time (Marsaglia's xorshift).
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 % n as u64).unwrap()
+        }
+    }
+
+    const MAP: &[u8] =
+        b"# people of the site\n\"/C=XX/O=Lab, Ltd/CN=Alice Adams\" alice\n/C=XX/CN=host/x.org\thost\n\
+        \"/C=XX/CN=J\\xC3\\xBCrgen\" .pool,jue # he\n\"/C=XX/CN=Carol/Email=c@x.org\" carol carla\n";
+
+    /// A changed byte may change whom a line means and which account it names, but nobody gets an account who is more
+    /// than one byte away from what a line says.
+    #[test]
+    fn a_changed_byte_of_a_map_admits_no_stranger() {
+        let strangers = ["/C=XX/O=Lab, Ltd/CN=Bob Brown", "/C=XX/CN=host\\/y.example.org", "/CN=Alice Adams"];
+        for at in 0..MAP.len() {
+            for byte in (0..=255u8).step_by(5).chain(*b"\n\"\\/=#, .x") {
+                let mut text = MAP.to_vec();
+                text[at] = byte;
+                let Ok(file) = Mapfile::parse(&text) else { continue };
+                for name in strangers {
+                    assert_eq!(file.account_of_dn(&dn(name)), None, "{at} {byte:#x} {name}");
+                }
+            }
+        }
+    }
+
+    /// Whoever a ban file bans is still refused, by name or because the file is, whatever byte changes in another line.
+    #[test]
+    fn a_changed_byte_elsewhere_lifts_no_ban() {
+        let (before, ban, after) = (
+            &b"# out\n\"/C=XX/CN=Bob *\" # x\n"[..],
+            &b"\"/C=XX/CN=Mallory Moe\"\n"[..],
+            &b"/C=XX/CN=Eve\n"[..],
+        );
+        let mallory = dn("/C=XX/CN=Mallory Moe");
+        let mut numbers = Numbers(7);
+        for at in
+            (0..before.len() - 1).chain(before.len() + ban.len()..before.len() + ban.len() + after.len())
+        {
+            for _ in 0..64 {
+                let mut text = [before, ban, after].concat();
+                text[at] = u8::try_from(numbers.below(256)).unwrap();
+                let banned = bans::BanFile::parse(&text).map_or(true, |file| file.lists_dn(&mallory));
+                assert!(banned, "{}", text.escape_ascii());
+            }
+        }
+    }
+}
