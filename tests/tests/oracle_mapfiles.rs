@@ -551,7 +551,12 @@ fn an_imported_site_maps_proxies_as_before() {
             let theirs = oracle.uid(command.args(["pem", name]).arg(proxy));
             let ours = our_account(&policy, proxy);
             let log = fs::read_to_string(oracle.path("log")).unwrap_or_default();
-            assert_eq!(ours, theirs, "{name}, {what}; LCMAPS says:\n{log}");
+            if *what == "quoted" {
+                // A quote in a quoted key has a backslash, which LCMAPS takes for a part of the name.
+                assert_eq!((ours, theirs), (account("sys"), None), "{name}, {what}; LCMAPS says:\n{log}");
+            } else {
+                assert_eq!(ours, theirs, "{name}, {what}; LCMAPS says:\n{log}");
+            }
             fs::write(oracle.path("log"), "").unwrap();
             seen.push(ours);
         }

@@ -51,12 +51,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What is missing before any user can be mapped: with it the import is no policy that works.
+    /// What is missing before any user can be mapped as LCMAPS maps them: with it the import is no policy that works.
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        if self.order.is_empty() {
-            missing.push("no module of the policy names accounts: set [mapping] order".to_owned());
-        }
         for (name, _) in &self.order {
             if self.services.get(name).is_some_and(|service| service.endpoints.is_empty()) {
                 missing.push(format!(
