@@ -91,9 +91,10 @@ fn new_key() -> io::Result<PKey<Private>> {
     Ok(PKey::from_rsa(openssl::rsa::Rsa::generate(2048)?)?)
 }
 
-/// The identifier of a key, as subjectKeyIdentifier and authorityKeyIdentifier give it.
+/// The identifier of a key, as subjectKeyIdentifier and authorityKeyIdentifier give it: SHA-1 of the key without its
+/// algorithm (RFC 5280 4.2.1.2, method 1). The VOMS library takes no other.
 fn key_id(key: &PKey<Private>) -> io::Result<Vec<u8>> {
-    Ok(openssl::sha::sha1(&key.public_key_to_der()?).to_vec())
+    Ok(openssl::sha::sha1(&key.rsa()?.public_key_to_der_pkcs1()?).to_vec())
 }
 
 fn subject_key(key: &PKey<Private>) -> io::Result<Extension> {
