@@ -97,7 +97,7 @@ fn a_log_file_has_a_default() {
 
 #[test]
 fn a_byte_that_is_not_utf_8_spoils_its_line_only() {
-    let good = b"[glexec]\n# f\xfcr alle\nuser_white_list = pilot\nlcas_log_file = /l\xf6g\nfoo = \xff\n[other]\nx = \xff\n";
+    let good = b"[glexec]\n# f\xfcr Leute\nuser_white_list = pilot\nlcas_log_file = /l\xf6g\nfoo = \xff\n[other]\nx = \xff\n";
     let conf = GlexecConf::parse(good).unwrap();
     assert_eq!(conf.user_white_list.len(), 1);
     let lines: Vec<_> = conf.warnings.iter().map(|(line, _)| *line).collect();

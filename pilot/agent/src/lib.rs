@@ -5,7 +5,7 @@
 //! | what becomes of a lease: the decisions | [`lease`] |
 //! | carrying them out | [`attempt`], [`delivery`] |
 //! | claiming, heartbeats, draining | [`pilot`] |
-//! | proxy, ports and input of a payload | [`stage`], [`keys`], [`ports`] |
+//! | proxy, ports and input of a payload | [`stage`], [`keys`], [`mod@ports`] |
 //! | finding, starting and talking to the runner | [`runner`], [`launch`], [`conversation`], [`session`] |
 //! | what the batch system and the node give | [`batch`], [`node`], [`scratch`], [`health`] |
 //! | logs on their way to the queue | [`spool`] |
@@ -85,7 +85,7 @@ pub struct Args {
     /// Program that runs beside each payload [default: pilot-runner beside pilot, else as installed]
     #[arg(long, value_name = "PATH")]
     runner: Option<PathBuf>,
-    /// Site policy; only its [ports] are read here
+    /// Site policy; only its ports are read here
     #[arg(long, value_name = "F", default_value = POLICY_FILE)]
     policy: PathBuf,
     /// Directory in which the pilots of a node agree on ports

@@ -116,7 +116,7 @@ pub struct Ask {
 }
 
 impl Event {
-    /// What has to be loaded next before [`decide`](crate::decide); asked again after each load, with what was found
+    /// What has to be loaded next before [`decide`](crate::decide()); asked again after each load, with what was found
     /// and how often was loaded.
     pub fn need(&self, view: &View, loaded: u32, now: u64) -> Option<Need> {
         match self {

@@ -1,7 +1,7 @@
 //! What may happen in the queue: rules without clock, store, socket or thread.
 //!
 //! For: deciding what an event does to payloads, attempts, leases and pilots. An event says what it has to know
-//! ([`Event::need`]), a store loads that into a [`View`], [`decide`] answers with changes to store, effects to carry out
+//! ([`Event::need`]), a store loads that into a [`View`], [`decide()`] answers with changes to store, effects to carry out
 //! once they are stored, and what the asker is told.
 //!
 //! Must never: read a clock, make a random number, do input or output, or fail for any input that its types allow.

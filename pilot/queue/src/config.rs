@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Options of `pilot queue`.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Args {
-    /// Where to listen: address or host name, and port, such as localhost:8443 or [::]:8443; port 0 takes a free one
+    /// Where to listen: address or host name, and port, such as localhost:8443; port 0 takes a free one
     #[arg(long, value_name = "ADDR", env = "PILOT_QUEUE_LISTEN")]
     pub listen: Option<Address>,
     /// Where everything is kept: sqlite:FILE
