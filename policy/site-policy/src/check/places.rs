@@ -2,11 +2,14 @@
 
 use super::{Site, trusted};
 use crate::finding::{About, Finding};
-use policy::file::MapSource;
+use credential::Trust;
+use credential::inspect::{Weight, inspect};
+use policy::file::{MapSource, TrustPolicy};
 use policy::trusted::Rule;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const GLEXEC: &str = "/usr/sbin/glexec";
 const RUN_DIR: &str = "/run/glexec";
@@ -39,12 +42,33 @@ fn trust(site: &Site<'_>, found: &mut Vec<Finding>) {
     if trusted(&trust.ca_dir, Rule::DIRECTORY, if_missing, found) {
         ca_dir(&trust.ca_dir, found);
     }
+    verified_files(trust, found);
     if trust.voms_dir.exists() {
         trusted(&trust.voms_dir, Rule::DIRECTORY, "", found);
     } else {
         let mut about = About::new(&trust.voms_dir, found);
         let what = "does not exist: proxies with VOMS attributes are refused";
         about.warning(what, "install the LSC files of your VOs, or correct [trust] voms_dir");
+    }
+}
+
+/// What `glexec-verify` would object to in the files of both directories, by its own code.
+fn verified_files(trust: &TrustPolicy, found: &mut Vec<Finding>) {
+    let judged_by = Trust {
+        ca_dir: trust.ca_dir.clone(),
+        voms_dir: trust.voms_dir.clone(),
+        require_crl: trust.require_crl,
+        max_proxy_lifetime: trust.max_proxy_lifetime,
+        allow_limited: trust.allow_limited,
+        rules: trust.rules,
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    for objection in inspect(&judged_by, i64::try_from(now).unwrap_or(i64::MAX)) {
+        let mut about = About::new(&objection.path, found);
+        match objection.weight {
+            Weight::Error => about.error(objection.reason, ""),
+            Weight::Warning => about.warning(objection.reason, ""),
+        }
     }
 }
 

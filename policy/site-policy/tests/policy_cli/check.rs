@@ -169,3 +169,26 @@ fn json_has_what_the_lines_have() {
     let errors = findings.iter().filter(|f| f["severity"] == "error").count();
     assert_eq!(report["errors"], errors);
 }
+
+#[test]
+fn files_that_the_verifier_would_fall_over_are_named() {
+    let site = Site::new();
+    std::fs::create_dir_all(site.path("certificates")).unwrap();
+    std::fs::create_dir_all(site.path("vomsdir/cms")).unwrap();
+    site.write("certificates/0a1b2c3d.0", "an error page of the mirror\n");
+    site.write("certificates/0a1b2c3d.r0", "");
+    site.write("certificates/0a1b2c3d.signing_policy", "access_id_CA X509\n");
+    site.write("vomsdir/cms/voms.example.org.lsc", "");
+    site.policy(&format!(
+        "[trust]\nca_dir = {:?}\nvoms_dir = {:?}\n",
+        site.path("certificates"),
+        site.path("vomsdir")
+    ));
+    let checked = site.check(&[]);
+    let said = stdout(&checked);
+    for broken in ["0a1b2c3d.0", "0a1b2c3d.r0", "voms.example.org.lsc"] {
+        assert!(!about(&said, &format!("{broken}: error: ")).is_empty(), "{broken}: {said}");
+    }
+    assert_eq!(about(&said, "signing_policy: warning: belongs to no installed CA").len(), 1, "{said}");
+    assert_eq!(checked.status.code(), Some(1));
+}
