@@ -255,9 +255,9 @@ fn ports_are_free_when_the_session_is_over() {
     assert!(bob.is_running());
 }
 
-/// Starts a payload that stops its supervisor; returns it with its session.
+/// Starts a payload that tries to stop its supervisor, which is root's alone; returns it with its session.
 fn stopped_supervisor(m: &Machine) -> (Running, String) {
-    let script = "echo $PILOT_SESSION > /tmp/s.new; until kill -STOP $PPID; do :; done 2>&1; mv /tmp/s.new /tmp/s; setsid sleep 300 & sleep 300";
+    let script = "echo $PILOT_SESSION > /tmp/s.new; kill -STOP $PPID && exit 3; mv /tmp/s.new /tmp/s; setsid sleep 300 & sleep 300";
     let running = alice(m, script).spawn();
     let id = eventually("the session", Duration::from_secs(10), || fs::read_to_string("/tmp/s").ok());
     (running, id.trim().to_owned())
