@@ -86,6 +86,9 @@ impl Spool {
 
     /// Writes the record of a refused call to `closed/`; file and directory are synced.
     ///
+    /// It gets its name once it is whole: what stands in `closed/` is never half of a record, and a call that is killed
+    /// before leaves nothing, since no session would lead anybody to it.
+    ///
     /// # Errors
     /// As [`Spool::open`].
     pub fn deny(&self, denied: &Denied) -> io::Result<()> {
@@ -95,13 +98,12 @@ impl Spool {
             return Err(used_before(&denied.record_id));
         }
         let bytes = encode(0, &Event::Denied(Box::new(denied.clone())))?;
-        let mut file = create(&path)?;
-        // Moved once it is whole: what stands in closed/ is never half of a record.
-        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
-        let moved = written.and_then(|()| fs::rename(&path, &closed).map_err(|e| named(&path, e)));
-        if let Err(error) = moved {
-            let _ = fs::remove_file(&path);
-            return Err(error);
+        match place::nameless(&self.closed_dir()).map_err(|e| named(&self.closed_dir(), e))? {
+            Some(mut file) => {
+                file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|e| named(&closed, e))?;
+                place::give_name(&file, &closed).map_err(|e| named(&closed, e))?;
+            }
+            None => write_beside(&path, &closed, &bytes)?,
         }
         sync_dir(&self.closed_dir())
     }
@@ -471,6 +473,18 @@ fn encode(seq: u64, event: &Event) -> io::Result<Vec<u8>> {
 
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create_new(true).mode(0o600).open(path).map_err(|e| named(path, e))
+}
+
+/// Where files cannot be nameless: written under a name in `open/`, then moved. Killed in between, it stays there until the
+/// next boot closes what is open.
+fn write_beside(open: &Path, closed: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create(open)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let moved = written.and_then(|()| fs::rename(open, closed));
+    moved.map_err(|e| {
+        let _ = fs::remove_file(open);
+        named(open, e)
+    })
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

@@ -4,7 +4,7 @@
 //! *supervisor* and becomes the *front*. The front has the caller's ids, forwards signals over a line to the supervisor and
 //! passes the exit code on; nobody gains anything by stopping, killing or limiting it. The supervisor is root with no id of
 //! anybody else, so that no signal of caller or payload reaches it. It is the payload's parent, and it alone holds session,
-//! record, clock and limits. It learns of the front's end because only the front holds the other end of the line.
+//! record, clock and limits. It starts nothing before the front has said that it has no rights left, and learns of the front's end because only the front holds the other end of the line.
 //!
 //! One id of the front is not the caller's: its saved uid is the payload's. kill(2) compares the sender with the real and
 //! the saved uid, and HTCondor's `procd` signals the process that it started as the target account. Nobody can trace a
@@ -25,9 +25,14 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Bytes of the last message: the exit code, and the process that sends it, to be waited for.
 const FAREWELL: usize = 5;
+/// The front's first word: it has given everything up. No signal has this number.
+const POWERLESS: u8 = 0;
+/// How long the supervisor waits for it. Its caller may stop the front, and loses its own call.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the front is made of.
 pub(crate) struct Front<'a> {
@@ -91,6 +96,8 @@ impl Front<'_> {
         } else {
             ids::be_front(self.caller, self.target).ok()?;
         }
+        prctl::set_dumpable(false).ok()?;
+        (&line).write_all(&[POWERLESS]).ok()?;
         if let Some(fd) = self.session_fd {
             // Where the caller does not read, its own process waits.
             let _ = nix::unistd::write(fd, format!("{}\n", self.session).as_bytes());
@@ -98,7 +105,6 @@ impl Front<'_> {
         let mut line = UnixStream::from(fds::keep_only(line.into()).ok()?);
         let signals =
             SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).ok()?;
-        prctl::set_dumpable(false).ok()?;
         let mut farewell = Vec::new();
         while farewell.len() < FAREWELL {
             let mut polled = [
@@ -156,6 +162,21 @@ impl Line {
         prctl::set_dumpable(false).map_err(|e| failed(e.to_string()))?;
         prctl::set_name(c"glexec-super").map_err(|e| failed(e.to_string()))?;
         prctl::set_child_subreaper(true).map_err(|e| failed(e.to_string()))
+    }
+
+    /// Returns once the front has no rights any more. Before that there is no payload: it must not find its caller's
+    /// process still root.
+    pub(crate) fn wait_for_front(&mut self) -> Result<(), Failure> {
+        let failed = |why: &str| Failure::site(format!("the process that waits for the payload {why}"));
+        let mut word = [POWERLESS + 1];
+        self.stream.set_read_timeout(Some(PATIENCE)).map_err(|e| failed(&e.to_string()))?;
+        let read = self.stream.read(&mut word);
+        self.stream.set_read_timeout(None).map_err(|e| failed(&e.to_string()))?;
+        match read {
+            Ok(1) if word == [POWERLESS] => Ok(()),
+            Ok(_) => Err(failed("has ended")),
+            Err(_) => Err(failed("does not go on; it was stopped, or the host is overloaded")),
+        }
     }
 
     /// For poll(2): readable when there is a signal to forward, and when the front has ended.

@@ -77,6 +77,8 @@ struct Supervisor<'a> {
     checkpoints: Checkpoints,
     /// Why SIGKILL was sent, and since when that is waited for.
     killed: Option<(Cause, Instant)>,
+    /// How many processes there were besides the first one when all were killed.
+    killed_others: usize,
     /// Readable when the payload's first process has ended, also while another process keeps its end from us.
     payload: Option<OwnedFd>,
     /// Since when it has ended unseen.
@@ -119,6 +121,7 @@ pub(crate) fn run(
 ) -> Result<Outcome, Failure> {
     let has_line = line.is_some();
     let mut supervisor = Supervisor::prepare(session, rules, line, caller)?;
+    supervisor.line.as_mut().map_or(Ok(()), |line| line.wait_for_front())?;
     let mut payload = launch::start(plan, session.leaf(), session.namespace())?;
     // Kernels before 5.3 have none; there a traced payload's end is seen when the tracer lets go.
     supervisor.payload = process::pidfd(payload.pid).ok();
@@ -136,7 +139,8 @@ pub(crate) fn run(
         gratia.started(payload.pid);
     }
     let first = supervisor.wait_for(payload.pid, session);
-    let leftovers = session.leftovers();
+    // Those that were killed together with the first one are no more by now, or still on their way out.
+    let leftovers = session.leftovers(payload.pid).max(supervisor.killed_others);
     // Who obeys the warning of a limit was ended by the limit all the same.
     let warned = supervisor.grace.map(|(exceeded, _)| Cause::Limit(exceeded));
     let cause = supervisor.killed.map(|(cause, _)| cause).or(warned);
@@ -177,6 +181,7 @@ impl<'a> Supervisor<'a> {
             watched: Watched::begin(rules.limits, session.leaf()),
             checkpoints: Checkpoints::new(rules.checkpoint, began),
             killed: None,
+            killed_others: 0,
             payload: None,
             unseen: None,
             grace: None,
@@ -282,7 +287,10 @@ impl<'a> Supervisor<'a> {
 
     /// Kills all of it; the first process's end will be the next news.
     fn end(&mut self, payload: Pid, session: &ActiveSession, cause: Cause) {
-        self.killed.get_or_insert((cause, Instant::now()));
+        if self.killed.is_none() {
+            self.killed = Some((cause, Instant::now()));
+            self.killed_others = session.leftovers(payload);
+        }
         let _ = kill(payload, Signal::SIGKILL);
         if let Some(leaf) = session.leaf() {
             let _ = leaf.kill_at_once();

@@ -237,12 +237,12 @@ impl ActiveSession {
         &self.renewed
     }
 
-    /// How many processes are there besides ours once the payload's first one has ended.
-    pub(crate) fn leftovers(&self) -> usize {
+    /// How many processes of the payload are there besides its first one, whether that has ended or not.
+    pub(crate) fn leftovers(&self, first: Pid) -> usize {
         match (&self.leaf, &self.namespace) {
-            (Some(leaf), _) => leaf.population(),
+            (Some(leaf), _) => leaf.members().into_iter().filter(|pid| *pid != first.as_raw()).count(),
             (None, Some(namespace)) => namespace.orphans(),
-            (None, None) => child_processes::own().len(),
+            (None, None) => child_processes::own().into_iter().filter(|pid| *pid != first).count(),
         }
     }
 
