@@ -136,6 +136,61 @@ fn bans_come_before_every_source() {
     assert!(host.steps.borrow().is_empty());
 }
 
+/// What one changed byte of `policy.toml` can do about a ban. A `#` put before the key lifts it, since that is a comment as
+/// people write them, and then the default file of bans counts; so does a path that names another file that is there. Nothing
+/// else does.
+#[test]
+fn only_a_comment_put_before_the_key_takes_a_file_of_bans_out_of_use() {
+    let policy = "[callers]\nallow = [\"pilot\"]\n[accounts]\nallow = [\"20000-29999\"]\ngids = [\"20000-29999\"]\n\
+                  [mapping]\ngrid_mapfile = \"/g\"\n[bans]\n  dn_file = \"/d\"\n fqan_file = \"/f\"\n[trust]\n";
+    let grid = "\"/C=XX/CN=Alice\" alice\n";
+    let banned = |path: &str, text: &str| {
+        let mut host = machine("", "", grid);
+        for file in ["/d", "/f"] {
+            host.files.insert(file.into(), vec![]);
+        }
+        host.files.insert(path.into(), text.as_bytes().to_vec());
+        host
+    };
+    let caller = Caller { name: AccountName::parse("pilot").ok(), uid: 1001, gid: 1001, groups: vec![] };
+    let conf = GlexecConf::default();
+    let granted = |host: &Paper, text: &[u8]| {
+        let Ok(policy) = SitePolicy::parse(Path::new("p"), text) else { return false };
+        let (policy, conf, caller) = (&policy, &conf, &caller);
+        decide(host, &Call { policy, conf, caller, credential: b"", digest: &[0; 32], now: 1 }).is_ok()
+    };
+    let every_byte = |host: &Paper| -> Vec<(usize, u8)> {
+        let changes = (0..policy.len()).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte)));
+        let lifted = changes.filter(|(at, byte)| {
+            let mut text = policy.as_bytes().to_vec();
+            text[*at] = *byte;
+            granted(host, &text)
+        });
+        lifted.collect()
+    };
+    let nobody_banned = banned("/d", "");
+    assert!(granted(&nobody_banned, policy.as_bytes()));
+    for (host, key) in
+        [(banned("/d", "/C=XX/CN=Alice\n"), "  dn_file"), (banned("/f", "/cms/Role=pilot\n"), " fqan_file")]
+    {
+        let at = policy.find(key).unwrap();
+        let blanks = key.len() - key.trim_start().len();
+        // From the end of the line before to the key's first letter: what is left of the line is a comment.
+        let comments: Vec<_> = (at - 1..=at + blanks).map(|at| (at, b'#')).collect();
+        let path = at + key.len() + " = \"/".len();
+        let (others, lifted): (Vec<_>, Vec<_>) =
+            every_byte(&host).into_iter().partition(|(at, _)| *at == path);
+        assert_eq!(lifted, comments, "{key}");
+        let there = |byte: &u8| host.files.contains_key(Path::new(&format!("/{}", char::from(*byte))));
+        assert!(others.iter().all(|(_, byte)| there(byte)), "{key}: {others:?}");
+    }
+    let mut usual = banned("/d", "/C=XX/CN=Alice\n");
+    usual.files.insert("/etc/grid-security/ban-mapfile".into(), b"/C=XX/CN=Alice\n".to_vec());
+    let lifted = every_byte(&usual);
+    let path = policy.find("dn_file").unwrap() + "dn_file = \"/".len();
+    assert!(lifted.iter().all(|(at, _)| *at == path), "bans at the default place hold: {lifted:?}");
+}
+
 #[test]
 fn a_ban_of_lcas_that_was_not_carried_over_stops_every_call() {
     let conf = "[glexec]\nuse_lcas = yes\nlcas_db_file = /lcas/db\n";

@@ -105,6 +105,9 @@ fn a_key_without_effect_is_an_error_with_its_place() {
         ("[ports]\nrange = \"40000-40999\"\nenforce = true\n", (3, 11), "enforce = true has no effect"),
         ("[payload]\nnested = \"kill\"\n", (2, 10), "no_new_privs"),
         ("[payload]\nprivate_tmp = true\n", (2, 15), "private_tmp"),
+        ("[mapping]\norder = [\"grid-mapfile\", \"grid-mapfile\"]\n", (2, 26), "twice"),
+        ("[mapping.scas]\nendpoints = []\n", (2, 13), "[mapping.scas] names no endpoint"),
+        ("[mapping.scas]\nendpoints = [\"https://a/\"]\ntimeout = \"0s\"\n", (3, 11), "1s or more"),
     ] {
         let error = parse(text).unwrap_err();
         assert!(error.position == Some(place) && error.reason.contains(reason), "{error}");

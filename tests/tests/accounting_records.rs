@@ -1,7 +1,9 @@
 //! What the record of a session says while it runs, and after the node went down under it.
 
+use harness::fault::Disk;
 use harness::{Machine, needs};
 use serde_json::Value;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 fn machine() -> (Machine, String) {
@@ -80,4 +82,41 @@ fn the_users_program_stands_beside_the_runner() {
         .output()
         .ok();
     assert!(show.contains("./run.sh --events 100 (as the caller says)"), "{show}");
+}
+
+#[test]
+#[needs(root, "grid-proxy-init")]
+fn what_is_recorded_and_whether_it_must_be_is_the_site_s_choice() {
+    let policy = "[accounting]\narguments = false\nrequire_record = false\n";
+    let machine = Machine::builder().pilot("pilot").account("alice").policy_add(policy).build();
+    machine.map("alice", "alice");
+    let proxy = machine.proxy("alice", "pilot");
+    let call = || machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).args(["/bin/echo", "s3cret"]).output();
+    assert_eq!(call().ok(), "s3cret");
+    let record = record_when(&machine, |r| r["state"] == "closed");
+    assert!(!record.to_string().contains("s3cret"), "{record}");
+    assert!(record["argv0"] == "/bin/echo", "{record}");
+
+    std::fs::remove_dir_all("/var/spool/pilotage/records").unwrap();
+    assert_eq!(call().ok(), "s3cret", "runs unrecorded");
+    machine.edit_policy(|text| text.replace("require_record = false", "require_record = true"));
+    call().refused(202, &["/var/spool/pilotage/records"]);
+}
+
+#[test]
+#[needs(root, "grid-proxy-init")]
+fn a_store_on_a_full_disk_costs_no_record_and_works_again_with_space() {
+    let (machine, proxy) = machine();
+    machine.glexec().env("GLEXEC_CLIENT_CERT", &proxy).arg("/bin/true").output().ok();
+    let id = record_when(&machine, |r| r["state"] == "closed")["record_id"].as_str().unwrap().to_owned();
+    let disk = Disk::small(Path::new("/tmp/full"), 1 << 20);
+    disk.fill();
+    let fold = || machine.command("accounting").args(["fold", "--store", "/tmp/full/store"]).output();
+    let failed = fold();
+    assert_eq!(failed.code(), Some(3), "{}", failed.errors());
+    assert!(failed.errors().contains("make space on the store's disk"), "{}", failed.errors());
+    let spool = format!("/var/spool/pilotage/records/closed/{id}.jsonl");
+    assert!(Path::new(&spool).exists(), "what the store did not take stays in the spool");
+    disk.free();
+    assert!(fold().ok().starts_with("1 records folded"), "works again with space");
 }

@@ -250,6 +250,23 @@ fn payloads_at_the_same_time_get_different_ports_and_no_more_than_there_are() {
 }
 
 #[test]
+fn the_site_decides_whether_a_payload_has_ports_unasked() {
+    let site = Site::new("30s");
+    let policy = site.path("policy.toml");
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let ports = format!(
+        "[ports]\nrange = \"27100-27119\"\nper_payload = 5\ndefault = 5\nhostname = \"nat.example.org\"\n\
+         hosts = {{ \"wn1.example.org\" = \"27100-27109\", {host:?} = \"27110-27119\" }}\n"
+    );
+    std::fs::write(&policy, ports).unwrap();
+    let dir = site.path("ports");
+    let _agent = site.agent("agent", &["--policy", &policy, "--port-dir", &dir]);
+    let id = site.submit(&["--", "/bin/sh", "-c", "echo $GLOBUS_TCP_PORT_RANGE"]);
+    assert_eq!(site.wait(&id), Some(0), "{}", site.log("agent"));
+    assert_eq!(site.ok(&["logs", &id]), "27110,27114\n", "the first block of this host's share");
+}
+
+#[test]
 fn an_idle_agent_ends_by_itself_and_a_lonely_one_gives_up() {
     let site = Site::new("30s");
     let mut idle = site.agent("agent", &["--max-idle", "1s"]);

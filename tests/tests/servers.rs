@@ -2,6 +2,8 @@
 //! All on the loopback, without root.
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
+use harness::fault::{Clock, SignalStorm, upgrade};
+use harness::needs;
 use harness::pki::Pki;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -308,4 +310,68 @@ fn check_says_what_is_wrong_before_a_server_starts() {
         assert!(code == Some(1) && said.contains("error: host certificate"), "{said}");
         std::fs::write(&site.pki.host_key, keep).unwrap();
     }
+}
+
+/// The mapping server, started from a copy of the program in the site's directory and after a change of its command.
+fn mapping_server(site: &Site, change: impl FnOnce(&mut Command)) -> (Running, PathBuf) {
+    let copy = site.path("mapping-server");
+    std::fs::copy(program("mapping-server"), &copy).unwrap();
+    let running = site.start_with("mapping-server", "localhost:0", |command| {
+        let mut ours = Command::new(&copy);
+        ours.args(command.get_args());
+        ours.stdout(Stdio::piped()).stderr(File::create(site.path("stderr")).unwrap());
+        change(&mut ours);
+        *command = ours;
+    });
+    (running, copy)
+}
+
+#[test]
+fn a_mapping_server_serves_on_through_a_storm_of_signals() {
+    let site = Site::new();
+    let (mut running, _) = mapping_server(&site, |_| ());
+    let signals = [libc::SIGHUP, libc::SIGPIPE, libc::SIGWINCH, libc::SIGCONT, libc::SIGURG];
+    let storm = SignalStorm::on(running.child.id().cast_signed(), &signals, Duration::from_millis(1));
+    let end = Instant::now() + LIMIT;
+    while storm.sent() < 300 {
+        assert!(Instant::now() < end, "only {} signals", storm.sent());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!running.serial().is_empty());
+    drop(storm);
+    running.signal("TERM");
+    assert_eq!(running.code(), Some(0), "{}", site.said());
+}
+
+#[test]
+fn a_mapping_server_outlives_an_upgrade_and_the_loss_of_its_directory() {
+    let site = Site::new();
+    let (mut running, copy) = mapping_server(&site, |_| ());
+    let before = running.serial();
+    upgrade(&copy);
+    assert_eq!(running.serial(), before);
+    // Certificate and configuration are gone; what was read stays.
+    std::fs::remove_dir_all(site.dir.path().join("grid")).unwrap();
+    std::fs::remove_file(site.path("mapping.toml")).unwrap();
+    running.signal("HUP");
+    assert_eq!(running.serial(), before);
+    running.signal("TERM");
+    assert_eq!(running.code(), Some(0), "{}", site.said());
+}
+
+#[test]
+#[needs(faketime)]
+fn a_mapping_server_serves_on_when_its_clock_is_stepped() {
+    let site = Site::new();
+    let clock = Clock::new(site.dir.path());
+    let (mut running, _) = mapping_server(&site, |command| {
+        command.envs(clock.env());
+    });
+    let before = running.serial();
+    for offset in ["+2d", "-1h", "+0"] {
+        clock.step(offset);
+        assert_eq!(running.serial(), before, "{offset}");
+    }
+    running.signal("TERM");
+    assert_eq!(running.code(), Some(0), "{}", site.said());
 }

@@ -47,7 +47,7 @@ pub enum StoreError {
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// The index cannot be used; it can be made again.
-    #[error("index: {0}; remove index.sqlite and run accounting fold: it is made again from the day files")]
+    #[error("index.sqlite: {fault}; {mend}", fault = .0, mend = mend(.0))]
     Index(#[from] rusqlite::Error),
     /// Somebody else writes.
     #[error("{}: another writer is at work; wait for it", path.display())]
@@ -71,6 +71,16 @@ pub enum StoreError {
         /// Last seal that stands in the day files.
         journal: u64,
     },
+}
+
+/// What helps against a fault of the index.
+fn mend(fault: &rusqlite::Error) -> &'static str {
+    match fault.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => {
+            "make space on the store's disk and run it again; nothing is lost"
+        }
+        _ => "remove index.sqlite and run accounting fold: it is made again from the day files",
+    }
 }
 
 impl StoreError {

@@ -120,13 +120,13 @@ impl Default for Mapping {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MapService {
-    endpoints: Vec<Spanned<String>>,
+    endpoints: Spanned<Vec<Spanned<String>>>,
     #[serde(default = "host_cert", deserialize_with = "absolute")]
     cert: PathBuf,
     #[serde(default = "host_key", deserialize_with = "absolute")]
     key: PathBuf,
-    #[serde(default = "ten_seconds", deserialize_with = "duration")]
-    timeout: Duration,
+    #[serde(default = "ten_seconds", deserialize_with = "spanned_duration")]
+    timeout: Spanned<Duration>,
 }
 
 fn host_cert() -> PathBuf {
@@ -137,8 +137,8 @@ fn host_key() -> PathBuf {
     "/etc/grid-security/hostkey.pem".into()
 }
 
-fn ten_seconds() -> Duration {
-    Duration::from_secs(10)
+fn ten_seconds() -> Spanned<Duration> {
+    Spanned::new(0..0, Duration::from_secs(10))
 }
 
 #[derive(Deserialize)]
@@ -346,7 +346,7 @@ impl Mapping {
             sections.into_iter().chain([(Service::Argus, self.argus), (Service::Json, self.json)])
         {
             if let Some(section) = section {
-                services.insert(service.name(), section.check()?);
+                services.insert(service.name(), section.check(service)?);
             }
         }
         let mut order = Vec::new();
@@ -360,6 +360,11 @@ impl Mapping {
                     name.span(),
                     format!("{source} is in the order; add [mapping.{source}] with endpoints"),
                 ));
+            }
+            if order.contains(&source) {
+                let what =
+                    format!("{source} stands in the order twice; the second time has no effect, remove it");
+                return Err((name.span(), what));
             }
             order.push(source);
         }
@@ -382,15 +387,23 @@ fn map_source(name: &str) -> Option<MapSource> {
 }
 
 impl MapService {
-    fn check(self) -> Result<ServicePolicy, Finding> {
+    fn check(self, service: Service) -> Result<ServicePolicy, Finding> {
         let mut endpoints = Vec::new();
-        for endpoint in self.endpoints {
+        if self.endpoints.get_ref().is_empty() {
+            let what =
+                format!("[mapping.{}] names no endpoint, so it cannot work; write its URLs", service.name());
+            return Err((self.endpoints.span(), what));
+        }
+        if self.timeout.get_ref().is_zero() {
+            return Err((self.timeout.span(), "timeout: write 1s or more".into()));
+        }
+        for endpoint in self.endpoints.into_inner() {
             if !endpoint.get_ref().starts_with("https://") {
                 return Err((endpoint.span(), "an endpoint must start with https://".into()));
             }
             endpoints.push(endpoint.into_inner());
         }
-        Ok(ServicePolicy { endpoints, cert: self.cert, key: self.key, timeout: self.timeout })
+        Ok(ServicePolicy { endpoints, cert: self.cert, key: self.key, timeout: self.timeout.into_inner() })
     }
 }
 
@@ -433,6 +446,12 @@ impl Ports {
 
 fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     identity::duration::parse(&String::deserialize(d)?).map_err(D::Error::custom)
+}
+
+fn spanned_duration<'de, D: Deserializer<'de>>(d: D) -> Result<Spanned<Duration>, D::Error> {
+    let text = Spanned::<String>::deserialize(d)?;
+    let duration = identity::duration::parse(text.get_ref()).map_err(D::Error::custom)?;
+    Ok(Spanned::new(text.span(), duration))
 }
 
 /// RSA keys that the verifier can compute with.

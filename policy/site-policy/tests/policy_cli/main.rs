@@ -4,4 +4,5 @@
 mod check;
 mod docs;
 mod explain;
+mod keys;
 mod site;

@@ -1,6 +1,6 @@
 //! A small site in a temporary directory, for the tests of the built program.
 
-use identity::{Dn, Fqan, Refusal, RefusalKind, VerifiedIdentity, VomsAttributes};
+use identity::{Dn, Fqan, Mapping, Refusal, RefusalKind, VerifiedIdentity, VomsAttributes};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -74,6 +74,23 @@ impl Site {
             format!("#!/bin/sh\n/bin/cat >/dev/null\nexec /bin/cat {}\n", self.path("frame").display());
         self.write("glexec-verify", &script);
         self.mode("glexec-verify", 0o755);
+    }
+
+    /// Puts programs in the places of both helpers that keep their question in `asked` and answer as they did before; the
+    /// mapping client names `nobody`.
+    pub fn helpers_keep_questions(&self) {
+        let asked = self.path("asked");
+        fs::create_dir(&asked).unwrap();
+        fs::set_permissions(&asked, fs::Permissions::from_mode(0o777)).unwrap();
+        let nobody = Mapping { account: Some("nobody".into()), ..Mapping::default() };
+        fs::write(self.path("mapped"), helper::MapReply::Mapped(nobody).encode()).unwrap();
+        for (name, reply) in [("glexec-verify", "frame"), ("glexec-map", "mapped")] {
+            let (asked, reply) = (asked.join(name), self.path(reply));
+            let script =
+                format!("#!/bin/sh\n/bin/cat >{}\nexec /bin/cat {}\n", asked.display(), reply.display());
+            self.write(name, &script);
+            self.mode(name, 0o755);
+        }
     }
 
     pub fn check(&self, more: &[&str]) -> Output {
