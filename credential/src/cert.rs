@@ -388,7 +388,7 @@ impl Cert {
 
     /// The serial number in lower-case hex without leading zeros.
     pub fn serial_hex(&self) -> String {
-        let hex: String = self.serial.iter().map(|b| format!("{b:02x}")).collect();
+        let hex = hex::encode(&self.serial);
         let short = hex.trim_start_matches('0');
         if short.is_empty() { "0".to_owned() } else { short.to_owned() }
     }

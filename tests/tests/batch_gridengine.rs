@@ -5,7 +5,7 @@
 use end_to_end::contract::{eventually, lives, wait_gone, written};
 use end_to_end::gridengine::{ADMIN, GridEngine};
 use end_to_end::security::{kill_supervisors, leaves, sessions};
-use harness::{Machine, need};
+use harness::{Machine, needs};
 use serde_json::Value;
 use std::fs;
 use std::time::Duration;
@@ -21,11 +21,6 @@ echo $$ >/tmp/daemon
 setsid sh -c 'echo $$ >/tmp/child; exec sleep 600' &
 exec perl -e 'do { $x++ for 1 .. 1e5 } while (times)[0] < @BURNT@; system("echo burnt >/tmp/burnt"); sleep 600'
 "#;
-
-fn can_run() -> bool {
-    let programs = ["sge_qmaster", "sge_execd", "qsub", "ip", "perl"];
-    need::root() && programs.into_iter().all(need::tool)
-}
 
 /// A node on which `pilot` may call and Alice is mapped; with or without the tracking groups in its policy.
 fn node(keeps_gids: bool) -> Machine {
@@ -91,10 +86,8 @@ fn after_the_next_call(m: &Machine) -> Value {
 }
 
 #[test]
+#[needs(root, "sge_qmaster", "sge_execd", "qsub", "ip", "perl")]
 fn qdel_and_qmod_reach_every_process_of_a_payload_by_the_tracking_group() {
-    if !can_run() {
-        return;
-    }
     let m = node(true);
     let engine = GridEngine::start(&m);
     let job = submit(&m, &engine, "exec sleep 600");
@@ -125,10 +118,8 @@ fn qdel_and_qmod_reach_every_process_of_a_payload_by_the_tracking_group() {
 }
 
 #[test]
+#[needs(root, "sge_qmaster", "sge_execd", "qsub", "ip", "perl")]
 fn without_the_tracking_group_qdel_qmod_and_accounting_miss_the_payload() {
-    if !can_run() {
-        return;
-    }
     let m = node(false);
     let engine = GridEngine::start(&m);
     let job = submit(&m, &engine, "exec sleep 600");
@@ -151,10 +142,8 @@ fn without_the_tracking_group_qdel_qmod_and_accounting_miss_the_payload() {
 }
 
 #[test]
+#[needs(root, "sge_qmaster", "sge_execd", "qsub", "ip", "perl")]
 fn without_the_tracking_group_the_supervisor_ends_what_qdel_misses() {
-    if !can_run() {
-        return;
-    }
     let m = node(false);
     let engine = GridEngine::start(&m);
     let job = submit(&m, &engine, "exec sleep 600");
@@ -169,10 +158,8 @@ fn without_the_tracking_group_the_supervisor_ends_what_qdel_misses() {
 }
 
 #[test]
+#[needs(root, "sge_qmaster", "sge_execd", "qsub", "ip", "perl")]
 fn a_job_that_ends_by_itself_has_the_payload_s_exit_code_and_cpu_time() {
-    if !can_run() {
-        return;
-    }
     let m = node(true);
     let engine = GridEngine::start(&m);
     let job = submit(&m, &engine, "exit 7");

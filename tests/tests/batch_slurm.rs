@@ -5,7 +5,7 @@
 use end_to_end::contract::{eventually, lives, wait_gone, written};
 use end_to_end::security::sessions;
 use end_to_end::slurm::{ADMIN, Slurm, Tracking};
-use harness::{Machine, need};
+use harness::{Machine, need, needs};
 use serde_json::Value;
 use std::fs;
 use std::time::Duration;
@@ -26,22 +26,14 @@ fn with_daemons(then: &str) -> String {
     format!("{start}until [ -s /tmp/daemon ] && [ -s /tmp/child ]; do sleep 0.1; done\n{then}\n")
 }
 
-fn can_run() -> bool {
-    let programs = ["slurmctld", "slurmd", "sbatch", "munged", "ip", "perl"];
-    need::root() && programs.into_iter().all(need::tool)
-}
-
-fn can_track_by_cgroup() -> bool {
+/// What Slurm's plugin cgroup/v1 tracks, limits and counts with.
+fn cgroups_of_version_1() -> bool {
     let writable = |name: &str| {
         let meta = fs::metadata(format!("/sys/fs/cgroup/{name}/tasks"));
         meta.is_ok_and(|meta| !meta.permissions().readonly())
     };
     let all = ["freezer", "memory", "cpuacct"].into_iter().all(writable);
-    can_run()
-        && need::that(
-            all,
-            "freezer, memory and cpuacct of cgroup version 1 are needed for Slurm's plugin cgroup/v1",
-        )
+    need::that(all, "freezer, memory and cpuacct of cgroup version 1 are needed for Slurm's plugin cgroup/v1")
 }
 
 /// A node on which `pilot` may call and Alice is mapped.
@@ -105,10 +97,8 @@ fn assert_closed(record: &Value) {
 }
 
 #[test]
+#[needs(root, "slurmctld", "slurmd", "sbatch", "munged", "ip", "perl", self::cgroups_of_version_1)]
 fn scancel_ends_every_process_of_a_payload_and_its_session() {
-    if !can_track_by_cgroup() {
-        return;
-    }
     let m = node();
     let slurm = Slurm::start(&m, Tracking::Cgroup);
     let job = submit(&m, &slurm, &["--mem=100"], &with_daemons("exec sleep 600"));
@@ -133,10 +123,8 @@ fn scancel_ends_every_process_of_a_payload_and_its_session() {
 }
 
 #[test]
+#[needs(root, "slurmctld", "slurmd", "sbatch", "munged", "ip", "perl", self::cgroups_of_version_1)]
 fn a_job_that_ends_by_itself_has_the_payload_s_exit_code_and_leaves_nothing() {
-    if !can_track_by_cgroup() {
-        return;
-    }
     let m = node();
     let slurm = Slurm::start(&m, Tracking::Cgroup);
     let job = submit(&m, &slurm, &[], &with_daemons("exit 7"));
@@ -152,10 +140,8 @@ fn a_job_that_ends_by_itself_has_the_payload_s_exit_code_and_leaves_nothing() {
 }
 
 #[test]
+#[needs(root, "slurmctld", "slurmd", "sbatch", "munged", "ip", "perl", self::cgroups_of_version_1)]
 fn the_job_s_memory_limit_holds_the_payload() {
-    if !can_track_by_cgroup() {
-        return;
-    }
     let m = node();
     let slurm = Slurm::start(&m, Tracking::Cgroup);
     // A program of Alice's that the shell outlives, to tell by which signal it ended.
@@ -174,10 +160,8 @@ fn the_job_s_memory_limit_holds_the_payload() {
 }
 
 #[test]
+#[needs(root, "slurmctld", "slurmd", "sbatch", "munged", "ip", "perl")]
 fn scancel_follows_parents_where_slurm_tracks_by_them() {
-    if !can_run() {
-        return;
-    }
     let m = node();
     let slurm = Slurm::start(&m, Tracking::Linuxproc);
     let job = submit(&m, &slurm, &[], &with_daemons("exec sleep 600"));

@@ -1,19 +1,16 @@
 //! What `glexec` remembers between calls, and what it must not remember.
 
-use harness::{Machine, need, needs};
+use harness::{Machine, needs};
 
 /// A machine on which Alice was just verified, and whose verifier then stopped working.
-fn remembered() -> Option<(Machine, String)> {
-    if !need::root() || !need::tool("grid-proxy-init") {
-        return None;
-    }
+fn remembered() -> (Machine, String) {
     let machine = Machine::builder().pilot("pilot").account("alice").build();
     machine.map("alice", "alice");
     let proxy = machine.proxy("alice", "pilot");
     call(&machine, &proxy).ok();
     let over = ["--bind", "/bin/false", "/usr/libexec/pilotage/glexec-verify"];
     assert!(std::process::Command::new("mount").args(over).status().expect("mount can be run").success());
-    Some((machine, proxy))
+    (machine, proxy)
 }
 
 fn call(machine: &Machine, proxy: &str) -> harness::Ran {
@@ -21,24 +18,27 @@ fn call(machine: &Machine, proxy: &str) -> harness::Ran {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn the_same_proxy_is_not_verified_again_within_cache_ttl() {
-    let Some((machine, proxy)) = remembered() else { return };
+    let (machine, proxy) = remembered();
     call(&machine, &proxy).ok();
     machine.write(&proxy, "pilot", 0o600, [&std::fs::read(&proxy).unwrap()[..], b"\n"].concat());
     call(&machine, &proxy).refused(202, &["glexec-verify"]);
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_ban_counts_at_once() {
-    let Some((machine, proxy)) = remembered() else { return };
+    let (machine, proxy) = remembered();
     let ban = format!("\"{}\"\n", machine.dn("alice"));
     machine.write("/etc/grid-security/ban-mapfile", "root", 0o644, ban);
     call(&machine, &proxy).refused(203, &["banned"]);
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn new_revocation_lists_make_it_ask_again() {
-    let Some((machine, proxy)) = remembered() else { return };
+    let (machine, proxy) = remembered();
     let list = std::fs::read_dir("/etc/grid-security/certificates").unwrap().flatten();
     let list = list.map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "r0")).unwrap();
     let fetched = list.with_extension("new");
@@ -48,15 +48,17 @@ fn new_revocation_lists_make_it_ask_again() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn other_rules_make_it_ask_again() {
-    let Some((machine, proxy)) = remembered() else { return };
+    let (machine, proxy) = remembered();
     machine.edit_policy(|policy| format!("{policy}\n[trust]\nallow_limited = false\n"));
     call(&machine, &proxy).refused(202, &["glexec-verify"]);
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn without_cache_ttl_nothing_is_kept() {
-    let Some((machine, proxy)) = remembered() else { return };
+    let (machine, proxy) = remembered();
     machine.edit_policy(|policy| match policy.contains("[mapping]") {
         true => policy.replace("[mapping]", "[mapping]\ncache_ttl = \"0s\""),
         false => format!("{policy}\n[mapping]\ncache_ttl = \"0s\"\n"),
@@ -65,8 +67,9 @@ fn without_cache_ttl_nothing_is_kept() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn another_callers_copy_must_still_be_his_own_file() {
-    let Some((machine, proxy)) = remembered() else { return };
+    let (machine, proxy) = remembered();
     let bytes = std::fs::read(&proxy).unwrap();
     machine.write("/tmp/stolen.pem", "alice", 0o644, bytes);
     let stolen = machine.glexec().env("GLEXEC_CLIENT_CERT", "/tmp/stolen.pem").arg("/bin/true").output();

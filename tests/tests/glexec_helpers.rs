@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
 use end_to_end::contract::{GLEXEC, call, chmod, set_conf, site};
-use harness::{Machine, Ran, Run, need, needs};
+use harness::{Machine, Ran, Run, needs};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -27,18 +27,11 @@ fn unwrap(m: &Machine, blob: &str) -> Run {
     m.command(UNWRAP).as_user("pilot").env("GLEXEC_ENV", blob)
 }
 
-/// `prove` comes with the whole of Perl, as the modules do.
-fn perl() -> bool {
-    need::root() && need::tool("prove")
-}
-
 const ODD: &str = "a\nb = \"c\" 'd' $E \\ \u{fc}  ";
 
 #[test]
+#[needs(root, "prove")]
 fn perl_reads_what_we_wrap() {
-    if !perl() {
-        return;
-    }
     let m = site();
     let blob = wrap(&m).env("T_ODD", ODD).env("T_EMPTY", "").output().ok();
     let run = m.command("/usr/bin/perl").as_user("pilot").env("GLEXEC_ENV", blob);
@@ -53,10 +46,8 @@ fn perl_reads_what_we_wrap() {
 }
 
 #[test]
+#[needs(root, "prove")]
 fn we_read_what_perl_wrapped() {
-    if !perl() {
-        return;
-    }
     let m = site();
     let run = m.command("/usr/bin/perl").as_user("bob").env("T_ODD", ODD).env("T_EMPTY", "");
     let blob = run.args(["-e", PERL_WRAP]).output().ok();

@@ -181,12 +181,14 @@ fn automount(at: &'static str, name: &str, shown: &'static str) {
     });
 }
 
-#[test]
-fn directories_that_are_mounted_when_looked_for_are_found() {
+fn autofs() -> bool {
     let known = fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("\tautofs\n"));
-    if !need::root() || !need::that(known, "the kernel has no autofs") {
-        return;
-    }
+    need::that(known, "the kernel has no autofs")
+}
+
+#[test]
+#[needs(root, self::autofs)]
+fn directories_that_are_mounted_when_looked_for_are_found() {
     let m = site();
     let proxy = m.proxy("Alice", "pilot");
     fs::create_dir("/cvmfs").expect("this machine has none");

@@ -10,7 +10,7 @@
 
 use credential::{Trust, identity_of_file};
 use delegation::KeyKind;
-use harness::need;
+use harness::needs;
 use harness::pki::build::Sign;
 use harness::pki::{Craft, INDEPENDENT, LIMITED, PCI_DRAFT, Pki, User, tampered};
 use identity::RefusalKind::{self, Chain, Expired, Key, Policy, Trust as Untrusted};
@@ -122,16 +122,10 @@ impl Bench {
     }
 }
 
-fn tools_are_here() -> bool {
-    ["verify-proxy-tool", "grid-proxy-init", "voms-proxy-fake"].into_iter().all(need::tool)
-}
-
 /// A user's RSA proxy, delegated to the queue and from there to a worker node, with every mixture of keys.
 #[test]
+#[needs("verify-proxy-tool", "grid-proxy-init", "voms-proxy-fake")]
 fn delegated_proxies_with_ecdsa_keys_are_accepted_by_both() {
-    if !tools_are_here() {
-        return;
-    }
     let mut b = Bench::new();
     let user = b.pki.grid_proxy(&b.alice, &b.path("user"), &["-rfc"]).unwrap();
     for (name, kinds) in [
@@ -158,10 +152,8 @@ fn plain() -> Craft {
 }
 
 #[test]
+#[needs("verify-proxy-tool", "grid-proxy-init", "voms-proxy-fake")]
 fn proxies_of_the_real_tools_are_accepted_by_both() {
-    if !tools_are_here() {
-        return;
-    }
     let mut b = Bench::new();
     let kinds: [(&'static str, &[&str]); 6] = [
         ("rfc", &["-rfc"]),
@@ -200,10 +192,8 @@ fn proxies_of_the_real_tools_are_accepted_by_both() {
 }
 
 #[test]
+#[needs("verify-proxy-tool", "grid-proxy-init", "voms-proxy-fake")]
 fn chains_that_break_the_rules_are_refused_by_both() {
-    if !tools_are_here() {
-        return;
-    }
     let mut b = Bench::new();
     b.craft("plain", plain(), Accepted);
     b.craft("path length 0", Craft { path_len: Some(0), ..plain() }, Accepted);
@@ -216,11 +206,11 @@ fn chains_that_break_the_rules_are_refused_by_both() {
     b.craft("another's name", Craft { base: bob, ..plain() }, Refused(Chain));
     b.craft("not critical", Craft { critical: false, ..plain() }, Refused(Chain));
     b.craft("proxyCertInfo twice", Craft { twice: true, ..plain() }, Refused(Chain));
-    let both = vec![(PCI_DRAFT, true, hex("300c300a06082b06010505071501"))];
+    let both = vec![(PCI_DRAFT, true, hex::decode("300c300a06082b06010505071501").unwrap())];
     b.craft("RFC and draft at once", Craft { extra: both, ..plain() }, Refused(Chain));
     let odd = vec![("1.2.3.4.5", true, vec![5, 0])];
     b.craft("unknown critical extension", Craft { extra: odd, ..plain() }, Refused(Chain));
-    let names = vec![("2.5.29.17", false, hex("3003820161"))];
+    let names = vec![("2.5.29.17", false, hex::decode("3003820161").unwrap())];
     b.craft("alternative names", Craft { extra: names, ..plain() }, Refused(Chain));
     b.craft_below("child of path length 0", "path length 0", plain(), Refused(Chain));
     b.craft_below("full below limited", "limited", plain(), Refused(Chain));
@@ -241,10 +231,6 @@ fn chains_that_break_the_rules_are_refused_by_both() {
     b.finish(22);
 }
 
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|n| u8::from_str_radix(&text[n..n + 2], 16).unwrap()).collect()
-}
-
 /// The PEM blocks of a file, in order.
 fn blocks(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
@@ -257,10 +243,8 @@ fn write(path: PathBuf, parts: &[&str]) -> PathBuf {
 }
 
 #[test]
+#[needs("verify-proxy-tool", "grid-proxy-init", "voms-proxy-fake")]
 fn keys_and_trust_are_judged_alike() {
-    if !tools_are_here() {
-        return;
-    }
     let mut b = Bench::new();
     b.craft("plain", plain(), Accepted);
     b.craft("other", Craft { cn: "42".to_owned(), ..plain() }, Accepted);
@@ -302,10 +286,8 @@ fn keys_and_trust_are_judged_alike() {
 }
 
 #[test]
+#[needs("verify-proxy-tool", "grid-proxy-init", "voms-proxy-fake")]
 fn where_we_are_stricter_than_lcmaps() {
-    if !tools_are_here() {
-        return;
-    }
     let mut b = Bench::new();
     let why = "an independent proxy carries none of its issuer's rights (RFC 3820 3.8.2)";
     b.craft("independent", Craft { language: INDEPENDENT, ..plain() }, Stricter(Chain, why));

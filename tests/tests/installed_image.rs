@@ -1,19 +1,22 @@
 //! The two programs that every call starts, as `packaging/build-image` links them for sites; other tests run cargo's own.
 
-use harness::{Machine, image_dir, need};
+use harness::{Machine, image_dir, need, needs};
 use std::path::Path;
 use std::process::Command;
 
-fn site() -> Option<Machine> {
+fn image() -> bool {
     let built = ["glexec", "glexec-verify"].iter().all(|name| image_dir().join(name).exists());
-    let here = need::root() && need::that(built, "the image is not built; run packaging/build-image");
-    let m = here.then(|| Machine::builder().pilot("pilot").account("alice").image().build())?;
+    need::that(built, "the image is not built; run packaging/build-image")
+}
+
+fn site() -> Machine {
+    let m = Machine::builder().pilot("pilot").account("alice").image().build();
     m.map("Alice", "alice");
-    Some(m)
+    m
 }
 
 /// What a program needs from outside of itself: libraries, and the loader that finds them.
-fn needs(program: &str) -> Vec<String> {
+fn libraries_of(program: &str) -> Vec<String> {
     let told =
         Command::new("readelf").args(["-W", "-d", "-l", program]).output().expect("readelf can be run");
     let told = String::from_utf8(told.stdout).expect("names of libraries");
@@ -22,19 +25,18 @@ fn needs(program: &str) -> Vec<String> {
 }
 
 #[test]
+#[needs(root, self::image, "readelf")]
 fn a_call_loads_no_library_but_libc() {
-    let Some(_machine) = site() else { return };
-    if !need::tool("readelf") {
-        return;
-    }
-    assert!(needs("/usr/sbin/glexec").contains(&"[libc.so.6]".to_owned()));
-    assert!(!needs("/usr/sbin/glexec").contains(&"[libgcc_s.so.1]".to_owned()));
-    assert_eq!(needs("/usr/libexec/pilotage/glexec-verify"), [""; 0]);
+    let _machine = site();
+    assert!(libraries_of("/usr/sbin/glexec").contains(&"[libc.so.6]".to_owned()));
+    assert!(!libraries_of("/usr/sbin/glexec").contains(&"[libgcc_s.so.1]".to_owned()));
+    assert_eq!(libraries_of("/usr/libexec/pilotage/glexec-verify"), [""; 0]);
 }
 
 #[test]
+#[needs(root, self::image)]
 fn it_switches_and_refuses_as_cargo_s_does() {
-    let Some(m) = site() else { return };
+    let m = site();
     let call = |proxy: &str| m.glexec().env("GLEXEC_CLIENT_CERT", proxy).args(["/usr/bin/id", "-u"]).output();
     let proxy = m.proxy("Alice", "pilot");
     assert_eq!(call(&proxy).ok(), m.uid("alice").to_string());
@@ -48,8 +50,9 @@ fn it_switches_and_refuses_as_cargo_s_does() {
 }
 
 #[test]
+#[needs(root, self::image)]
 fn its_verifier_has_the_same_walls() {
-    let Some(_machine) = site() else { return };
+    let _machine = site();
     let walls = |program: &Path| {
         // Nothing of it runs as root.
         let ran = Command::new("/usr/bin/setpriv")

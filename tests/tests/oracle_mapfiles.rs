@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use credential::{Trust, identity_of_file};
-use harness::need;
 use harness::pki::Pki;
+use harness::{need, needs};
 use identity::{AccountName, Dn, Fqan, VerifiedIdentity};
 use nix::unistd::User;
 use policy::SitePolicy;
@@ -21,20 +21,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const PLUGINS: &str = "/usr/lib/lcmaps";
 
+fn lcmaps() -> bool {
+    let modules = ["localaccount", "voms_localaccount", "ban_dn", "ban_fqan", "dummy_good", "verify_proxy"];
+    modules.iter().all(|name| need::tool(&format!("{PLUGINS}/lcmaps_{name}.mod")))
+}
+
 /// The real LCMAPS and a directory for its files.
 struct Oracle {
     dir: tempfile::TempDir,
 }
 
 impl Oracle {
-    /// `None` when this host lacks something.
-    fn new() -> Option<Self> {
-        let modules =
-            ["localaccount", "voms_localaccount", "ban_dn", "ban_fqan", "dummy_good", "verify_proxy"];
-        let found = modules.iter().all(|name| need::tool(&format!("{PLUGINS}/lcmaps_{name}.mod")));
-        if !found || !need::tool("cc") {
-            return None;
-        }
+    fn new() -> Self {
         let oracle = Self { dir: tempfile::tempdir().unwrap() };
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle/lcmaps.c");
         let mut compiler = Command::new("cc");
@@ -45,7 +43,7 @@ impl Oracle {
             .arg("-ldl");
         let built = compiler.output().unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Some(oracle)
+        oracle
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -237,8 +235,9 @@ const FQAN_CASES: &[(&str, &[&str], Expect)] = &[
 ];
 
 #[test]
+#[needs(self::lcmaps, "cc")]
 fn map_files_mean_what_they_mean_to_lcmaps() {
-    let Some(oracle) = Oracle::new() else { return };
+    let oracle = Oracle::new();
     oracle.write("lcmaps.db", LOOK_UP);
     let mut wrong = Vec::new();
     for (text, dn, expect) in DN_CASES {
@@ -273,8 +272,9 @@ const BAN_CASES: &[(&str, &str, bool)] = &[
 ];
 
 #[test]
+#[needs(self::lcmaps, "cc")]
 fn bans_hit_whom_lcmaps_bans() {
-    let Some(oracle) = Oracle::new() else { return };
+    let oracle = Oracle::new();
     oracle.write("lcmaps.db", BANS);
     let mut wrong = Vec::new();
     for (text, name, banned) in BAN_CASES {
@@ -302,8 +302,9 @@ impl Sequence {
 }
 
 #[test]
+#[needs(self::lcmaps, "cc")]
 fn lines_thrown_together_mean_the_same() {
-    let Some(oracle) = Oracle::new() else { return };
+    let oracle = Oracle::new();
     oracle.write("lcmaps.db", LOOK_UP);
     let keys =
         ["\"/CN=A\"", "/CN=A", "\"/CN=A B\"", "\"/CN=*\"", "\"/CN=A\\\"\"", "#", "", " \"/CN=A\"", "\"/CN=A"];
@@ -410,8 +411,9 @@ const TOLERATED: &[&str] = &[
 ];
 
 #[test]
+#[needs(self::lcmaps, "cc")]
 fn databases_that_lcmaps_refuses_are_not_imported() {
-    let Some(oracle) = Oracle::new() else { return };
+    let oracle = Oracle::new();
     let head = "path = /usr/lib/lcmaps\ngood = \"lcmaps_dummy_good.mod\"\nbad = \"lcmaps_dummy_bad.mod\"\n\
                 verify = \"lcmaps_verify_proxy.mod\"\n";
     let mut wrong = Vec::new();
@@ -511,11 +513,9 @@ fn proxies(pki: &Pki) -> Vec<(&'static str, PathBuf)> {
 }
 
 #[test]
+#[needs(self::lcmaps, "cc", "grid-proxy-init", "voms-proxy-fake")]
 fn an_imported_site_maps_proxies_as_before() {
-    let Some(oracle) = Oracle::new() else { return };
-    if !need::tool("grid-proxy-init") || !need::tool("voms-proxy-fake") {
-        return;
-    }
+    let oracle = Oracle::new();
     let pki = Pki::new(&oracle.path("pki")).unwrap();
     let people = "/C=XX/O=Test Grid/OU=people";
     oracle.write("lcmaps.db", &SITE.replace("@DIR@/pki/ca", pki.ca_dir.to_str().unwrap()));

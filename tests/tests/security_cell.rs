@@ -133,12 +133,14 @@ fn filters_leave_nothing_but_reading_and_one_conversation() {
     prison.refuses("conversation", "connect-with-data", "OUT");
 }
 
+/// The one with TCP ports and signals.
+fn landlock() -> bool {
+    need::that(has_landlock(), "this kernel has no Landlock with TCP ports and signals")
+}
+
 #[test]
+#[needs(root, self::landlock)]
 fn the_view_is_one_directory_and_one_port() {
-    if !need::root() || !need::that(has_landlock(), "this kernel has no Landlock with TCP ports and signals")
-    {
-        return;
-    }
     let prison = Prison::new();
     for (act, argument) in [
         ("read", "/srv/out/f"),

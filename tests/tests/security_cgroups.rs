@@ -26,10 +26,6 @@ fn site() -> Machine {
     m
 }
 
-fn ready() -> bool {
-    need::root() && need::tool("grid-proxy-init") && need::tool("perl") && need::tool("setpriv")
-}
-
 fn sh(m: &Machine, script: &str) -> Run {
     let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
     run.args(["/bin/sh", "-c", script]).limit(Duration::from_secs(120))
@@ -97,10 +93,8 @@ fn id_of(ran: &Ran) -> String {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn in_every_hierarchy_the_payload_sits_below_the_caller_s_own_group() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some(_) = groups(&m, ["memory", "freezer", "pids", "cpuset"]) else { return };
     let script = "echo $PILOT_SESSION; cat /proc/self/cgroup; echo; cat /run/glexec/sessions/*/state";
@@ -137,10 +131,8 @@ fn roots_of_hierarchies_get_no_leaf_but_for_our_own_use() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn the_batch_system_s_limits_and_accounts_reach_the_payload() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some([memory, pids, cpu]) = groups(&m, ["memory", "pids", "cpuacct"]) else { return };
     let number = |path: PathBuf| fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap();
@@ -164,10 +156,8 @@ fn the_batch_system_s_limits_and_accounts_reach_the_payload() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn what_the_batch_system_kills_in_its_own_group_is_dead() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some([freezer, _]) = groups(&m, ["freezer", "pids"]) else { return };
     let (_running, id) = start(&m, "setsid sleep 1000 & sleep 1000");
@@ -192,10 +182,8 @@ fn what_the_batch_system_kills_in_its_own_group_is_dead() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn who_closes_the_session_is_not_met_by_a_batch_system_that_kills_in_its_own_group_only() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some([freezer]) = groups(&m, ["freezer"]) else { return };
     let (_running, id) = start(&m, "setsid sleep 1000 & sleep 1000");
@@ -216,10 +204,8 @@ fn who_closes_the_session_is_not_met_by_a_batch_system_that_kills_in_its_own_gro
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn where_limits_do_not_hold_further_down_the_payload_stays_in_the_caller_s_group() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some([disks, _]) = groups(&m, ["blkio", "freezer"]) else { return };
     let device = fs::read_to_string("/proc/partitions").unwrap();
@@ -239,10 +225,8 @@ fn where_limits_do_not_hold_further_down_the_payload_stays_in_the_caller_s_group
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn on_version_1_alone_the_freezer_ends_a_bomb() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some([freezer, _, _]) = groups(&m, ["freezer", "pids", "cpuacct"]) else { return };
     without_version_2();
@@ -263,10 +247,8 @@ fn on_version_1_alone_the_freezer_ends_a_bomb() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn on_version_1_alone_a_session_is_looked_at_and_ended_by_its_opener() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some(_) = groups(&m, ["freezer", "pids"]) else { return };
     without_version_2();
@@ -298,10 +280,8 @@ fn lost(m: &Machine, close: impl FnOnce()) -> Value {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn on_version_1_alone_the_next_call_ends_what_a_killed_supervisor_left() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some(_) = groups(&m, ["freezer", "pids", "cpuacct"]) else { return };
     without_version_2();
@@ -316,10 +296,8 @@ fn on_version_1_alone_the_next_call_ends_what_a_killed_supervisor_left() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn on_version_1_alone_the_monitor_ends_what_a_killed_supervisor_left() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some(_) = groups(&m, ["freezer", "pids"]) else { return };
     without_version_2();
@@ -337,10 +315,8 @@ fn end(mut monitor: std::process::Child) {
 
 /// The leaf is there, but not to be seen: covered by another mount, as in a container.
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn leaves_that_are_hidden_are_emptied_all_the_same() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some(_) = groups(&m, ["freezer", "pids"]) else { return };
     let (mut running, _) = start(&m, "setsid sleep 1000 & setsid setsid sleep 1000 & sleep 1000");
@@ -353,10 +329,8 @@ fn leaves_that_are_hidden_are_emptied_all_the_same() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn without_any_hierarchy_the_subreaper_is_the_ladder() {
-    if !ready() {
-        return;
-    }
     let m = site();
     without_cgroups();
     let ran = sh(&m, "echo $PILOT_SESSION; setsid sleep 1000 >/dev/null 2>&1 & exit 0").output();
@@ -369,10 +343,8 @@ fn without_any_hierarchy_the_subreaper_is_the_ladder() {
 
 /// Anybody in a session's leaf, in whatever hierarchy, is of that session.
 #[test]
+#[needs(root, "grid-proxy-init", "perl", "setpriv")]
 fn a_leaf_of_any_hierarchy_marks_a_payload() {
-    if !ready() {
-        return;
-    }
     let m = site();
     let Some([_, _]) = groups(&m, ["memory", "pids"]) else { return };
     let (running, id) = start(&m, "sleep 1000");

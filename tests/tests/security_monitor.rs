@@ -8,7 +8,7 @@
 use end_to_end::contract;
 use end_to_end::security::{kill_supervisors, supervisor_of, without_cgroups};
 use end_to_end::storm::{self, Storm};
-use harness::{Machine, Run, Running, need};
+use harness::{Machine, Run, Running, need, needs};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -80,15 +80,9 @@ fn logged(m: &Machine, words: &str) {
     }
 }
 
-fn ready() -> bool {
-    need::root() && need::tool("grid-proxy-init")
-}
-
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_payload_is_stopped_before_glexec_starts() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let monitor = monitor(&m);
     stopped(&payload(&m, &call("/usr/sbin/glexec")).output().ok());
@@ -108,10 +102,8 @@ fn a_payload_is_stopped_before_glexec_starts() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn whoever_may_call_is_not_taken_for_a_payload() {
-    if !ready() {
-        return;
-    }
     let m = site(KILL);
     let monitor = monitor(&m);
     let lasting: Vec<_> = (0..4).map(|_| payload(&m, "sleep 2; id -u").spawn()).collect();
@@ -135,10 +127,8 @@ fn whoever_may_call_is_not_taken_for_a_payload() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn other_names_of_glexec_are_stopped_as_well() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     fs::hard_link("/usr/sbin/glexec", "/usr/sbin/other-name").unwrap();
     std::os::unix::fs::symlink("/usr/sbin/glexec", "/home/alice/link").unwrap();
@@ -151,10 +141,8 @@ fn other_names_of_glexec_are_stopped_as_well() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_new_version_is_guarded_as_soon_as_it_is_there() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let monitor = monitor(&m);
     let copied =
@@ -171,10 +159,8 @@ fn a_new_version_is_guarded_as_soon_as_it_is_there() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_second_installation_is_guarded_when_it_is_named() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     fs::create_dir_all("/opt/glite/sbin").unwrap();
     let copied =
@@ -188,10 +174,8 @@ fn a_second_installation_is_guarded_when_it_is_named() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_copy_is_noticed_though_it_can_do_nothing() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     m.write("/home/alice/mine", "alice", 0o755, fs::read("/usr/sbin/glexec").unwrap());
     let monitor = monitor(&m);
@@ -204,10 +188,8 @@ fn a_copy_is_noticed_though_it_can_do_nothing() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn other_setuid_programs_are_named_in_the_log_and_run() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     m.write("/opt/suid/sleep", "root", 0o4755, fs::read("/usr/bin/sleep").unwrap());
     let monitor = monitor(&m);
@@ -218,10 +200,8 @@ fn other_setuid_programs_are_named_in_the_log_and_run() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_site_may_end_payloads_that_try() {
-    if !ready() {
-        return;
-    }
     let m = site(KILL);
     let monitor = monitor(&m);
     let script = "setsid sleep 300 & /usr/sbin/glexec -v; sleep 300";
@@ -232,10 +212,8 @@ fn a_site_may_end_payloads_that_try() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_changed_policy_counts_after_a_hangup() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let monitor = monitor(&m);
     m.edit_policy(|old| old.replace(OLD_RIGHTS, "nonsense = 1\n"));
@@ -257,10 +235,8 @@ fn lasting(m: &Machine) -> (Running, String) {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_lost_session_is_closed_without_any_call() {
-    if !ready() {
-        return;
-    }
     let m = site("");
     let monitor = monitor(&m);
     let (_running, id) = lasting(&m);
@@ -275,10 +251,8 @@ fn a_lost_session_is_closed_without_any_call() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn sessions_that_were_lost_before_it_started_are_closed_too() {
-    if !ready() {
-        return;
-    }
     let m = site("");
     let (mut running, id) = lasting(&m);
     kill_supervisors();
@@ -292,10 +266,8 @@ fn sessions_that_were_lost_before_it_started_are_closed_too() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn without_cgroups_a_lost_session_s_processes_are_found_by_birth() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     without_cgroups();
     let monitor = monitor(&m);
@@ -376,10 +348,8 @@ fn storms(m: &Machine, monitor: &Running) -> bool {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_storm_of_forks_hides_no_call() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let monitor = monitor(&m);
     storms(&m, &monitor);
@@ -387,10 +357,8 @@ fn a_storm_of_forks_hides_no_call() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn a_storm_of_forks_hides_no_call_without_cgroups_either() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     without_cgroups();
     let monitor = monitor(&m);
@@ -400,10 +368,8 @@ fn a_storm_of_forks_hides_no_call_without_cgroups_either() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn events_that_were_lost_are_made_good() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     without_cgroups();
     m.write("/opt/suid/sleep", "root", 0o4755, fs::read("/usr/bin/sleep").unwrap());
@@ -432,10 +398,8 @@ fn events_that_were_lost_are_made_good() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn thousands_of_attempts_leave_a_bounded_number_of_records_and_lines() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let monitor = monitor(&m);
     payload(&m, "i=0; while [ $i -lt 1000 ]; do /usr/sbin/glexec; i=$((i+1)); done 2>/dev/null")
@@ -449,10 +413,8 @@ fn thousands_of_attempts_leave_a_bounded_number_of_records_and_lines() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn after_its_end_glexec_refuses_by_itself() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let monitor = monitor(&m);
     end(monitor);
@@ -462,10 +424,8 @@ fn after_its_end_glexec_refuses_by_itself() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn when_it_is_killed_nobody_waits_at_its_gate() {
-    if !ready() {
-        return;
-    }
     let m = site(OLD_RIGHTS);
     let monitor = monitor(&m);
     monitor.signal(9);
@@ -477,10 +437,8 @@ fn when_it_is_killed_nobody_waits_at_its_gate() {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn one_monitor_per_host_and_only_as_root() {
-    if !ready() {
-        return;
-    }
     let m = site("");
     let monitor = monitor(&m);
     m.command("/usr/sbin/glexec-monitor").output().refused(1, &["another one runs"]);
@@ -500,10 +458,8 @@ fn wakes(pid: i32) -> u64 {
 }
 
 #[test]
+#[needs(root, "grid-proxy-init")]
 fn an_idle_monitor_sleeps() {
-    if !ready() {
-        return;
-    }
     let m = site("");
     let monitor = monitor(&m);
     std::thread::sleep(Duration::from_millis(500));

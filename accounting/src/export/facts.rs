@@ -187,8 +187,7 @@ pub(super) fn at_most(text: &str, most: usize) -> String {
         return text.to_owned();
     }
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let hex: String = digest.as_ref()[..8].iter().map(|b| format!("{b:02x}")).collect();
-    format!("{}~{hex}", &text[..most - 17])
+    format!("{}~{}", &text[..most - 17], hex::encode(&digest.as_ref()[..8]))
 }
 
 /// A host's name as schemas have it: without port and path; `None` for one that no host can have.

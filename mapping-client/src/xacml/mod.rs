@@ -32,13 +32,9 @@ impl Malformed {
 
 /// A random identifier that is an NCName, as SAML requires: `_` and 32 hex digits.
 pub fn random_id() -> Result<String, Malformed> {
-    use std::fmt::Write;
     let mut bytes = [0u8; 16];
     openssl::rand::rand_bytes(&mut bytes).map_err(|e| Malformed::new(format!("no random numbers: {e}")))?;
-    Ok(bytes.iter().fold(String::from("_"), |mut id, byte| {
-        let _ = write!(id, "{byte:02x}");
-        id
-    }))
+    Ok(format!("_{}", hex::encode(bytes)))
 }
 
 /// The present time as SAML writes it: UTC, whole seconds, `Z`.

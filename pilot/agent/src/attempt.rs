@@ -11,8 +11,9 @@ use super::ports::{NoPorts, PortLease};
 use super::session::{Input, Session, SessionNews};
 use super::stage::{Staged, stage};
 use anyhow::{Context, Result};
+use backon::Retryable;
 use pilot_api::{self as api, AttemptResult, Outcome, OutputSummary, PayloadSpec, PayloadState, Report};
-use pilot_client::{ClientError, file_body, pause};
+use pilot_client::{ClientError, Pauses, file_body};
 use pilot_wire::{EndCause, Start, ToAgent};
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -307,7 +308,7 @@ impl Work<'_> {
     }
 
     async fn deliver(&self, result: &AttemptResult, stops: &mut Stops) -> Delivered {
-        let (mut delivery, mut failures) = (Delivery::default(), 0);
+        let (mut delivery, mut pauses) = (Delivery::default(), Pauses::default());
         loop {
             delivery.send();
             let mut sent = pin!(self.agent.client.result(self.lease.attempt, result));
@@ -323,8 +324,7 @@ impl Work<'_> {
             if let Some(delivered) = delivered {
                 return delivered;
             }
-            failures += 1;
-            if timeout(pause(failures, fastrand::f64()), lost(stops)).await.is_ok()
+            if timeout(pauses.after_failure(), lost(stops)).await.is_ok()
                 && let Some(delivered) = delivery.lose()
             {
                 return delivered;
@@ -346,16 +346,13 @@ impl Work<'_> {
 
     async fn upload(&self) -> Result<()> {
         let Some(path) = self.effects.session.as_ref().and_then(Session::output) else { return Ok(()) };
-        let mut failures = 0;
-        loop {
+        let put = || async {
             let file = tokio::fs::File::open(path).await.context("cannot read them back")?;
-            match self.agent.client.put_output(self.lease.attempt, self.lease.lease, file_body(file)).await {
-                Ok(()) => return Ok(()),
-                Err(e) if e.is_final() => return Err(e.into()),
-                Err(_) => failures += 1,
-            }
-            sleep(pause(failures, fastrand::f64())).await;
-        }
+            let put = self.agent.client.put_output(self.lease.attempt, self.lease.lease, file_body(file));
+            put.await.map_err(anyhow::Error::from)
+        };
+        let may_succeed = |e: &anyhow::Error| e.downcast_ref::<ClientError>().is_some_and(|e| !e.is_final());
+        put.retry(Pauses::default()).sleep(sleep).when(may_succeed).await
     }
 }
 

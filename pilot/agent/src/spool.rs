@@ -6,7 +6,7 @@
 //! ends with a mark.
 
 use bytes::Bytes;
-use pilot_client::{Client, ClientError, pause};
+use pilot_client::{Client, ClientError, Pauses};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -95,7 +95,7 @@ impl Spool {
         lease: Uuid,
         stream: &'static str,
     ) -> Option<String> {
-        let (mut sent, mut failures) = (0, 0);
+        let (mut sent, mut pauses) = (0, Pauses::default());
         loop {
             let progress = *self.progress.wait_for(|p| p.written > sent || p.end).await.ok()?;
             if progress.written <= sent {
@@ -111,17 +111,14 @@ impl Spool {
                 }
             };
             match client.put_log(attempt, stream, lease, sent, bytes).await {
-                Ok(()) => (sent, failures) = (until, 0),
+                Ok(()) => (sent, pauses) = (until, Pauses::default()),
                 Err(e) => match next_offset(&e) {
                     Some(offset) if offset <= progress.written && offset != sent => sent = offset,
                     _ if e.is_final() => {
                         tracing::warn!(%attempt, stream, error = %e, "the queue takes no more of this log");
                         return Some(format!("the queue took {sent} bytes of {stream} and no more: {e}"));
                     }
-                    _ => {
-                        failures += 1;
-                        sleep(pause(failures, fastrand::f64())).await;
-                    }
+                    _ => sleep(pauses.after_failure()).await,
                 },
             }
             if !progress.end {

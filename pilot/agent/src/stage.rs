@@ -4,9 +4,10 @@ use super::launch::write_secret;
 use super::ports::PortLease;
 use super::{Agent, PATIENCE};
 use anyhow::{Context, Result, bail};
+use backon::Retryable;
 use openssl::sha::Sha256;
 use pilot_api::{CertificateRequest, InputFile, Lease};
-use pilot_client::pause;
+use pilot_client::Pauses;
 use std::path::{Path, PathBuf};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
@@ -61,17 +62,17 @@ async fn delegate(agent: &Agent, lease: &Lease) -> Result<String> {
 
 async fn fetch(agent: &Agent, input: &InputFile, to: &Path) -> Result<()> {
     let give_up = Instant::now() + PATIENCE;
-    loop {
+    let transfer = || async {
         let body = agent.client.patiently(PATIENCE, || agent.client.blob(&input.sha256)).await?;
-        match keep(body, input, to).await {
-            // A cut transfer is no reason to give the payload back: the queue may have been restarted.
-            Err(e) if e.is::<reqwest::Error>() && Instant::now() < give_up => {
-                tracing::warn!(input = input.path, error = %e, "transfer cut, trying again");
-                sleep(pause(3, fastrand::f64())).await;
-            }
-            kept => return kept,
-        }
-    }
+        keep(body, input, to).await
+    };
+    // A cut transfer is no reason to give the payload back: the queue may have been restarted.
+    let retried =
+        transfer.retry(Pauses::default().take_while(move |_| Instant::now() < give_up)).sleep(sleep);
+    let retried = retried.when(|e| e.is::<reqwest::Error>());
+    let told =
+        retried.notify(|e, _| tracing::warn!(input = input.path, error = %e, "transfer cut, trying again"));
+    told.await
 }
 
 async fn keep(mut body: reqwest::Response, input: &InputFile, to: &Path) -> Result<()> {
@@ -83,13 +84,8 @@ async fn keep(mut body: reqwest::Response, input: &InputFile, to: &Path) -> Resu
         file.write_all(&chunk).await?;
     }
     file.flush().await?;
-    if size != input.size || hex(&hash.finish()) != input.sha256 {
+    if size != input.size || hex::encode(hash.finish()) != input.sha256 {
         bail!("what came is not what was submitted");
     }
     Ok(())
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -3,6 +3,7 @@
 use super::*;
 use PayloadState as S;
 use PilotState as P;
+use pilot_api::VariantArray;
 
 const MAX: u32 = 3;
 
@@ -19,8 +20,8 @@ fn all_events() -> Vec<PayloadEvent> {
         PayloadEvent::Cancel,
         PayloadEvent::Return,
     ];
-    events.extend(S::ALL.iter().map(|s| PayloadEvent::Progress(*s)));
-    events.extend(Outcome::ALL.iter().map(|o| PayloadEvent::End(*o)));
+    events.extend(S::VARIANTS.iter().map(|s| PayloadEvent::Progress(*s)));
+    events.extend(Outcome::VARIANTS.iter().map(|o| PayloadEvent::End(*o)));
     events
 }
 
@@ -56,7 +57,7 @@ fn expected(from: S, event: PayloadEvent) -> Option<S> {
 
 #[test]
 fn every_state_meets_every_event() {
-    for from in S::ALL {
+    for from in S::VARIANTS {
         for event in all_events() {
             let got = payload(&facts(*from), event, MAX).ok().map(|s| s.state);
             assert_eq!(got, expected(*from, event), "{from} {event:?}");
@@ -66,7 +67,7 @@ fn every_state_meets_every_event() {
 
 #[test]
 fn final_states_never_change() {
-    for from in S::ALL.iter().filter(|s| s.is_final()) {
+    for from in S::VARIANTS.iter().filter(|s| s.is_final()) {
         for event in all_events() {
             if let Ok(step) = payload(&facts(*from), event, MAX) {
                 assert!(!step.changes(&facts(*from)), "{from} {event:?}");
@@ -77,7 +78,7 @@ fn final_states_never_change() {
 
 #[test]
 fn only_lost_and_infra_are_tried_again_and_only_so_often() {
-    for outcome in Outcome::ALL.iter().filter(|o| **o != Outcome::Superseded) {
+    for outcome in Outcome::VARIANTS.iter().filter(|o| **o != Outcome::Superseded) {
         for attempts in 1..=MAX {
             let now = PayloadFacts { state: S::Running, attempts, returns: 0, cancel_wanted: false };
             let step = payload(&now, PayloadEvent::End(*outcome), MAX).unwrap();
@@ -123,8 +124,8 @@ fn refusals_say_what_and_why() {
 
 #[test]
 fn every_pilot_state_meets_every_report() {
-    for from in P::ALL {
-        for said in P::ALL {
+    for from in P::VARIANTS {
+        for said in P::VARIANTS {
             let got = pilot(*from, PilotEvent::Reported(*said)).ok();
             let expected = match (from, said) {
                 (_, P::Submitted | P::Lost | P::Done) => None,
@@ -141,7 +142,7 @@ fn every_pilot_state_meets_every_report() {
 
 #[test]
 fn pilots_claim_leave_and_fall_silent() {
-    for from in P::ALL {
+    for from in P::VARIANTS {
         let live = !matches!(from, P::Done | P::Failed);
         let draining = *from == P::Draining;
         let claimed = |holds| pilot(*from, PilotEvent::Claimed(holds)).ok();

@@ -175,7 +175,7 @@ impl Files {
             return Err(error(std::io::Error::other(text)));
         }
         let file = NamedTempFile::from_parts(file.into_std().await, path);
-        Ok(Received { file, size, sha256: hex(&hash.finish()) })
+        Ok(Received { file, size, sha256: hex::encode(hash.finish()) })
     }
 
     /// Gives an upload its name; whatever had it before is replaced in one step.
@@ -254,10 +254,6 @@ impl Files {
             Err(e) => Err(FileError::Failed("opening a file", e)),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

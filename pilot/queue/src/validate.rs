@@ -97,6 +97,7 @@ fn clean(text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pilot_api::VariantArray;
 
     fn with(change: impl FnOnce(&mut serde_json::Value)) -> Result<Submission, Invalid> {
         let mut json = serde_json::json!({
@@ -168,7 +169,7 @@ mod tests {
             returned: false,
             report: Report::default(),
         };
-        for outcome in Outcome::ALL {
+        for outcome in Outcome::VARIANTS {
             let refused = matches!(outcome, Outcome::Lost | Outcome::Superseded);
             assert_eq!(result(said(*outcome)).is_err(), refused, "{outcome}");
         }

@@ -8,7 +8,8 @@ use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 
 /// Skips the test where the host lacks something.
 ///
-/// A string names a program; a word names a function of `harness::need` without arguments.
+/// A string names a program; a word names a function of `harness::need` without arguments; `self::word` names one of the
+/// test's own file, which asks `harness::need::that`.
 ///
 /// ```ignore
 /// #[test]
@@ -37,23 +38,28 @@ fn is_body(token: &TokenTree) -> bool {
     matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace)
 }
 
+fn is_comma(token: &TokenTree) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',')
+}
+
 /// `root, "strace"` to the calls that ask for them, the first that fails ends the asking.
 fn questions(wanted: TokenStream) -> Result<String, String> {
     let mut questions = Vec::new();
-    for (index, token) in wanted.into_iter().enumerate() {
-        match token {
-            TokenTree::Punct(comma) if index % 2 == 1 && comma.as_char() == ',' => {}
-            TokenTree::Ident(word) if index % 2 == 0 => questions.push(format!("::harness::need::{word}()")),
-            TokenTree::Literal(program) if index % 2 == 0 && program.to_string().starts_with('"') => {
-                questions.push(format!("::harness::need::tool({program})"));
+    for need in wanted.into_iter().collect::<Vec<_>>().split(is_comma) {
+        questions.push(match need {
+            [TokenTree::Ident(word)] => format!("::harness::need::{word}()"),
+            [TokenTree::Ident(own), TokenTree::Punct(_), TokenTree::Punct(_), TokenTree::Ident(word)]
+                if own.to_string() == "self" =>
+            {
+                format!("self::{word}()")
             }
-            other => {
-                return Err(format!("#[needs] takes words and names of programs in quotes, not `{other}`"));
+            [TokenTree::Literal(program)] if program.to_string().starts_with('"') => {
+                format!("::harness::need::tool({program})")
             }
-        }
-    }
-    if questions.is_empty() {
-        return Err("#[needs] without a need".to_owned());
+            _ => {
+                return Err("#[needs] takes words, self::word, and names of programs in quotes".to_owned());
+            }
+        });
     }
     Ok(questions.join(" && "))
 }
