@@ -32,6 +32,34 @@ fn wrong_answers() {
     assert_eq!(code, Some(0), "{errors}");
 }
 
+/// The queue does what it is asked for, and nobody hears of it: the command asks again, and one is one.
+#[test]
+#[needs("grid-proxy-init")]
+fn answers_lost_to_calls_that_create() {
+    let site = Site::new("30s");
+    let between = site.between_alice();
+    let lost = |calls: &[(&str, &str)], args: &[&str]| {
+        calls.iter().for_each(|(method, path)| between.spoil_next(1, method, path, Answer::Lost));
+        let out = site.alice_at(between.url(), args);
+        let errors = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(0), "{args:?}: {errors}");
+        assert!(between.seen().iter().any(|call| call.contains("Lost")), "{:?}", between.seen());
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    fs::write(site.path("in.txt"), "abc").expect("the site's directory is there");
+    let calls =
+        [("POST", "/delegations"), ("PUT", "/delegations/"), ("PUT", "/blobs/"), ("POST", "/payloads")];
+    let id = lost(&calls, &["submit", "--input", "in.txt", "--", "/bin/true"]).trim().to_owned();
+    let jobs: serde_json::Value = serde_json::from_str(&site.ok(&["jobs", "--json"])).expect("JSON");
+    assert_eq!(jobs.as_array().map(Vec::len), Some(1), "one submission is one payload: {jobs}");
+    assert_eq!(lost(&[("POST", "/hold")], &["hold", &id]), format!("{id} held\n"));
+    assert_eq!(lost(&[("POST", "/release")], &["release", &id]), format!("{id} waiting\n"));
+    assert_eq!(lost(&[("POST", "/cancel")], &["cancel", &id]), format!("{id} cancelled\n"));
+    let array = lost(&[("POST", "/payloads")], &["submit", "--array", "1-3", "--", "/bin/true"]);
+    let jobs: serde_json::Value = serde_json::from_str(&site.ok(&["jobs", "--json"])).expect("JSON");
+    assert_eq!((jobs.as_array().map(Vec::len), array.lines().count()), (Some(4), 3), "{jobs}");
+}
+
 #[test]
 #[needs("grid-proxy-init")]
 fn queue_restarts_under_wait() {

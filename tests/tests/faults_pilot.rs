@@ -87,6 +87,47 @@ fn claim_answered_with_errors() {
     assert!(between.seen().iter().any(|call| call.contains("Status(404)")), "{:?}", between.seen());
 }
 
+/// The leases are far too long to run out here: a lease that the pilot never hears of would keep its payload for ever.
+#[test]
+#[needs("grid-proxy-init")]
+fn answers_lost_to_registration_and_claim() {
+    let site = Site::new("1h");
+    let between = site.between();
+    let ids = [site.shell("true"), site.shell("true")];
+    between.spoil_next(1, "POST", "/pilots", Answer::Lost);
+    between.spoil_next(2, "POST", "/claim", Answer::Lost);
+    between.spoil_next(1, "POST", "/delegation", Answer::Lost);
+    let _agent = site.agent_of(between.url(), "agent", &["--slots", "2"]);
+    for id in &ids {
+        assert_eq!(site.wait(id), Some(0), "{}\n{}", site.show(id), site.log("agent"));
+        assert_eq!(site.show(id)["attempts"].as_array().map(Vec::len), Some(1), "{}", site.show(id));
+    }
+    let pilots: serde_json::Value = serde_json::from_str(&site.ok(&["pilots", "--json"])).expect("JSON");
+    assert_eq!(pilots.as_array().map(Vec::len), Some(1), "one registration is one pilot: {pilots}");
+    let lost = between.seen().iter().filter(|call| call.contains("Lost")).count();
+    assert_eq!(lost, 4, "{:?}", between.seen());
+}
+
+/// Batch systems end pilots when their time is over: that is nobody's failure, however often it happens.
+#[test]
+#[needs("grid-proxy-init")]
+fn three_orderly_ends() {
+    let site = Site::new("1h");
+    let go = site.path("go");
+    let id = site.shell(&format!("[ -e {go} ] || exec sleep 1000"));
+    for number in 1..=3 {
+        let mut agent = site.agent("agent", &[]);
+        site.await_state(&id, "running");
+        agent.signal(libc::SIGTERM);
+        assert_eq!(agent.code_within(LIMIT), Some(0), "{}", site.log("agent"));
+        assert_eq!(site.show(&id)["state"], "waiting", "after {number} ends: {}", site.show(&id));
+    }
+    fs::write(&go, "").expect("the site's directory is there");
+    let _agent = site.agent("agent", &[]);
+    assert_eq!(site.wait(&id), Some(0), "{}\n{}", site.show(&id), site.log("agent"));
+    assert_eq!(site.show(&id)["attempts"].as_array().map(Vec::len), Some(4), "{}", site.show(&id));
+}
+
 #[test]
 #[needs("grid-proxy-init")]
 fn proxy_renewed() {

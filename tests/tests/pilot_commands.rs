@@ -62,6 +62,47 @@ fn a_payload_is_known_by_the_beginning_of_its_id_and_as_the_last_one() {
 }
 
 #[test]
+fn an_array_is_named_by_its_own_id_in_every_command() {
+    let site = Site::new("30s");
+    let (_, ids, errors) = site.run(&[
+        "submit",
+        "--array",
+        "1-3",
+        "--output",
+        "o",
+        "--",
+        "/bin/sh",
+        "-c",
+        "echo $PILOT_ARRAY_INDEX | tee o",
+    ]);
+    let first: serde_json::Value =
+        serde_json::from_str(&site.ok(&["show", "--json", ids.lines().next().unwrap()])).unwrap();
+    let array = first["payload"]["array"].as_str().unwrap().to_owned();
+    assert!(errors.contains(&array), "{errors}");
+    // Elements and array begin with the same moment: only the rest of the array's id is its own.
+    for name in [&array[..], &array[..35], "last"] {
+        let explained = site.ok(&["explain", name]);
+        assert!(
+            ids.lines().all(|id| explained.contains(id)) && explained.lines().count() == 3,
+            "{explained}"
+        );
+    }
+    assert_eq!(site.ok(&["hold", &array]).lines().filter(|l| l.ends_with(" held")).count(), 3);
+    assert_eq!(site.ok(&["release", &array]).lines().filter(|l| l.ends_with(" waiting")).count(), 3);
+    let _agent = site.agent("agent", &["--slots", "3"]);
+    assert_eq!(site.run(&["wait", &array]).0, Some(0));
+    assert_eq!(site.ok(&["logs", &array]), "1\n2\n3\n");
+    assert!(site.ok(&["show", &array]).matches("exit code 0").count() == 3);
+    let to = site.path("home");
+    site.ok(&["output", &array, "--to", &to]);
+    for index in ["1", "2", "3"] {
+        assert_eq!(fs::read_to_string(format!("{to}/{index}/o")).unwrap(), format!("{index}\n"));
+    }
+    let (code, _, errors) = site.run(&["cancel", &array]);
+    assert_eq!((code, errors.lines().count()), (Some(1), 3), "each has ended: {errors}");
+}
+
+#[test]
 fn cancel_and_release_say_what_they_did_and_go_on() {
     let site = Site::new("30s");
     let ids: Vec<String> = (0..5).map(|_| site.script(&[], "sleep 60")).collect();

@@ -3,7 +3,7 @@
 use super::lease::{GRACE, StopReason};
 use super::{Agent, attempt};
 use pilot_api::{Bye, Claim, Heartbeat, HeartbeatReply, OrderKind, PilotState, Registered, Registration};
-use pilot_client::{ClientError, pause};
+use pilot_client::{ClientError, Pauses};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -219,6 +219,8 @@ async fn work(
 ) -> Result<End, Forgotten> {
     let mut outage = Outage::default();
     let mut idle_since = Instant::now();
+    // Kept until an answer has come: one that was lost on the way may have given leases, which the same claim gets again.
+    let mut id = Uuid::now_v7();
     loop {
         if let Some(end) = ending.wanted() {
             return end;
@@ -232,7 +234,7 @@ async fn work(
         }
         // After a failure of the node, other nodes get the next payload.
         let rest = rest.saturating_sub(agent.registry.since_failure());
-        let Some(claim) = claim(agent, limits).filter(|_| rest.is_zero()) else {
+        let Some(claim) = claim(agent, limits, id).filter(|_| rest.is_zero()) else {
             let limited = !rest.is_zero() || limits.end.is_some();
             let look_again = if rest.is_zero() { LOOK_AGAIN } else { rest };
             tokio::select! {
@@ -249,7 +251,7 @@ async fn work(
         };
         match claimed {
             Ok(claimed) => {
-                outage = Outage::default();
+                (outage, id) = (Outage::default(), Uuid::now_v7());
                 for lease in claimed.leases {
                     let stops = agent.registry.add(&lease);
                     tokio::spawn(attempt::run(Arc::clone(agent), lease, stops));
@@ -293,14 +295,14 @@ fn own_end(limits: Limits, busy: bool, idle: Duration, failures: u32) -> Option<
 }
 
 /// What to ask for; `None` when there is no room.
-fn claim(agent: &Agent, limits: Limits) -> Option<Claim> {
+fn claim(agent: &Agent, limits: Limits, id: Uuid) -> Option<Claim> {
     let used = agent.registry.used();
     let slots = limits.slots.saturating_sub(used.leases);
     let cores = agent.node.cores.max(limits.slots).saturating_sub(used.cores);
     let memory = agent.node.memory.map(|memory| memory.saturating_sub(used.memory));
     let max = slots.min(cores);
     (max > 0 && limits.time_left() != Some(0)).then_some(Claim {
-        id: Some(uuid::Uuid::now_v7()),
+        id: Some(id),
         max,
         cores,
         memory,
@@ -313,6 +315,7 @@ fn claim(agent: &Agent, limits: Limits) -> Option<Claim> {
 struct Outage {
     since: Option<Instant>,
     failures: u32,
+    pauses: Pauses,
 }
 
 impl Outage {
@@ -327,7 +330,7 @@ impl Outage {
             tracing::warn!(error = %error, "trying again");
         }
         self.failures = self.failures.saturating_add(1);
-        sleep(pause(self.failures, fastrand::f64())).await;
+        sleep(self.pauses.after_failure()).await;
         Ok(())
     }
 }
@@ -367,7 +370,7 @@ async fn farewell(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>) {
 async fn beat(agent: Arc<Agent>, terms: Registered, ending: Arc<Ending>) {
     let (lease, interval) =
         (Duration::from_millis(terms.lease_ms), Duration::from_millis(terms.heartbeat_ms));
-    let (mut renewed, mut failures) = (Instant::now(), 0);
+    let (mut renewed, mut pauses) = (Instant::now(), Pauses::default());
     let mut acked = Vec::new();
     let mut hurry = true;
     loop {
@@ -391,7 +394,7 @@ async fn beat(agent: Arc<Agent>, terms: Registered, ending: Arc<Ending>) {
                 continue;
             }
             Some(Ok(synced)) => {
-                (renewed, failures) = (sent, 0);
+                (renewed, pauses) = (sent, Pauses::default());
                 acked = obey(&agent, &ending, synced);
                 hurry = !acked.is_empty();
                 if interval.as_secs() == 0 && !hurry {
@@ -410,8 +413,7 @@ async fn beat(agent: Arc<Agent>, terms: Registered, ending: Arc<Ending>) {
                     tracing::error!(error = %e, "leases ran out: ending payloads");
                     agent.registry.stop_all(StopReason::Lost);
                 }
-                failures += 1;
-                sleep(pause(failures, fastrand::f64()).min(interval)).await;
+                sleep(pauses.after_failure().min(interval)).await;
                 hurry = true;
             }
         }

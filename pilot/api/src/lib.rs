@@ -9,7 +9,7 @@
 //! | user | `PUT /v1/delegations/{id}` | [`SignedChain`] -> 204 |
 //! | user | `PUT /v1/blobs/{sha256}` | bytes -> 204 (hash checked) |
 //! | user | `POST /v1/payloads` | [`Submission`] -> [`Submitted`] |
-//! | user | `GET /v1/payloads?limit=N` | -> `Vec<`[`Payload`]`>` (own ones, oldest first; the newest N, 1000 unless told) |
+//! | user | `GET /v1/payloads?limit=N` | -> `Vec<`[`Payload`]`>` (own ones, oldest first; the newest N, 1000 unless told); also `state=A,B`, `array=ID`, `begins=DIGITS` (of an id, or of its array's), `before=ID` |
 //! | user | `GET /v1/payloads/{id}?wait=S&final=1` | -> [`Payload`]; with `wait` held until it is final or S seconds passed |
 //! | user | `GET /v1/payloads/{id}/events` | -> `Vec<`[`HistoryEntry`]`>` |
 //! | user | `POST /v1/payloads/{id}/cancel` | -> [`Payload`]; 409 when it is done or failed already |
@@ -39,6 +39,7 @@ mod spec;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use strum::{Display, EnumString, IntoStaticStr};
 use uuid::Uuid;
 
 pub use names::{Patterns, output_pattern, plain_path};
@@ -46,6 +47,8 @@ pub use output::OutputSummary;
 pub use spec::{
     InputFile, MAX_SPEC, MissingOutput, PayloadSpec, RawSpec, SpecError, check_variable, is_sha256,
 };
+/// The values of an enumeration, in the order of the declaration: `VARIANTS`.
+pub use strum::VariantArray;
 
 /// How often a user's proxy is delegated on its way to a payload: to the queue, and from there to the pilot. `glexec`
 /// only copies what it gets.
@@ -130,51 +133,41 @@ impl fmt::Display for UnknownWord {
 
 impl std::error::Error for UnknownWord {}
 
-/// The words of an enumeration: the same in JSON, in tables for people, and in the queue's store.
-macro_rules! words {
-    ($name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+/// The word of a value, the same in JSON, in tables for people, and in the queue's store.
+macro_rules! as_str {
+    ($($name:ty),+) => {$(
         impl $name {
-            /// Every value, in the order of the declaration.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
             /// The word, as in JSON.
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
+                self.into()
             }
         }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                Self::ALL.iter().copied().find(|v| v.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
-            }
-        }
-    };
+    )+};
 }
 
-words!(PayloadState {
-    Received = "received", Waiting = "waiting", Held = "held", Matched = "matched", Running = "running",
-    Completing = "completing", Done = "done", Failed = "failed", Killed = "killed",
-});
-words!(Outcome {
-    Ok = "ok", User = "user", Limit = "limit", Killed = "killed", Infra = "infra", Lost = "lost",
-    Superseded = "superseded",
-});
-words!(PilotState {
-    Submitted = "submitted", Starting = "starting", Validating = "validating", Ready = "ready", Busy = "busy",
-    Draining = "draining", Done = "done", Failed = "failed", Lost = "lost",
-});
-words!(OrderKind { Cancel = "cancel" });
+as_str!(PayloadState, Outcome, PilotState, OrderKind);
+
+fn unknown_word(text: &str) -> UnknownWord {
+    UnknownWord(text.to_owned())
+}
 
 /// States of a payload (`architecture.md` section 9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownWord, parse_err_fn = unknown_word)]
 #[allow(missing_docs)]
 pub enum PayloadState {
     Received,
@@ -196,8 +189,22 @@ impl PayloadState {
 }
 
 /// How an attempt ended; the class decides about a retry, never the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownWord, parse_err_fn = unknown_word)]
 pub enum Outcome {
     /// The payload returned 0.
     Ok,
@@ -216,8 +223,22 @@ pub enum Outcome {
 }
 
 /// States of a pilot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownWord, parse_err_fn = unknown_word)]
 #[allow(missing_docs)]
 pub enum PilotState {
     Submitted,
@@ -438,8 +459,21 @@ pub struct Order {
 }
 
 /// Kinds of orders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = UnknownWord, parse_err_fn = unknown_word)]
 pub enum OrderKind {
     /// End the payload; report outcome `killed`.
     Cancel,

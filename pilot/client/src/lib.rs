@@ -3,6 +3,7 @@
 //! A method makes one request. Whoever may repeat it wraps it in [`Client::patiently`], which waits between attempts
 //! with full jitter and gives up at once on errors that will not go away.
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::x509::X509;
@@ -21,6 +22,8 @@ use uuid::Uuid;
 pub const CALL: Duration = Duration::from_secs(30);
 /// How long a transfer of input, output or logs may take.
 const TRANSFER: Duration = Duration::from_secs(3600);
+/// Payloads in one answer, where all are wanted.
+const PAGE: u32 = 200;
 /// First and longest pause between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(20));
 
@@ -142,6 +145,35 @@ impl Connection {
 /// Parses a duration option such as `5m`, for clap.
 pub fn duration(text: &str) -> Result<Duration, String> {
     identity::duration::parse(text).map_err(|e| e.to_string())
+}
+
+/// Which payloads to list: the newest of the caller's own, as far as the rest agrees.
+#[derive(Debug, Clone, Default)]
+pub struct Which {
+    /// In these states; all when empty.
+    pub states: Vec<PayloadState>,
+    /// Elements of this array.
+    pub array: Option<Uuid>,
+    /// Whose id, or whose array's id, begins with these hexadecimal digits; dashes where an id has them.
+    pub begins: Option<String>,
+    /// Older than this one.
+    pub before: Option<Uuid>,
+    /// Most payloads.
+    pub limit: u32,
+}
+
+impl Which {
+    fn query(&self) -> String {
+        let states: Vec<&str> = self.states.iter().map(|state| state.as_str()).collect();
+        let named = [
+            ("state", Some(states.join(",")).filter(|words| !words.is_empty())),
+            ("array", self.array.map(|id| id.to_string())),
+            ("begins", self.begins.clone()),
+            ("before", self.before.map(|id| id.to_string())),
+        ];
+        let named = named.into_iter().filter_map(|(name, value)| Some(format!("&{name}={}", value?)));
+        format!("limit={}{}", self.limit, named.collect::<String>())
+    }
 }
 
 /// A part of a log.
@@ -275,32 +307,22 @@ impl Client {
     }
 
     /// Repeats an idempotent call until it works, fails for good, or `patience` is over.
-    pub async fn patiently<T, F>(&self, patience: Duration, call: impl Fn() -> F) -> Result<T, ClientError>
+    pub async fn patiently<T, F>(&self, patience: Duration, call: impl FnMut() -> F) -> Result<T, ClientError>
     where
         F: Future<Output = Result<T, ClientError>>,
     {
         let give_up = Instant::now() + patience;
-        let mut failures = 0;
-        loop {
-            let error = match call().await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            let pause = pause(failures, fastrand::f64());
-            if !error.is_transient() || Instant::now() + pause > give_up {
-                return Err(error);
-            }
-            failures += 1;
-            sleep(pause).await;
-        }
+        let pauses = Pauses::default().take_while(move |pause| Instant::now() + *pause <= give_up);
+        call.retry(pauses).sleep(sleep).when(ClientError::is_transient).await
     }
 }
 
 /// The calls of users.
 impl Client {
-    /// `POST /v1/delegations`.
-    pub async fn new_delegation(&self) -> Result<Delegation, ClientError> {
-        self.post("/v1/delegations", &NewDelegation { id: Some(Uuid::now_v7()) }, 0).await
+    /// `POST /v1/delegations`; repeated under one id, so that a lost answer leaves no second key in the queue.
+    pub async fn new_delegation(&self, patience: Duration) -> Result<Delegation, ClientError> {
+        let asked = NewDelegation { id: Some(Uuid::now_v7()) };
+        self.patiently(patience, || self.post("/v1/delegations", &asked, 0)).await
     }
 
     /// `PUT /v1/delegations/{id}`.
@@ -320,6 +342,31 @@ impl Client {
         submission: &Submission,
     ) -> Result<Submitted, ClientError> {
         self.patiently(patience, || self.post("/v1/payloads", submission, 0)).await
+    }
+
+    /// `GET /v1/payloads`: those that are asked for.
+    pub async fn listed(&self, which: &Which) -> Result<Vec<Payload>, ClientError> {
+        self.get(&format!("/v1/payloads?{}", which.query()), 0).await
+    }
+
+    /// The same in pieces, which each is taken down before the next is asked for: what one answer holds is bounded, whatever
+    /// is stored. Oldest first.
+    pub async fn listed_all<T>(
+        &self,
+        patience: Duration,
+        which: &Which,
+        take: impl Fn(&Payload) -> T,
+    ) -> Result<Vec<T>, ClientError> {
+        let mut which = Which { limit: PAGE, ..which.clone() };
+        let mut all = Vec::new();
+        loop {
+            let page = self.patiently(patience, || self.listed(&which)).await?;
+            all.extend(page.iter().rev().map(&take));
+            let Some(oldest) = page.first().filter(|_| page.len() >= PAGE as usize) else { break };
+            which.before = Some(oldest.id);
+        }
+        all.reverse();
+        Ok(all)
     }
 
     /// `GET /v1/payloads`.
@@ -453,11 +500,32 @@ pub fn file_body(file: tokio::fs::File) -> Body {
     Body::wrap_stream(tokio_util::io::ReaderStream::with_capacity(file, 128 << 10))
 }
 
-/// The pause after so many failures: a random part of a span that doubles (full jitter), so that many pilots do not
-/// come back at the same moment.
-pub fn pause(failures: u32, random: f64) -> Duration {
-    let span = PAUSES.0.saturating_mul(1 << failures.min(16)).min(PAUSES.1);
-    span.mul_f64(random.clamp(0.05, 1.0))
+/// The pauses between attempts, without end: each a random part of a span that doubles (full jitter), so that many pilots
+/// do not come back at the same moment.
+#[derive(Debug)]
+pub struct Pauses(ExponentialBackoff);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        let spans =
+            ExponentialBuilder::new().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1).with_factor(2.0);
+        Self(spans.without_max_times().build())
+    }
+}
+
+impl Pauses {
+    /// The next pause.
+    pub fn after_failure(&mut self) -> Duration {
+        self.0.next().unwrap_or(PAUSES.1).mul_f64(fastrand::f64().clamp(0.05, 1.0))
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.after_failure())
+    }
 }
 
 fn connection(proxy: &Path, ca_dir: &Path) -> Result<reqwest::Client, ClientError> {
@@ -536,11 +604,10 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_limit_and_are_never_zero() {
-        assert_eq!(pause(0, 1.0), PAUSES.0);
-        assert_eq!(pause(3, 1.0), PAUSES.0 * 8);
-        assert_eq!(pause(200, 1.0), PAUSES.1);
-        assert!(pause(0, 0.0) > Duration::ZERO);
-        assert!(pause(5, 0.3) < pause(5, 0.9));
+        let spans = (0..200_u32).map(|failures| (PAUSES.0 * (1 << failures.min(16))).min(PAUSES.1));
+        for (pause, span) in Pauses::default().zip(spans) {
+            assert!(pause <= span && pause >= span.mul_f64(0.049), "{pause:?} of {span:?}");
+        }
     }
 
     #[test]

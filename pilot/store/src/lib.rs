@@ -46,6 +46,8 @@ pub struct Filter {
     pub states: Vec<PayloadState>,
     /// Elements of this array only.
     pub array: Option<Uuid>,
+    /// Whose id, or whose array's id, begins like this: lower case, with dashes.
+    pub begins: Option<String>,
     /// Most payloads.
     pub limit: u32,
     /// Only payloads older than this one.

@@ -545,10 +545,12 @@ impl Store for MemoryStore {
     async fn payloads(&self, filter: &Filter) -> Result<Vec<pilot_api::Payload>> {
         let tables = self.0.lock().await;
         let before = filter.before.and_then(|id| tables.payloads.get(&id)).map(|p| p.seq);
-        let wanted = |(_, p): &(&Uuid, &PayloadRow)| {
+        let begins = |id: &Uuid| filter.begins.as_ref().is_none_or(|text| id.to_string().starts_with(text));
+        let wanted = |(id, p): &(&Uuid, &PayloadRow)| {
             p.owner == filter.owner
                 && (filter.states.is_empty() || filter.states.contains(&p.state))
                 && (filter.array.is_none() || filter.array == p.submission)
+                && (begins(id) || p.submission.as_ref().is_some_and(begins))
                 && (filter.before.is_none() || before.is_some_and(|b| p.seq < b))
         };
         let mut found: Vec<_> = tables.payloads.iter().filter(wanted).map(|(id, p)| (p.seq, *id)).collect();

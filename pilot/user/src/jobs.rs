@@ -5,7 +5,7 @@ use super::select::Selector;
 use super::text::{age, clean, size, span, style_of, table, time, width, wrap};
 use super::{Common, RETRY, Result, hints};
 use pilot_api::{Attempt, HistoryEntry, Payload, PayloadState, Pilot, PilotState};
-use pilot_client::Client;
+use pilot_client::{Client, Which};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use uuid::Uuid;
@@ -31,7 +31,7 @@ pub struct JobsArgs {
 pub struct ShowArgs {
     #[command(flatten)]
     common: Common,
-    /// Payload id, its beginning, or `last`
+    /// Id of a payload or array, its beginning, or `last`
     id: Selector,
 }
 
@@ -44,18 +44,11 @@ pub struct DrainArgs {
     id: Uuid,
 }
 
-/// How many of the newest payloads are looked at for those in one state.
-const SEARCHED: u32 = 100_000;
-
 /// `pilot jobs`.
 pub async fn jobs(args: JobsArgs) -> Result<u8> {
     let client = args.common.client()?;
-    // Chosen first, then counted: the newest N of a state, not those among the newest N.
-    let asked = if args.state.is_empty() { args.limit } else { SEARCHED };
-    let mut payloads = client.patiently(RETRY, || client.payloads(asked)).await?;
-    payloads.retain(|p| args.state.is_empty() || args.state.contains(&p.state));
-    let too_many = payloads.len().saturating_sub(args.limit.try_into().unwrap_or(usize::MAX));
-    payloads.drain(..too_many);
+    let which = Which { states: args.state, limit: args.limit, ..Which::default() };
+    let payloads = client.patiently(RETRY, || client.listed(&which)).await?;
     if args.common.json {
         return print_json(&payloads);
     }
@@ -82,20 +75,28 @@ pub fn reason(payload: &Payload) -> Option<String> {
     payload.reason.clone().or_else(reported)
 }
 
-/// `pilot show`.
+/// `pilot show`; of an array all elements, as JSON in a list.
 pub async fn show(args: ShowArgs) -> Result<u8> {
     let client = args.common.client()?;
-    let id = args.id.id(&client).await?;
-    let payload = client.patiently(RETRY, || client.payload(id, 0)).await?;
-    let events = client.patiently(RETRY, || client.events(id)).await?;
-    if args.common.json {
-        return print_json(&serde_json::json!({ "payload": payload, "events": events }));
+    let ids = args.id.ids(&client).await?;
+    let (mut all, mut text) = (Vec::new(), String::new());
+    for id in &ids {
+        let payload = client.patiently(RETRY, || client.payload(*id, 0)).await?;
+        let events = client.patiently(RETRY, || client.events(*id)).await?;
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&describe(&payload, &events, width()));
+        if let Some(hint) = hint(&client, &payload).await? {
+            writeln!(text, "{:<MARGIN$}{}", "hint", wrap(&clean(&hint), MARGIN, width())).ok();
+        }
+        all.push(serde_json::json!({ "payload": payload, "events": events }));
     }
-    let mut text = describe(&payload, &events, width());
-    if let Some(hint) = hint(&client, &payload).await? {
-        writeln!(text, "{:<MARGIN$}{}", "hint", wrap(&clean(&hint), MARGIN, width())).ok();
+    match all.as_slice() {
+        _ if !args.common.json => print(&text),
+        [one] => print_json(one),
+        all => print_json(&all),
     }
-    print(&text)
 }
 
 /// What the payload's own facts do not say: why it waits, or what to do about its end.
@@ -107,22 +108,26 @@ async fn hint(client: &Client, payload: &Payload) -> Result<Option<String>> {
     Ok(hints::unsatisfied(&payload.spec, &pilots))
 }
 
-/// `pilot explain`: one line on why the payload is where it is.
+/// `pilot explain`: one line on why the payload is where it is; of an array one for each element, as JSON a list.
 pub async fn explain(args: ShowArgs) -> Result<u8> {
     let client = args.common.client()?;
-    let id = args.id.id(&client).await?;
-    let payload = client.patiently(RETRY, || client.payload(id, 0)).await?;
-    let hint = hint(&client, &payload).await?;
-    let usual = || hints::waits(&payload).then(|| "a pilot that fits takes it when it has room".to_owned());
-    let reason = reason(&payload).into_iter().chain(hint).reduce(|reason, hint| format!("{reason}; {hint}"));
-    let reason = reason.or_else(usual);
-    if args.common.json {
-        return print_json(
-            &serde_json::json!({ "id": payload.id, "state": payload.state, "reason": reason }),
-        );
+    let (mut all, mut text) = (Vec::new(), String::new());
+    for id in args.id.ids(&client).await? {
+        let payload = client.patiently(RETRY, || client.payload(id, 0)).await?;
+        let hint = hint(&client, &payload).await?;
+        let usual =
+            || hints::waits(&payload).then(|| "a pilot that fits takes it when it has room".to_owned());
+        let reasons = reason(&payload).into_iter().chain(hint);
+        let reason = reasons.reduce(|reason, hint| format!("{reason}; {hint}")).or_else(usual);
+        let told = reason.as_ref().map(|r| format!(": {}", clean(r))).unwrap_or_default();
+        text.push_str(&format!("{} {}{told}\n", payload.id, payload.state));
+        all.push(serde_json::json!({ "id": payload.id, "state": payload.state, "reason": reason }));
     }
-    let reason = reason.map(|r| format!(": {}", clean(&r))).unwrap_or_default();
-    print(&format!("{} {}{reason}\n", payload.id, payload.state))
+    match all.as_slice() {
+        _ if !args.common.json => print(&text),
+        [one] => print_json(one),
+        all => print_json(&all),
+    }
 }
 
 fn describe(payload: &Payload, events: &[HistoryEntry], width: usize) -> String {
@@ -133,6 +138,7 @@ fn describe(payload: &Payload, events: &[HistoryEntry], width: usize) -> String 
         writeln!(text, "{name:<MARGIN$}{}", wrap(&clean(&value), MARGIN, width)).ok();
     };
     line("id", payload.id.to_string());
+    payload.array.iter().for_each(|array| line("array", array.to_string()));
     line(
         "state",
         format!("{}{}", payload.state, reason(payload).map(|r| format!(": {r}")).unwrap_or_default()),

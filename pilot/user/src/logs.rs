@@ -33,14 +33,21 @@ pub struct Args {
     /// Send control characters to the terminal as they are; into a pipe or a file they always go so
     #[arg(long)]
     raw: bool,
-    /// Payload id, its beginning, or `last`
+    /// Id of a payload or array, its beginning, or `last`
     id: Selector,
 }
 
-/// Carries the command out: the payload's standard output goes to ours, its standard error to ours.
+/// Carries the command out: the payload's standard output goes to ours, its standard error to ours; those of an array one
+/// element after the other.
 pub async fn run(args: Args) -> Result<u8> {
     let client = args.common.client()?;
-    let id = args.id.id(&client).await?;
+    for id in args.id.ids(&client).await? {
+        show(&args, &client, id).await?;
+    }
+    Ok(0)
+}
+
+async fn show(args: &Args, client: &Client, id: Uuid) -> Result<()> {
     if let Some(number) = args.attempt {
         let payload = client.patiently(RETRY, || client.payload(id, 0)).await?;
         if !payload.attempts.iter().any(|a| a.number == number) {
@@ -51,7 +58,7 @@ pub async fn run(args: Args) -> Result<u8> {
     }
     let wanted = |name: &str| args.stream.as_deref().is_none_or(|only| only == name);
     let read = |name: &'static str| Reader {
-        client: &client,
+        client,
         id,
         stream: name,
         attempt: args.attempt,
@@ -65,7 +72,7 @@ pub async fn run(args: Args) -> Result<u8> {
         if wanted("stderr") { read("stderr").copy(args.follow, args.attempt).await } else { Ok(()) }
     };
     tokio::try_join!(stdout, stderr)?;
-    Ok(0)
+    Ok(())
 }
 
 /// A place in one stream of one payload.

@@ -5,6 +5,7 @@ use super::select::Selector;
 use super::text::clean;
 use super::unpack::{Rules, Unpacked, unpack};
 use super::{Common, Failure, RETRY, Result, hints};
+use pilot_api::Payload;
 use pilot_api::names::Patterns;
 use pilot_client::Client;
 use std::fs::File;
@@ -27,45 +28,79 @@ pub struct Args {
     /// Also write files whose name begins with a dot
     #[arg(long)]
     dot_files: bool,
-    /// Payload id, its beginning, or `last`
+    /// Id of a payload or array, its beginning, or `last`
     id: Selector,
 }
 
 /// How many files that were left out are named.
 const NAMED: usize = 20;
 
-/// Carries the command out; prints the names of the files. 1 when something of the output is not there afterwards.
+/// Carries the command out; prints the names of the files. 1 when something of the output is not there afterwards. Each
+/// element of an array gets a directory of its own, named after its index.
 pub async fn run(args: Args) -> Result<u8> {
     let client = args.common.client()?;
-    let id = args.id.id(&client).await?;
-    let to = args.to.unwrap_or_else(|| PathBuf::from(id.to_string()));
-    let payload = client.patiently(RETRY, || client.payload(id, 0)).await?;
+    let ids = args.id.ids(&client).await?;
+    let (mut worst, mut all) = (0, Vec::new());
+    for id in &ids {
+        let payload = client.patiently(RETRY, || client.payload(*id, 0)).await?;
+        let named = payload.array.filter(|_| ids.len() > 1).unwrap_or(*id);
+        let to = args.to.clone().unwrap_or_else(|| named.to_string().into());
+        // An element that was named itself is a payload as any other.
+        let to = match payload.array_index {
+            Some(index) if ids.len() > 1 => to.join(index.to_string()),
+            _ => to,
+        };
+        match bring(&args, &client, &payload, &to).await {
+            Ok((code, told)) => {
+                worst = worst.max(code);
+                all.push(told);
+            }
+            // One element without output does not cost the others theirs.
+            Err(failure) if failure.code == 1 && ids.len() > 1 => {
+                note(&format!("{id}: {failure}"));
+                worst = 1;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    match all.as_slice() {
+        _ if !args.common.json => Ok(worst),
+        [one] => print_json(one).map(|_| worst),
+        all => print_json(&all).map(|_| worst),
+    }
+}
+
+/// One payload's output; exit code and what JSON says.
+async fn bring(
+    args: &Args,
+    client: &Client,
+    payload: &Payload,
+    to: &Path,
+) -> Result<(u8, serde_json::Value)> {
+    let id = payload.id;
     let texts = &payload.spec.outputs;
     let wanted = Patterns::parse(texts).map_err(Failure::no)?;
     // Before the archive: where nothing could be brought home there is none.
-    let missing = hints::missing_output(&payload);
+    let missing = hints::missing_output(payload);
     missing.iter().for_each(|missing| note(missing));
-    let archive = fetch(&client, id).await?;
+    let archive = fetch(client, id).await?;
     let rules = Rules { wanted: &wanted, texts, force: args.force, dot_files: args.dot_files };
-    let done = unpack(archive, &to, &rules).map_err(|e| {
+    let done = unpack(archive, to, &rules).map_err(|e| {
         Failure::unreachable(format!("the output archive is damaged, or cannot be written: {e}"))
     })?;
     tell_refused(&done);
     let code = u8::from(!done.refused.is_empty() || missing.is_some());
-    if args.common.json {
-        let refused = done
-            .refused
-            .iter()
-            .map(|(name, reason)| serde_json::json!({"file": name.to_string_lossy(), "reason": reason}));
-        let (names, refused) = (lossy(&done.files), refused.collect::<Vec<_>>());
-        print_json(
-            &serde_json::json!({ "directory": to.to_string_lossy(), "files": names, "left_out": refused, "missing": missing }),
-        )?;
-        return Ok(code);
+    if !args.common.json {
+        let lines = done.files.iter().map(|name| format!("{}\n", clean(&to.join(name).to_string_lossy())));
+        print(&lines.collect::<String>())?;
     }
-    let lines = done.files.iter().map(|name| format!("{}\n", clean(&to.join(name).to_string_lossy())));
-    print(&lines.collect::<String>())?;
-    Ok(code)
+    let refused = done
+        .refused
+        .iter()
+        .map(|(name, reason)| serde_json::json!({"file": name.to_string_lossy(), "reason": reason}));
+    let (names, refused) = (lossy(&done.files), refused.collect::<Vec<_>>());
+    let told = serde_json::json!({ "directory": to.to_string_lossy(), "files": names, "left_out": refused, "missing": missing });
+    Ok((code, told))
 }
 
 fn lossy(names: &[PathBuf]) -> Vec<String> {

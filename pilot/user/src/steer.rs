@@ -3,12 +3,9 @@
 use super::say::{note, print, print_json};
 use super::select::Selector;
 use super::{Common, Failure, RETRY, Result, submit};
-use pilot_api::{Payload, PayloadState, Release};
-use pilot_client::{Client, ClientError};
+use pilot_api::{Payload, PayloadState, Release, VariantArray};
+use pilot_client::{Client, ClientError, Which};
 use uuid::Uuid;
-
-/// How many of the newest payloads `--all` and `--state` look at.
-const SEARCHED: u32 = 100_000;
 
 /// Options of `pilot cancel`.
 #[derive(Debug, clap::Args)]
@@ -21,7 +18,7 @@ pub struct CancelArgs {
     /// All of your payloads in this state; may be repeated
     #[arg(long, value_name = "STATE", conflicts_with = "ids")]
     state: Vec<PayloadState>,
-    /// Payload ids, their beginnings, or `last`
+    /// Ids of payloads or arrays, their beginnings, or `last`
     #[arg(required_unless_present_any = ["all", "state"], value_name = "ID")]
     ids: Vec<Selector>,
 }
@@ -31,9 +28,13 @@ pub async fn cancel(args: CancelArgs) -> Result<u8> {
     let client = args.common.client()?;
     let mut round = Round::default();
     let ids = if args.ids.is_empty() {
-        let chosen = |p: &Payload| !p.state.is_final() && (args.all || args.state.contains(&p.state));
-        let payloads = client.patiently(RETRY, || client.payloads(SEARCHED)).await?;
-        payloads.into_iter().filter(chosen).map(|p| p.id).collect()
+        let chosen = |state: &PayloadState| !state.is_final() && (args.all || args.state.contains(state));
+        let states: Vec<_> = PayloadState::VARIANTS.iter().copied().filter(chosen).collect();
+        // All states would be meant by none.
+        match states.is_empty() {
+            true => Vec::new(),
+            false => client.listed_all(RETRY, &Which { states, ..Which::default() }, |p| p.id).await?,
+        }
     } else {
         round.ids(&client, &args.ids).await?
     };
@@ -54,7 +55,7 @@ pub async fn cancel(args: CancelArgs) -> Result<u8> {
 pub struct HoldArgs {
     #[command(flatten)]
     common: Common,
-    /// Payload ids, their beginnings, or `last`
+    /// Ids of payloads or arrays, their beginnings, or `last`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<Selector>,
 }

@@ -86,15 +86,17 @@ pub async fn run(args: Args) -> Result<u8> {
     for file in &files {
         upload(&client, file).await?;
     }
-    let submission =
-        Submission { id: Some(uuid::Uuid::now_v7()), delegation, spec: spec.clone(), array: args.array };
+    let id = Uuid::now_v7();
+    let submission = Submission { id: Some(id), delegation, spec: spec.clone(), array: args.array };
     let submitted = client.submit(RETRY, &submission).await?;
     if args.common.json {
-        print_json(&submitted)?;
+        print_json(&serde_json::json!({ "ids": submitted.ids, "array": args.array.map(|_| id) }))?;
     } else {
-        for id in &submitted.ids {
-            print(&format!("{id}\n"))?;
-        }
+        let lines = submitted.ids.iter().map(|id| format!("{id}\n"));
+        print(&lines.collect::<String>())?;
+    }
+    if args.array.is_some() {
+        note(&format!("note: all {} are the array {id}", submitted.ids.len()));
     }
     hint(&client, &spec).await;
     if args.wait { await_all(&client, &submitted.ids, false).await } else { Ok(0) }
@@ -118,7 +120,7 @@ pub async fn delegate(client: &Client, proxy: &Path) -> Result<Uuid> {
         .map_err(|e| Failure::usage(format!("cannot read the proxy {}: {e}", proxy.display())))?;
     // Before anything leaves: a proxy that reaches the queue, but not the worker node, would only fail there.
     delegation::check(&credential, DELEGATIONS).map_err(|e| refused(proxy, &e))?;
-    let asked = client.patiently(RETRY, || client.new_delegation()).await?;
+    let asked = client.new_delegation(RETRY).await?;
     let chain = delegation::sign(&asked.csr, &credential, LIFETIME, false);
     let chain = chain.map_err(|e| refused(proxy, &e))?;
     let chain = SignedChain { chain };
@@ -162,7 +164,7 @@ impl Local {
             hash.update(&buffer[..length]);
             size += length as u64;
         }
-        let sha256 = hash.finish().iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = hex::encode(hash.finish());
         let mode = meta.permissions().mode() & 0o777;
         Ok(Self { from: from.to_owned(), input: InputFile { path: name.to_owned(), sha256, size, mode } })
     }

@@ -22,7 +22,7 @@ const KILLED: u8 = 143;
 pub struct Args {
     #[command(flatten)]
     common: Common,
-    /// Payload ids, their beginnings, or `last`
+    /// Ids of payloads or arrays, their beginnings, or `last`
     #[arg(required = true, value_name = "ID")]
     ids: Vec<Selector>,
 }

@@ -109,6 +109,8 @@ pub struct Which {
     state: String,
     array: Option<Uuid>,
     before: Option<Uuid>,
+    /// The beginning of an id, of payloads or of their array.
+    begins: Option<String>,
 }
 
 fn thousand() -> u32 {
@@ -124,7 +126,13 @@ pub async fn list(
     let words = asked.state.split(',').filter(|word| !word.is_empty());
     let states = words.map(str::parse).collect::<Result<Vec<PayloadState>, _>>();
     let states = states.map_err(|e| problem::invalid(format!("state: {e}; write such as waiting,held")))?;
+    let begins = asked.begins.map(|text| text.to_ascii_lowercase());
+    if begins.iter().any(|text| text.is_empty() || text.bytes().any(|b| b != b'-' && !b.is_ascii_hexdigit()))
+    {
+        return Err(problem::invalid("begins: write hexadecimal digits and dashes"));
+    }
     let filter = Filter {
+        begins,
         owner: user.dn().to_owned(),
         states,
         array: asked.array,

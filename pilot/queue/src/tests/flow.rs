@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 fn digest(bytes: &[u8]) -> String {
-    sha256(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(sha256(bytes))
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The queue through its router, without TLS.
 
 mod delegation;
+mod ends;
 mod flow;
 mod leases;
 mod refusals;

@@ -124,7 +124,7 @@ async fn pilots_must_make_sense() {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    sha256(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(sha256(bytes))
 }
 
 #[tokio::test]

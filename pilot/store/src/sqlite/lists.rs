@@ -57,6 +57,7 @@ pub async fn payloads(conn: &mut SqliteConnection, filter: &Filter) -> Result<Ve
     let sql = AssertSqlSafe(format!(
         "{PAYLOADS} WHERE p.owner = ?1 AND (?2 = '[]' OR p.state IN (SELECT value FROM json_each(?2)))
          AND (?3 IS NULL OR p.submission = ?3) AND (?4 IS NULL OR p.seq < (SELECT seq FROM payloads WHERE id = ?4))
+         AND (?6 IS NULL OR p.id BETWEEN ?6 AND ?6 || 'g' OR p.submission BETWEEN ?6 AND ?6 || 'g')
          ORDER BY p.seq DESC LIMIT ?5"
     ));
     let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
@@ -66,6 +67,7 @@ pub async fn payloads(conn: &mut SqliteConnection, filter: &Filter) -> Result<Ve
         .bind(filter.array.map(|id| id.to_string()))
         .bind(filter.before.map(|id| id.to_string()))
         .bind(i64::from(filter.limit))
+        .bind(filter.begins.as_deref())
         .fetch_all(&mut *conn)
         .await
         .map_err(error)?;

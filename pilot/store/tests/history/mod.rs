@@ -221,7 +221,7 @@ impl<S: Store> World<S> {
             Op::Renew(n) => self.renew(tx, n).await?,
             Op::Result { lease, outcome, returned, twice } => {
                 if let Some((lease, _, attempt, ..)) = Self::pick(&self.told.open, usize::from(lease)) {
-                    let outcome = Outcome::ALL[usize::from(outcome)];
+                    let outcome = Outcome::VARIANTS[usize::from(outcome)];
                     let result = AttemptResult { lease, outcome, returned, report: Report::default() };
                     for _ in 0..=u8::from(twice) {
                         let event = Event::Results(DN.into(), vec![(attempt, result.clone())]);
@@ -481,8 +481,14 @@ impl<S: Store> World<S> {
         let mut story = Vec::new();
         let mut found = 0;
         for owner in OWNERS {
-            let filter =
-                Filter { owner: owner.into(), states: vec![], array: None, limit: u32::MAX, before: None };
+            let filter = Filter {
+                owner: owner.into(),
+                states: vec![],
+                array: None,
+                begins: None,
+                limit: u32::MAX,
+                before: None,
+            };
             let payloads = self.store.payloads(&filter).await.map_err(|e| e.to_string())?;
             found += payloads.len();
             for payload in payloads {
