@@ -6,8 +6,12 @@
 
 use harness::fault::FaultyProxy;
 use harness::pki::{Pki, User};
+use openssl::pkey::PKey;
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::x509::X509;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -203,6 +207,28 @@ impl Site {
     /// The same for Alice's commands.
     pub fn between_alice(&self) -> FaultyProxy {
         FaultyProxy::start(&self.host.0, &self.host.1, &self.address, &self.alice)
+    }
+
+    /// The status of `GET /healthz`, asked by Alice.
+    ///
+    /// # Panics
+    /// When the queue does not answer.
+    pub fn health(&self) -> u16 {
+        let pem = std::fs::read(&self.alice).expect("Alice has a proxy");
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("OpenSSL works");
+        // The queue is the test's own.
+        builder.set_verify(SslVerifyMode::NONE);
+        let mut chain = X509::stack_from_pem(&pem).expect("certificates").into_iter();
+        builder.set_certificate(&chain.next().expect("a certificate")).expect("a certificate");
+        builder.set_private_key(&*PKey::private_key_from_pem(&pem).expect("a key")).expect("a key");
+        chain.for_each(|issuer| builder.add_extra_chain_cert(issuer).expect("an issuer"));
+        let stream = TcpStream::connect(&self.address).expect("the queue listens");
+        let mut tls = builder.build().connect("queue", stream).expect("a handshake");
+        let request = b"GET /healthz HTTP/1.1\r\nhost: queue\r\nconnection: close\r\n\r\n";
+        tls.write_all(request).expect("the queue reads");
+        let mut line = String::new();
+        BufReader::new(tls).read_line(&mut line).expect("the queue answers");
+        line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
     /// The content of a file of the site; empty when there is none.

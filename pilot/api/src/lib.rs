@@ -9,7 +9,7 @@
 //! | user | `PUT /v1/delegations/{id}` | [`SignedChain`] -> 204 |
 //! | user | `PUT /v1/blobs/{sha256}` | bytes -> 204 (hash checked) |
 //! | user | `POST /v1/payloads` | [`Submission`] -> [`Submitted`] |
-//! | user | `GET /v1/payloads?limit=N` | -> `Vec<`[`Payload`]`>` (own ones, oldest first; the newest N, 1000 unless told); also `state=A,B`, `array=ID`, `begins=DIGITS` (of an id, or of its array's), `before=ID` |
+//! | user | `GET /v1/payloads?limit=N&state=S,S&array=ID&begins=HEX&before=ID` | -> `Vec<`[`Payload`]`>` as [`Payload::listed`]: own ones, oldest first; the newest N that match, 1000 (`PAGE`) at most; `before` the first one of an answer asks for the page of older ones |
 //! | user | `GET /v1/payloads/{id}?wait=S&final=1` | -> [`Payload`]; with `wait` held until it is final or S seconds passed |
 //! | user | `GET /v1/payloads/{id}/events` | -> `Vec<`[`HistoryEntry`]`>` |
 //! | user | `POST /v1/payloads/{id}/cancel` | -> [`Payload`]; 409 when it is done or failed already |
@@ -25,6 +25,8 @@
 //! | pilot | `POST /v1/pilots/{p}/sync?wait=S` | [`Heartbeat`] -> [`HeartbeatReply`]: renews leases, returns orders; with `wait` it is held until there is one |
 //! | pilot | `PUT /v1/attempts/{a}/logs/{stdout,stderr}?lease=L&offset=N` | bytes -> 204; 409 `wrong_offset` with the right one in [`Problem::offset`] |
 //! | pilot | `PUT /v1/attempts/{a}/output?lease=L` | tar stream -> 204 |
+//! | pilot | `POST /v1/results` | `Vec<`[`NamedResult`]`>` -> `Vec<`[`ResultAnswer`]`>` |
+//! | user | `GET /v1/status` | -> [`Status`] |
 //! | pilot | `POST /v1/attempts/{a}/result` | [`AttemptResult`] -> 204; idempotent for one lease, 409 for a superseded one |
 //! | pilot | `POST /v1/pilots/{p}/drain` | -> 204; that pilot (of the same DN) is told to take no more work |
 //! | pilot | `POST /v1/pilots/{p}/bye` | [`Bye`] -> 204; leases not reported go back at once |
@@ -38,6 +40,7 @@ mod output;
 mod spec;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use strum::{Display, EnumString, IntoStaticStr};
 use uuid::Uuid;
@@ -276,6 +279,29 @@ pub struct Payload {
     pub attempts: Vec<Attempt>,
 }
 
+/// Most payloads of one answer to `GET /v1/payloads`.
+pub const PAGE: u32 = 1000;
+
+/// Characters of a reason in a list.
+const LISTED_REASON: usize = 200;
+
+impl Payload {
+    /// As it stands in a list, where there may be a thousand: a brief specification, and of the newest attempt only who, where
+    /// and how it ended.
+    #[must_use]
+    pub fn listed(mut self) -> Self {
+        self.spec = self.spec.brief();
+        let mut newest = self.attempts.pop();
+        if let Some(report) = newest.as_mut().and_then(|attempt| attempt.report.as_mut()) {
+            let reason = report.reason.as_ref().map(|text| text.chars().take(LISTED_REASON).collect());
+            let (host, account) = (std::mem::take(&mut report.host), report.account.take());
+            *report = Report { exit_code: report.exit_code, reason, host, account, ..Report::default() };
+        }
+        self.attempts = newest.into_iter().collect();
+        self
+    }
+}
+
 /// One execution of a payload on one pilot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Attempt {
@@ -493,6 +519,57 @@ pub struct AttemptResult {
     pub returned: bool,
     /// Facts.
     pub report: Report,
+}
+
+/// One of many results of `POST /v1/results`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedResult {
+    /// The attempt.
+    pub attempt: Uuid,
+    /// The lease; this and the rest as in [`AttemptResult`].
+    pub lease: Uuid,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether the pilot hands the payload back in order.
+    #[serde(default)]
+    pub returned: bool,
+    /// Facts.
+    pub report: Report,
+}
+
+/// What became of one of many results.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResultAnswer {
+    /// The attempt.
+    pub attempt: Uuid,
+    /// Why it was refused; missing when it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// How the queue is, for one user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The user's payloads by state.
+    pub payloads: BTreeMap<String, u64>,
+    /// The queue's disk.
+    pub storage: Storage,
+}
+
+/// The disk with inputs, logs and outputs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Storage {
+    /// Bytes, used and free.
+    pub total: u64,
+    /// Bytes free.
+    pub free: u64,
+    /// Percent; above it no new inputs are taken, and what is over is forgotten sooner.
+    pub high_water: u8,
+    /// Whether it is above.
+    pub full: bool,
+    /// Seconds that payloads, logs and outputs are kept after their end.
+    pub retention: u64,
 }
 
 /// A pilot leaves.

@@ -53,6 +53,30 @@ pub struct RawSpec {
     pub notify: Option<String>,
 }
 
+/// Words of a command in a list, and characters of each.
+const BRIEF: (usize, usize) = (10, 100);
+
+impl RawSpec {
+    /// What fits into a list: the beginning of the command, and what the payload asks for; no environment, no files.
+    #[must_use]
+    pub fn brief(&self) -> Self {
+        let (words, length) = BRIEF;
+        let word = |word: &String| word.chars().take(length).collect();
+        Self {
+            command: self.command.iter().take(words).map(word).collect(),
+            env: BTreeMap::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            missing_output: MissingOutput::default(),
+            cores: self.cores,
+            memory: self.memory,
+            walltime: self.walltime,
+            ports: self.ports,
+            notify: None,
+        }
+    }
+}
+
 fn one() -> u32 {
     1
 }

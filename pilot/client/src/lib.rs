@@ -344,9 +344,21 @@ impl Client {
         self.patiently(patience, || self.post("/v1/payloads", submission, 0)).await
     }
 
-    /// `GET /v1/payloads`: those that are asked for.
+    /// `GET /v1/payloads`: those that are asked for, page by page. Oldest first, as [`Payload::listed`].
     pub async fn listed(&self, which: &Which) -> Result<Vec<Payload>, ClientError> {
-        self.get(&format!("/v1/payloads?{}", which.query()), 0).await
+        let mut which = which.clone();
+        let mut pages: Vec<Vec<Payload>> = Vec::new();
+        loop {
+            let asked = Which { limit: which.limit.min(pilot_api::PAGE), ..which.clone() };
+            let page: Vec<Payload> = self.get(&format!("/v1/payloads?{}", asked.query()), 0).await?;
+            let got = u32::try_from(page.len()).unwrap_or(u32::MAX);
+            which.limit = which.limit.saturating_sub(got);
+            which.before = page.first().map(|oldest| oldest.id);
+            pages.push(page);
+            if got < asked.limit || which.limit == 0 {
+                return Ok(pages.into_iter().rev().flatten().collect());
+            }
+        }
     }
 
     /// The same in pieces, which each is taken down before the next is asked for: what one answer holds is bounded, whatever
@@ -369,9 +381,9 @@ impl Client {
         Ok(all)
     }
 
-    /// `GET /v1/payloads`.
-    pub async fn payloads(&self, limit: u32) -> Result<Vec<Payload>, ClientError> {
-        self.get(&format!("/v1/payloads?limit={limit}"), 0).await
+    /// `GET /v1/status`.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status", 0).await
     }
 
     /// `GET /v1/payloads/{id}`; with `wait` (seconds) held until it is final.

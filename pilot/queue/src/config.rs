@@ -13,7 +13,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDR", env = "PILOT_QUEUE_LISTEN")]
     pub listen: Option<Address>,
     /// Where everything is kept: sqlite:FILE
-    #[arg(long, value_name = "URL", env = "PILOT_QUEUE_STORE")]
+    #[arg(long, value_name = "URL", env = "PILOT_QUEUE_STORE", global = true)]
     pub store: Option<String>,
     /// Host certificate, PEM
     #[arg(long, value_name = "FILE")]
@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u32>,
     /// Inputs, logs and outputs [default: FILE.d beside the store]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub blob_dir: Option<PathBuf>,
     /// Largest input file and largest output, in bytes [default: 1 GiB]
     #[arg(long, value_name = "BYTES")]
@@ -54,6 +54,12 @@ pub struct Args {
     /// Most elements of one array [default: 10000]
     #[arg(long, value_name = "N")]
     pub max_array: Option<u64>,
+    /// How long payloads, logs and outputs are kept after their end, and inputs that nobody uses [default: 30d]
+    #[arg(long, value_name = "DURATION")]
+    pub retention: Option<String>,
+    /// Percent of the disk above which no new inputs are taken, and what is over is forgotten after an hour [default: 95]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub high_water: Option<u8>,
     /// Give payloads full proxies instead of limited ones
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub full_proxies: Option<bool>,
@@ -64,11 +70,14 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
     /// The same options as a TOML file: keys as here, with _ for - [default: /etc/pilotage/queue.toml, if it is there]
-    #[arg(long, value_name = "FILE", env = "PILOT_QUEUE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "PILOT_QUEUE_CONFIG", global = true)]
     pub config: Option<PathBuf>,
     /// Look at options, certificate, address and store, say what is wrong, and end
     #[arg(long)]
     pub check: bool,
+    /// Something else than to serve
+    #[command(subcommand)]
+    pub action: Option<crate::backup::Action>,
 }
 
 /// The file named by `--config`.
@@ -90,6 +99,8 @@ struct FileArgs {
     max_blob: Option<u64>,
     max_log: Option<u64>,
     max_array: Option<u64>,
+    retention: Option<String>,
+    high_water: Option<u8>,
     full_proxies: Option<bool>,
     notify_private: Option<bool>,
     log_file: Option<PathBuf>,
@@ -124,6 +135,10 @@ pub struct Settings {
     pub max_log: u64,
     /// Elements of an array.
     pub max_array: u64,
+    /// How long payloads are kept after their end.
+    pub retention: Duration,
+    /// Percent of the disk above which no new inputs are taken.
+    pub high_water: u8,
     /// Whether pilots get limited proxies.
     pub limited: bool,
     /// Whether notices may go to private addresses.
@@ -168,6 +183,8 @@ impl Settings {
             max_blob: a.max_blob.unwrap_or(1 << 30),
             max_log: a.max_log.unwrap_or(64 << 20),
             max_array: a.max_array.unwrap_or(10_000),
+            retention: duration("retention", a.retention.as_deref().unwrap_or("30d"))?,
+            high_water: a.high_water.unwrap_or(95).min(100),
             limited: !a.full_proxies.unwrap_or(false),
             notify_private: a.notify_private.unwrap_or(false),
             log_file: a.log_file,
@@ -184,6 +201,15 @@ impl Settings {
     pub fn silence(&self) -> Duration {
         self.lease + self.grace
     }
+}
+
+/// Store and directory of a queue that is not to be started: for `backup` and `restore`.
+pub fn places(args: &Args) -> Result<(PathBuf, PathBuf), String> {
+    let file = config_file(args).map(read).transpose()?.unwrap_or_default();
+    let url = args.store.clone().or(file.store);
+    let store = sqlite_file(&url.ok_or("--store is missing; give it on the command line or in --config")?)?;
+    let files = args.blob_dir.clone().or(file.blob_dir).unwrap_or_else(|| beside(&store));
+    Ok((store, files))
 }
 
 /// Read when no file is named.
@@ -218,11 +244,14 @@ fn merge(a: Args, file: FileArgs) -> Result<Args, String> {
         max_blob: a.max_blob.or(file.max_blob),
         max_log: a.max_log.or(file.max_log),
         max_array: a.max_array.or(file.max_array),
+        retention: a.retention.or(file.retention),
+        high_water: a.high_water.or(file.high_water),
         full_proxies: a.full_proxies.or(file.full_proxies),
         notify_private: a.notify_private.or(file.notify_private),
         log_file: a.log_file.or(file.log_file),
         config: a.config,
         check: a.check,
+        action: a.action,
     })
 }
 

@@ -49,6 +49,23 @@ pub struct Files {
     appending: [Mutex<()>; 16],
 }
 
+/// Room on the disk, for an ordinary account, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Used and free.
+    pub total: u64,
+    /// Free.
+    pub free: u64,
+}
+
+impl Room {
+    /// Whether more than so many percent are used.
+    pub fn is_above(&self, percent: u8) -> bool {
+        let used = u128::from(self.total.saturating_sub(self.free));
+        used * 100 > u128::from(self.total) * u128::from(percent)
+    }
+}
+
 /// An upload that is complete but not yet kept.
 #[derive(Debug)]
 pub struct Received {
@@ -125,6 +142,43 @@ impl Files {
         let error = failed("writing a file");
         let mut file = NamedTempFile::new_in(self.dir.join("tmp")).map_err(&error)?;
         file.write_all(&[0; 4096]).and_then(|()| file.as_file().sync_all()).map_err(&error)
+    }
+
+    /// How much room the disk has.
+    pub fn room(&self) -> Result<Room, FileError> {
+        let found = nix::sys::statvfs::statvfs(&self.dir);
+        let found = found.map_err(|e| FileError::Failed("asking for free space", e.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        let used = found.blocks().saturating_sub(found.blocks_free());
+        Ok(Room {
+            total: bytes(used.saturating_add(found.blocks_available())),
+            free: bytes(found.blocks_available()),
+        })
+    }
+
+    /// Fails when the disk is fuller than `high_water` percent.
+    pub fn check_room(&self, high_water: u8) -> Result<(), FileError> {
+        let room = self.room()?;
+        match room.is_above(high_water) {
+            true => Err(FileError::Full(format!("{} of {} bytes are free", room.free, room.total))),
+            false => Ok(()),
+        }
+    }
+
+    /// Removes logs and outputs of attempts, and blobs; what is gone already is fine.
+    pub fn remove(&self, attempts: &[Uuid], blobs: &[String]) -> Result<(), FileError> {
+        let of = attempts
+            .iter()
+            .flat_map(|a| [self.log(*a, Channel::Stdout), self.log(*a, Channel::Stderr), self.output(*a)]);
+        for path in of.chain(blobs.iter().map(|hash| self.blob(hash))) {
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(FileError::Failed("removing what is over", e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Path of a blob; the name has been checked to be 64 hex digits.
@@ -259,6 +313,13 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_is_counted_in_percent() {
+        let room = |free| Room { total: 1000, free };
+        assert!(!room(50).is_above(95) && room(49).is_above(95));
+        assert!(!Room { total: 0, free: 0 }.is_above(0));
+    }
 
     #[test]
     fn chunks_follow_on_or_learn_where() {

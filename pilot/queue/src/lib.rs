@@ -13,8 +13,10 @@
 //! | [`upkeep`] | what happens without being asked |
 //! | [`proxies`] | delegation in and out |
 //! | [`http`] | who may ask what, and the answers |
+//! | [`backup`] | copies of everything |
 //! | [`config`] | options |
 
+pub mod backup;
 pub mod config;
 pub mod effects;
 pub mod engine;
@@ -47,6 +49,13 @@ pub fn run(args: Args) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "pilot queue: {reason}");
         ExitCode::from(code)
     };
+    if let Some(action) = args.action.clone() {
+        let runtime = tokio::runtime::Runtime::new().map_err(anyhow::Error::from);
+        return match runtime.and_then(|runtime| runtime.block_on(backup::run(&action, &args))) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(3, &format!("{error:#}")),
+        };
+    }
     let settings = match Settings::from_args(args) {
         Ok(settings) => settings,
         Err(error) => return failed(2, &error),
@@ -90,6 +99,7 @@ fn look(settings: &Settings) -> Vec<Finding> {
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let signals = Signals::catch()?;
     let tls = transport::ServerTls::new(&settings.cert, &settings.key, settings.trust.clone())?;
+    let _lock = pilot_store::sqlite::Lock::take(&settings.store).map_err(anyhow::Error::msg)?;
     let server = Server::bind(&settings.listen, signals).await?;
     let queue = Queue::open(settings).await?;
     let tasks = upkeep::start(&queue);

@@ -52,6 +52,42 @@ async fn purge(queue: &Queue) -> Result<u64, StoreError> {
     queue.store.purge_keys(now()).await
 }
 
+/// Forgets what is older than its retention; on a nearly full disk what ended more than an hour ago, oldest first. `now` is in
+/// seconds. Returns how many payloads were forgotten.
+pub async fn forget_old(queue: &Arc<Queue>, now: u64) -> Result<u64, Failure> {
+    let retention = queue.settings.retention.as_secs();
+    let mut forgotten = 0;
+    loop {
+        let room = queue.files.room();
+        let full = room.is_ok_and(|room| room.is_above(queue.settings.high_water));
+        let keep = if full { retention.min(3600) } else { retention };
+        let purged = queue.store.forget(now.saturating_sub(keep), 500).await?;
+        let unused = queue.store.forget_unused(now.saturating_sub(keep.max(3600)), 500).await?;
+        forgotten += purged.payloads;
+        let (q, attempts, blobs) = (queue.clone(), purged.attempts, unused.blobs);
+        let last = purged.payloads == 0 && blobs.is_empty();
+        let removed = tokio::task::spawn_blocking(move || q.files.remove(&attempts, &blobs)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, "files of forgotten payloads stay");
+        }
+        if last {
+            return Ok(forgotten);
+        }
+    }
+}
+
+/// Forgets old payloads, every ten minutes.
+pub async fn forget_forever(queue: Arc<Queue>) {
+    loop {
+        match forget_old(&queue, now() / 1000).await {
+            Ok(0) => {}
+            Ok(payloads) => tracing::info!(payloads, "forgotten after their retention"),
+            Err(problem) => tracing::warn!(%problem, "old payloads not forgotten yet"),
+        }
+        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
+}
+
 /// Tells users' URLs about the ends of payloads, in the order in which they are known.
 pub async fn notify_forever(queue: Arc<Queue>) {
     loop {
@@ -114,14 +150,28 @@ async fn send(queue: &Queue, notice: &Notice) -> Result<(), String> {
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
+            let [a, b, c, _] = v4.octets();
             let shared = a == 100 && (64..128).contains(&b);
+            // Protocol assignments, the old 6to4 relays, and networks for benchmarks.
+            let reserved = matches!((a, b, c), (192, 0, 0) | (192, 88, 99)) || (a == 198 && (b & 0xfe) == 18);
             let special = v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_broadcast();
-            !(special || shared || a == 0 || v4.is_multicast() || v4.is_documentation() || a >= 240)
+            !(special
+                || shared
+                || reserved
+                || a == 0
+                || v4.is_multicast()
+                || v4.is_documentation()
+                || a >= 240)
         }
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
             Some(v4) => is_public(v4.into()),
-            None => v6.segments()[0] & 0xe000 == 0x2000,
+            // Tunnels lead to whatever IPv4 address is written in them; the rest of 2001::/23 is for protocols.
+            None => {
+                let [first, second, ..] = v6.segments();
+                let tunnel = first == 0x2002 || (first == 0x2001 && second < 0x200);
+                let examples = (first == 0x2001 && second == 0xdb8) || (first == 0x3fff && second < 0x1000);
+                first & 0xe000 == 0x2000 && !tunnel && !examples
+            }
         },
     }
 }
@@ -131,6 +181,7 @@ pub fn start(queue: &Arc<Queue>) -> Tasks {
     Tasks(vec![
         tokio::spawn(sweep_forever(queue.clone())),
         tokio::spawn(purge_forever(queue.clone())),
+        tokio::spawn(forget_forever(queue.clone())),
         tokio::spawn(notify_forever(queue.clone())),
     ])
 }
@@ -161,6 +212,22 @@ mod tests {
         {
             assert!(!public(ip), "{ip}");
         }
+        for ip in [
+            "198.18.0.1",
+            "198.19.255.255",
+            "192.0.0.9",
+            "192.88.99.1",
+            "192.0.2.1",
+            "2002:7f00:1::1",
+            "2001::1",
+            "2001:db8::1",
+            "3fff::1",
+            "64:ff9b::7f00:1",
+            "100::1",
+        ] {
+            assert!(!public(ip), "{ip}");
+        }
+        assert!(public("198.17.0.1") && public("2001:200::1"));
         assert!(public("8.8.8.8") && public("2001:4860:4860::8888") && public("100.128.0.1"));
     }
 }

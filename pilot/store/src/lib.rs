@@ -104,7 +104,7 @@ pub trait Store: Send + Sync + 'static {
     fn load(&self, view: &mut View, need: &Need) -> impl Future<Output = Result<()>> + Send;
     /// One payload with its attempts, whoever owns it.
     fn payload(&self, id: Uuid) -> impl Future<Output = Result<Option<Payload>>> + Send;
-    /// Payloads with their attempts.
+    /// Payloads as in a list: see [`Payload::listed`].
     fn payloads(&self, filter: &Filter) -> impl Future<Output = Result<Vec<Payload>>> + Send;
     /// How many payloads a user has in each state.
     fn counts(&self, owner: &str) -> impl Future<Output = Result<Vec<(PayloadState, u64)>>> + Send;

@@ -556,7 +556,12 @@ impl Store for MemoryStore {
         let mut found: Vec<_> = tables.payloads.iter().filter(wanted).map(|(id, p)| (p.seq, *id)).collect();
         found.sort_unstable();
         let skip = found.len().saturating_sub(usize::try_from(filter.limit).unwrap_or(usize::MAX));
-        Ok(found.into_iter().skip(skip).filter_map(|(_, id)| tables.shown(id)).collect())
+        Ok(found
+            .into_iter()
+            .skip(skip)
+            .filter_map(|(_, id)| tables.shown(id))
+            .map(pilot_api::Payload::listed)
+            .collect())
     }
 
     async fn counts(&self, owner: &str) -> Result<Vec<(PayloadState, u64)>> {

@@ -225,9 +225,9 @@ pub async fn drain(args: DrainArgs) -> Result<u8> {
 /// `pilot status`.
 pub async fn status(common: Common) -> Result<u8> {
     let client = common.client()?;
-    let payloads = client.patiently(RETRY, || client.payloads(100_000)).await?;
+    let status = client.patiently(RETRY, || client.status()).await?;
     let pilots = client.patiently(RETRY, || client.pilots()).await?;
-    let by_state = count(payloads.iter().map(|p| p.state.as_str()));
+    let by_state = count_of(&status.payloads);
     let pilot_states = count(pilots.iter().map(|p| p.state.as_str()));
     let alive = |p: &&Pilot| !matches!(p.state, PilotState::Done | PilotState::Failed | PilotState::Lost);
     let slots: u32 = pilots.iter().filter(alive).map(|p| p.registration.slots).sum();
@@ -236,6 +236,7 @@ pub async fn status(common: Common) -> Result<u8> {
         let queue = common.connection.queue;
         return print_json(&serde_json::json!({
             "queue": queue, "payloads": by_state, "pilots": pilot_states, "slots": slots, "slots_used": running,
+            "storage": status.storage,
         }));
     }
     let list = |counts: &BTreeMap<&str, u64>| {
@@ -244,10 +245,25 @@ pub async fn status(common: Common) -> Result<u8> {
     };
     let queue = common.connection.queue.unwrap_or_default();
     print(&format!(
-        "queue     {queue}\npayloads  {}\npilots    {}\nslots     {running} of {slots} in use\n",
+        "queue     {queue}\npayloads  {}\npilots    {}\nslots     {running} of {slots} in use\nstorage   {}\n",
         list(&by_state),
-        list(&pilot_states)
+        list(&pilot_states),
+        storage(&status.storage)
     ))
+}
+
+fn storage(storage: &pilot_api::Storage) -> String {
+    let full = if storage.full { "; nearly full, no new inputs are taken" } else { "" };
+    format!(
+        "{} of {} free, kept for {}{full}",
+        size(storage.free),
+        size(storage.total),
+        span(storage.retention)
+    )
+}
+
+fn count_of(counts: &BTreeMap<String, u64>) -> BTreeMap<&str, u64> {
+    counts.iter().map(|(state, n)| (state.as_str(), *n)).collect()
 }
 
 fn count<'a>(words: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, u64> {

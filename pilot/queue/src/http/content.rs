@@ -38,6 +38,8 @@ pub async fn upload(
     user.full()?;
     let limit = queue.settings.max_blob;
     check_length(&headers, "blob", limit)?;
+    let (q, mark) = (queue.clone(), queue.settings.high_water);
+    blocking(move || q.files.check_room(mark)).await?;
     let received = queue.files.receive(body.into_data_stream(), limit, "blob").await?;
     if received.sha256 != sha256 {
         let title = format!("the content's SHA-256 is {}, not {sha256}; send it again", received.sha256);

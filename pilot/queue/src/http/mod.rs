@@ -41,6 +41,7 @@ pub fn router(queue: Arc<Queue>) -> Router {
         .route("/delegations", post(users::delegate))
         .route("/delegations/{id}", put(users::sign))
         .route("/payloads", post(users::submit).get(users::list))
+        .route("/status", get(users::status))
         .route("/payloads/{id}", get(users::show))
         .route("/payloads/{id}/events", get(users::events))
         .route("/payloads/{id}/cancel", post(users::cancel))
@@ -50,6 +51,7 @@ pub fn router(queue: Arc<Queue>) -> Router {
         .route("/payloads/{id}/output", get(content::output))
         .route("/blobs/{sha256}", put(content::upload).get(content::download));
     let pilots = Router::new()
+        .route("/results", post(pilots::results))
         .route("/pilots", post(pilots::register).get(pilots::list))
         .route("/pilots/{id}/claim", post(pilots::claim))
         .route("/pilots/{id}/sync", post(pilots::sync))
@@ -137,6 +139,8 @@ impl FromRequestParts<Arc<Queue>> for PilotDn {
                 format!("{} may not act as a pilot here; the operator adds it with --pilot-dn", user.dn());
             return Err(problem::forbidden("not_a_pilot", title));
         }
+        // What was limited for data transfers registers no pilots and fetches nobody's proxy.
+        user.full()?;
         Ok(Self(user.dn().to_owned()))
     }
 }

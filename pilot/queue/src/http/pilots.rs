@@ -9,8 +9,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use pilot_api::{
-    AttemptResult, Bye, CertificateRequest, Claim, Claimed, Heartbeat, HeartbeatReply, Lease, Pilot,
-    Registered, Registration, SignedChain,
+    AttemptResult, Bye, CertificateRequest, Claim, Claimed, Heartbeat, HeartbeatReply, Lease, NamedResult,
+    Pilot, Registered, Registration, ResultAnswer, SignedChain,
 };
 use pilot_core::event::{ByPilot, Register};
 use pilot_core::{Answer, Event, Need, View, model};
@@ -222,5 +222,36 @@ pub async fn result(
             None => Err(problem::internal("a result", &"no answer")),
         },
         other => Err(problem::internal("a result", &format!("{other:?}"))),
+    }
+}
+
+/// Most results of one call.
+const MOST_RESULTS: usize = 1000;
+
+/// `POST /v1/results`: each is judged by itself.
+pub async fn results(
+    State(queue): Shared,
+    PilotDn(dn): PilotDn,
+    Input(named): Input<Vec<NamedResult>>,
+) -> Result<Json<Vec<ResultAnswer>>, Refusal> {
+    if named.len() > MOST_RESULTS {
+        return Err(problem::invalid(format!("at most {MOST_RESULTS} results at once; send them in parts")));
+    }
+    let check = |named: NamedResult| {
+        let NamedResult { attempt, lease, outcome, returned, report } = named;
+        Ok((attempt, validate::result(AttemptResult { lease, outcome, returned, report })?))
+    };
+    let results = named.into_iter().map(check).collect::<Result<Vec<_>, Refusal>>()?;
+    let attempts: Vec<Uuid> = results.iter().map(|r| r.0).collect();
+    let event = Event::Results(dn, results);
+    match detached(async move { Ok(queue.decide(event).await?) }).await?.answer {
+        Answer::Results(answers) => {
+            let answer = |(attempt, answer): (Uuid, Result<(), pilot_core::Refused>)| ResultAnswer {
+                attempt,
+                problem: answer.err().map(|refused| Refusal::from(refused).0),
+            };
+            Ok(Json(attempts.into_iter().zip(answers).map(answer).collect()))
+        }
+        other => Err(problem::internal("results", &format!("{other:?}"))),
     }
 }

@@ -9,8 +9,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use pilot_api::{
-    Delegation, HistoryEntry, NewDelegation, Payload, PayloadState, Release, SignedChain, Submission,
-    Submitted,
+    Delegation, HistoryEntry, NewDelegation, PAGE, Payload, PayloadState, Release, SignedChain, Status,
+    Storage, Submission, Submitted,
 };
 use pilot_core::event::{ByOwner, Sign, Submit};
 use pilot_core::{Answer, Event, change};
@@ -102,7 +102,7 @@ pub async fn submit(
 /// Which payloads to list.
 #[derive(Debug, Deserialize)]
 pub struct Which {
-    #[serde(default = "thousand")]
+    #[serde(default = "page")]
     limit: u32,
     /// States, comma-separated; all when missing.
     #[serde(default)]
@@ -113,8 +113,8 @@ pub struct Which {
     begins: Option<String>,
 }
 
-fn thousand() -> u32 {
-    1000
+fn page() -> u32 {
+    PAGE
 }
 
 /// `GET /v1/payloads`
@@ -136,10 +136,26 @@ pub async fn list(
         owner: user.dn().to_owned(),
         states,
         array: asked.array,
-        limit: asked.limit.min(100_000),
+        limit: asked.limit.min(PAGE),
         before: asked.before,
     };
     Ok(Json(queue.store.payloads(&filter).await?))
+}
+
+/// `GET /v1/status`
+pub async fn status(State(queue): Shared, user: User) -> Result<Json<Status>, Refusal> {
+    let counts = queue.store.counts(user.dn()).await?;
+    let payloads = counts.into_iter().map(|(state, n)| (state.as_str().to_owned(), n)).collect();
+    let (q, seconds) = (queue.clone(), queue.settings.retention.as_secs());
+    let room = blocking(move || q.files.room()).await?;
+    let storage = Storage {
+        total: room.total,
+        free: room.free,
+        full: room.is_above(queue.settings.high_water),
+        high_water: queue.settings.high_water,
+        retention: seconds,
+    };
+    Ok(Json(Status { payloads, storage }))
 }
 
 /// Whether to wait, and for what.

@@ -4,6 +4,7 @@ mod delegation;
 mod ends;
 mod flow;
 mod leases;
+mod long_life;
 mod refusals;
 mod store;
 mod support;

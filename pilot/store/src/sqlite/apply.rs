@@ -201,8 +201,9 @@ async fn single(conn: &mut SqliteConnection, change: &Change) -> Result<()> {
 }
 
 async fn submitted(conn: &mut SqliteConnection, new: &NewPayloads) -> Result<()> {
-    let spec = sqlx::query("INSERT INTO specs (json, notify) VALUES (?, ?)")
+    let spec = sqlx::query("INSERT INTO specs (json, brief, notify) VALUES (?, ?, ?)")
         .bind(to_json(&new.spec)?)
+        .bind(to_json(&new.spec.brief())?)
         .bind(new.spec.notify.as_deref())
         .execute(&mut *conn)
         .await

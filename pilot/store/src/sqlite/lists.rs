@@ -53,37 +53,58 @@ pub async fn payload(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Pay
     to_payload(row, attempts).map(Some)
 }
 
+/// Columns as in [`PAYLOADS`] and [`ATTEMPTS`], as [`Payload::listed`] cuts them: the large values are not even read.
+const LISTED: &str =
+    "SELECT p.id, p.owner, p.state, p.reason, s.brief, p.array_index, p.submitted, p.submission
+                      FROM payloads p JOIN specs s ON s.id = p.spec WHERE p.owner = ?1";
+const LISTED_ATTEMPTS: &str = "SELECT a.id, a.number, a.pilot, a.leased, a.outcome, a.ended,
+        CASE WHEN a.report IS NOT NULL THEN json_object('exit_code', a.report ->> '$.exit_code', 'host', a.report ->> '$.host',
+            'reason', substr(a.report ->> '$.reason', 1, 200), 'account', a.report ->> '$.account') END, a.payload
+    FROM payloads p JOIN attempts a ON a.payload = p.id AND a.number = p.attempts
+    WHERE p.id IN (SELECT value FROM json_each(?))";
+
+/// Conditions on the columns that indexes begin with; words of the interface and numbers of parameters, nothing of a user's.
+fn conditions(filter: &Filter) -> String {
+    let mut sql = String::new();
+    if !filter.states.is_empty() {
+        let states: Vec<_> = filter.states.iter().map(|state| format!("'{state}'")).collect();
+        sql.push_str(&format!(" AND p.state IN ({})", states.join(", ")));
+    }
+    for (wanted, condition) in [
+        (filter.array.is_some(), " AND p.submission = ?2"),
+        (filter.before.is_some(), " AND p.seq < (SELECT seq FROM payloads WHERE id = ?3)"),
+        (
+            filter.begins.is_some(),
+            " AND (p.id >= ?4 AND p.id < ?4 || 'g' OR p.submission >= ?4 AND p.submission < ?4 || 'g')",
+        ),
+    ] {
+        sql.push_str(if wanted { condition } else { "" });
+    }
+    sql
+}
+
 pub async fn payloads(conn: &mut SqliteConnection, filter: &Filter) -> Result<Vec<Payload>> {
-    let sql = AssertSqlSafe(format!(
-        "{PAYLOADS} WHERE p.owner = ?1 AND (?2 = '[]' OR p.state IN (SELECT value FROM json_each(?2)))
-         AND (?3 IS NULL OR p.submission = ?3) AND (?4 IS NULL OR p.seq < (SELECT seq FROM payloads WHERE id = ?4))
-         AND (?6 IS NULL OR p.id BETWEEN ?6 AND ?6 || 'g' OR p.submission BETWEEN ?6 AND ?6 || 'g')
-         ORDER BY p.seq DESC LIMIT ?5"
-    ));
-    let states: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
+    let sql = AssertSqlSafe(format!("{LISTED}{} ORDER BY p.seq DESC LIMIT ?5", conditions(filter)));
     let rows = sqlx::query_as::<_, Row>(sql)
         .bind(filter.owner.as_str())
-        .bind(to_json(&states)?)
         .bind(filter.array.map(|id| id.to_string()))
         .bind(filter.before.map(|id| id.to_string()))
-        .bind(i64::from(filter.limit))
         .bind(filter.begins.as_deref())
+        .bind(i64::from(filter.limit))
         .fetch_all(&mut *conn)
         .await
         .map_err(error)?;
     let ids: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
-    let sql = AssertSqlSafe(format!(
-        "{ATTEMPTS} WHERE payload IN (SELECT value FROM json_each(?)) ORDER BY payload, number"
-    ));
-    let attempts = sqlx::query_as::<_, AttemptRow>(sql).bind(to_json(&ids)?).fetch_all(conn).await;
-    let mut of: HashMap<String, Vec<Attempt>> = HashMap::new();
+    let attempts =
+        sqlx::query_as::<_, AttemptRow>(LISTED_ATTEMPTS).bind(to_json(&ids)?).fetch_all(conn).await;
+    let mut of: HashMap<String, Attempt> = HashMap::new();
     for row in attempts.map_err(error)? {
-        of.entry(row.7.clone()).or_default().push(to_attempt(row)?);
+        of.insert(row.7.clone(), to_attempt(row)?);
     }
     rows.into_iter()
         .rev()
         .map(|row| {
-            let attempts = of.remove(&row.0).unwrap_or_default();
+            let attempts = of.remove(&row.0).into_iter().collect();
             to_payload(row, attempts)
         })
         .collect()

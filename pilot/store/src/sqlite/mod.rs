@@ -3,6 +3,7 @@
 mod apply;
 mod lists;
 mod load;
+mod lock;
 mod purge;
 
 use crate::{Filter, Key, Living, Notice, Result, Store, StoreError, Transaction};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use uuid::Uuid;
 
+pub use lock::Lock;
 pub use purge::Purged;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -88,17 +90,16 @@ impl SqliteStore {
         tx.commit().await
     }
 
-    /// Copies the whole store into a new file, as it stands at one moment.
+    /// Copies a whole store into a new file, as it stands at one moment, whether or not a server uses it.
     ///
     /// # Errors
-    /// When the file exists or cannot be written.
-    pub async fn copy_to(&self, file: &Path) -> Result<()> {
-        let mut conn = self.options.clone().connect().await.map_err(error)?;
-        sqlx::query("VACUUM INTO ?")
-            .bind(file.display().to_string())
-            .execute(&mut conn)
-            .await
-            .map_err(error)?;
+    /// When there is no such store, or the copy exists or cannot be written.
+    pub async fn copy(from: &Path, to: &Path, patience: Duration) -> Result<()> {
+        let options =
+            SqliteConnectOptions::new().filename(from).busy_timeout(patience).optimize_on_close(false, None);
+        let mut conn = options.connect().await.map_err(error)?;
+        let copy = sqlx::query("VACUUM INTO ?").bind(to.display().to_string()).execute(&mut conn).await;
+        copy.map_err(error)?;
         conn.close().await.map_err(error)
     }
 }

@@ -485,13 +485,19 @@ impl<S: Store> World<S> {
                 owner: owner.into(),
                 states: vec![],
                 array: None,
-                begins: None,
                 limit: u32::MAX,
                 before: None,
+                begins: None,
             };
-            let payloads = self.store.payloads(&filter).await.map_err(|e| e.to_string())?;
-            found += payloads.len();
-            for payload in payloads {
+            let listed = self.store.payloads(&filter).await.map_err(|e| e.to_string())?;
+            found += listed.len();
+            for entry in listed {
+                let payload = self.store.payload(entry.id).await.map_err(|e| e.to_string())?;
+                let payload = payload.ok_or_else(|| format!("{} is listed only", entry.id))?;
+                let short = payload.clone().listed();
+                if format!("{entry:?}") != format!("{short:?}") {
+                    return Err(format!("the list has {entry:?} for {short:?}"));
+                }
                 if self.told.state.get(&payload.id) != Some(&payload.state) {
                     return Err(format!("{} is {} in the store", payload.id, payload.state));
                 }
