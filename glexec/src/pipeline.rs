@@ -25,7 +25,6 @@ use crate::sys::{ids, isolation, process};
 use identity::VerifiedIdentity;
 use nix::unistd::Uid;
 use policy::decide;
-use policy::file::Isolation;
 use policy::judge::{self, Permit};
 use record::{Opened, Spool};
 use std::process::ExitCode;
@@ -60,7 +59,6 @@ impl Call<'_> {
         if self.config.conf.linger {
             return None;
         }
-        let isolate = self.config.policy.payload.isolate == Isolation::Account;
         if self.request.limits != Limits::default() {
             Some(
                 "limits that come with a call (GLEXEC_LIMIT_*) need linger = yes in glexec.conf: nobody would hold them",
@@ -68,11 +66,6 @@ impl Call<'_> {
         } else if self.request.end_with_caller {
             Some(
                 "GLEXEC_END_WITH_CALLER needs linger = yes in glexec.conf: nobody would see the caller's end",
-            )
-        } else if isolate && self.start.mode == Mode::Switching && !isolation::is_available() {
-            Some(
-                "[payload] isolate = \"account\" needs Linux 6.12, or linger = yes in glexec.conf for a process namespace; \
-                 or remove the key",
             )
         } else {
             None
@@ -164,7 +157,9 @@ impl Run {
             return session_call::serve(call, start, &self.log);
         }
         if start.mode == Mode::Switching {
-            config.policy.payload.walls_stand_with(&config.conf).map_err(Failure::site)?;
+            let payload = &config.policy.payload;
+            payload.walls_stand_with(&config.conf).map_err(Failure::site)?;
+            payload.separation(&config.conf, isolation::is_available()).map_err(Failure::site)?;
         }
         // Without root there is nothing to close, and nothing of root's to read.
         let sessions = match start.mode {

@@ -146,6 +146,17 @@ pub enum Isolation {
     Account,
 }
 
+/// By what two sessions of one account are kept apart on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Separation {
+    /// They are not.
+    Nothing,
+    /// A Landlock domain for each.
+    Domain,
+    /// A process namespace for each, where the kernel has no such domains.
+    Namespace,
+}
+
 /// Where the payload's copy of the proxy lies when the call does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TargetProxy {
@@ -201,6 +212,24 @@ impl PayloadPolicy {
             );
         }
         Ok(())
+    }
+
+    /// By what this host keeps sessions of one account apart, as `isolate` asks; reason and remedy when it cannot.
+    /// `has_domains` is whether its kernel has Landlock domains that keep signals in (Linux 6.12).
+    pub fn separation(&self, conf: &GlexecConf, has_domains: bool) -> Result<Separation, &'static str> {
+        match self.isolate {
+            Isolation::Session => Ok(Separation::Nothing),
+            Isolation::Account if has_domains => Ok(Separation::Domain),
+            Isolation::Account if !conf.linger => Err(
+                "[payload] isolate = \"account\" needs Linux 6.12, or linger = yes in glexec.conf for a process \
+                 namespace; set it, or remove isolate",
+            ),
+            Isolation::Account if !self.kill_leftovers => Err(
+                "[payload] isolate = \"account\" needs Linux 6.12, or a process namespace, whose end ends every \
+                 process in it and so contradicts kill_leftovers = false; remove one of them",
+            ),
+            Isolation::Account => Ok(Separation::Namespace),
+        }
     }
 }
 

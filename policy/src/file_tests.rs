@@ -90,6 +90,44 @@ fn a_process_namespace_needs_a_supervisor() {
 }
 
 #[test]
+fn sessions_of_one_account_are_kept_apart_by_what_the_host_has() {
+    let payload = |text: &str| parse(&format!("[payload]\n{text}\n")).unwrap().payload;
+    let conf = |linger: &str| GlexecConf::parse(&format!("[glexec]\nlinger = {linger}\n")).unwrap();
+    let (waits, goes) = (conf("yes"), conf("no"));
+    for text in ["", "isolate = \"session\""] {
+        assert_eq!(payload(text).isolate, Isolation::Session);
+        assert_eq!(payload(text).separation(&goes, false), Ok(Separation::Nothing));
+    }
+    let apart = payload("isolate = \"account\"");
+    assert_eq!(apart.isolate, Isolation::Account);
+    assert_eq!(apart.separation(&waits, true), Ok(Separation::Domain));
+    assert_eq!(apart.separation(&goes, true), Ok(Separation::Domain), "a domain needs nobody who waits");
+    assert_eq!(apart.separation(&waits, false), Ok(Separation::Namespace));
+    assert!(apart.separation(&goes, false).unwrap_err().contains("linger = yes"));
+    let leaves = payload("isolate = \"account\"\nkill_leftovers = false");
+    assert_eq!(leaves.separation(&waits, true), Ok(Separation::Domain));
+    assert!(leaves.separation(&waits, false).unwrap_err().contains("kill_leftovers = false"));
+}
+
+#[test]
+fn the_words_of_isolate_and_target_proxy_are_two_each() {
+    let payload = |text: &str| parse(&format!("[payload]\n{text}\n")).unwrap().payload;
+    assert_eq!(payload("").target_proxy, TargetProxy::Session);
+    assert_eq!(payload("target_proxy = \"session\"").target_proxy, TargetProxy::Session);
+    assert_eq!(payload("target_proxy = \"account\"").target_proxy, TargetProxy::Account);
+    for key in ["isolate", "target_proxy"] {
+        for bad in ["\"Account\"", "\"\"", "\"account \"", "true", "1", "[\"account\"]"] {
+            let text = format!("[payload]\n{key} = {bad}\n");
+            let error = parse(&text).expect_err(&text);
+            assert_eq!(error.position, Some((2, key.len() + 4)), "{error}");
+        }
+        let error = error(&format!("[payload]\n{key} = \"user\"\n"));
+        let (own, other) = (format!("{key} is \"user\""), "write \"session\" or \"account\"");
+        assert!(error.contains(&own) && error.contains(other), "{error}");
+    }
+}
+
+#[test]
 fn a_pool_means_its_base_and_digits() {
     let pool = CallerPattern::parse(".ops").unwrap();
     let name = |s| AccountName::parse(s).unwrap();

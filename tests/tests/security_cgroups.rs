@@ -362,3 +362,69 @@ fn a_leaf_of_any_hierarchy_marks_a_payload() {
     assert!(names("/run/glexec/sessions").is_empty());
     nothing_is_left(&m);
 }
+
+/// A payload without a fork of its own: says where it is and whose child, kills its parent if it can, leaves a daemon.
+const ESCAPING: &str = r#"
+open(my $f, ">", shift) or die; $f->autoflush;
+open(my $c, "<", "/proc/self/cgroup"); print $f join("", <$c>);
+my $parent = getppid; my $name = "\n";
+if (open(my $p, "<", "/proc/$parent/comm")) { $name = <$p> }
+print $f "parent $name";
+kill 9, $parent if $parent > 1;
+my $child = fork;
+if (defined $child && $child == 0) { exec "/bin/sleep", "300" }
+print $f defined $child ? "forked\n" : "alone\n";
+"#;
+
+/// Rule 3: with few processes left in the job's group the payload once ran without its reaper, ended its supervisor, and its
+/// daemon lived on. Now it has all of its walls, or does not exist.
+#[test]
+#[needs(root, "grid-proxy-init", "perl")]
+fn rule_3_with_few_free_processes_the_walls_stand_or_nothing_runs() {
+    let m = site();
+    let Some([pids]) = groups(&m, ["pids"]) else { return };
+    let policy = fs::read_to_string(contract::POLICY).expect("every machine has a policy");
+    for walls in ["", "[payload]\npid_namespace = true\n"] {
+        m.write(contract::POLICY, "root", 0o644, format!("{policy}\n{walls}"));
+        let mut ran_with = Vec::new();
+        for free in 0..=5 {
+            let told = format!("/tmp/told.{free}");
+            let run = m.glexec().env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+            // The call itself is one.
+            bounded(&m, free + 1);
+            let ran = run
+                .args(["/usr/bin/perl", "-MIO::Handle", "-e", ESCAPING, &told])
+                .limit(Duration::from_secs(120))
+                .output();
+            let gone = || fs::read_to_string(pids.join("pids.current")).ok().filter(|n| n.trim() == "0");
+            eventually("the end of all processes", gone);
+            fs::write(pids.join("pids.max"), "max").expect("root may limit");
+            // What could not be closed with so few processes is closed by the next call.
+            sh(&m, "true").output().exits(0);
+            eventually("the end of the session", || sessions().is_empty().then_some(()));
+            nothing_is_left(&m);
+            let Ok(told) = fs::read_to_string(&told) else {
+                ran.exits(202);
+                continue;
+            };
+            ran_with.push(free);
+            let version_2 = told.lines().find(|line| line.starts_with("0::")).unwrap_or_default();
+            let (_, id) =
+                version_2.rsplit_once("/glexec-").unwrap_or_else(|| panic!("{free}: no leaf: {told}"));
+            let record = record(&m, id.trim());
+            assert_eq!(ladder(&record)[0], "cgroup.kill", "{free}: {record}");
+            if walls.is_empty() {
+                assert!(told.contains("parent glexec-super"), "{free}: {told}");
+            } else {
+                assert_eq!(ladder(&record)[1], "pid_namespace", "{free}: {record}");
+            }
+        }
+        eprintln!("payloads ran with {ran_with:?} free processes");
+        assert!(!ran_with.contains(&0) && ran_with.contains(&5), "{walls}: {ran_with:?}");
+        fs::read_dir("/tmp").expect("a machine has one").flatten().for_each(|entry| {
+            if entry.file_name().to_string_lossy().starts_with("told.") {
+                let _ = fs::remove_file(entry.path());
+            }
+        });
+    }
+}

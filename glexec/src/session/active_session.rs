@@ -22,7 +22,7 @@ use crate::session::work_dir::{self, WorkDir};
 use crate::sys::{isolation, process};
 use identity::VerifiedIdentity;
 use nix::unistd::Pid;
-use policy::file::{Isolation, TargetProxy};
+use policy::file::{Separation, TargetProxy};
 use policy::judge::Permit;
 use record::{Event, Exit, OpenRecord, Opened, Spool, Usage};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ pub(crate) struct ActiveSession {
     renewed: Vec<PathBuf>,
     /// Whose the payload's processes are; nobody's in log-only mode.
     account: Option<(u32, u32)>,
-    isolated: bool,
+    separation: Separation,
 }
 
 impl ActiveSession {
@@ -85,8 +85,9 @@ impl ActiveSession {
             pid_namespace: None,
         };
         active.account = Some((account.uid, account.gid));
-        let wanted = config.policy.payload.isolate == Isolation::Account;
-        active.isolated = wanted && isolation::is_available();
+        let payload = &config.policy.payload;
+        let separation = payload.separation(&config.conf, isolation::is_available());
+        active.separation = separation.map_err(Failure::site)?;
         // The session comes first: it names all the rest.
         active.stored = Some(StoredSession::create(state)?);
         active.leaf = planned.and_then(Leaf::make);
@@ -140,7 +141,7 @@ impl ActiveSession {
             proxy_is_own: false,
             renewed: Vec::new(),
             account: None,
-            isolated: false,
+            separation: Separation::Nothing,
         }
     }
 
@@ -177,9 +178,8 @@ impl ActiveSession {
 
     /// Makes the namespace that the policy asks for, and keeps the session; returns its state as it turned out.
     fn prepare(&mut self, config: &Config) -> Result<SessionState, Failure> {
-        let payload = &config.policy.payload;
-        let isolated = payload.isolate == Isolation::Session || self.isolated;
-        let made = match payload.pid_namespace || !isolated {
+        let asked = config.policy.payload.pid_namespace;
+        let made = match asked || self.separation == Separation::Namespace {
             true => Namespace::make(self.leaf.as_ref()).map(|namespace| self.namespace = Some(namespace)),
             false => Ok(()),
         };
@@ -224,7 +224,7 @@ impl ActiveSession {
 
     /// Whether a domain keeps the payload from other sessions of its account.
     pub(crate) fn is_isolated(&self) -> bool {
-        self.isolated
+        self.separation == Separation::Domain
     }
 
     /// The payload's copy of the proxy.

@@ -479,18 +479,23 @@ fn each_caller<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<CallerPattern>, D:
 }
 
 fn isolation<'de, D: Deserializer<'de>>(d: D) -> Result<Isolation, D::Error> {
-    match String::deserialize(d)?.as_str() {
-        "session" => Ok(Isolation::Session),
-        "account" => Ok(Isolation::Account),
-        _ => Err(D::Error::custom("write \"session\" or \"account\"")),
-    }
+    session_or_account(d, "isolate", Isolation::Session, Isolation::Account)
 }
 
 fn target_proxy<'de, D: Deserializer<'de>>(d: D) -> Result<TargetProxy, D::Error> {
+    session_or_account(d, "target_proxy", TargetProxy::Session, TargetProxy::Account)
+}
+
+fn session_or_account<'de, D: Deserializer<'de>, T>(
+    d: D,
+    key: &str,
+    session: T,
+    account: T,
+) -> Result<T, D::Error> {
     match String::deserialize(d)?.as_str() {
-        "session" => Ok(TargetProxy::Session),
-        "account" => Ok(TargetProxy::Account),
-        _ => Err(D::Error::custom("write \"session\" or \"account\"")),
+        "session" => Ok(session),
+        "account" => Ok(account),
+        other => Err(D::Error::custom(format!("{key} is {other:?}; write \"session\" or \"account\""))),
     }
 }
 

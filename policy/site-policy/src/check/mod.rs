@@ -16,6 +16,7 @@ use crate::cli::CheckArgs;
 use crate::finding::{About, Finding, Severity};
 use crate::outside::audit;
 use crate::{Reply, accounts, child};
+use policy::file::{Isolation, TargetProxy};
 use policy::trusted::{Distrust, Rule};
 use policy::{GlexecConf, SitePolicy};
 use serde::Serialize;
@@ -60,6 +61,20 @@ fn walls(site: &Site<'_>, conf_file: &Path, found: &mut Vec<Finding>) {
                     them in another call does not reach it";
         let remedy = "signal glexec, its process group, or its session";
         About::new(site.policy_file, found).add(None, Severity::Note, what, remedy);
+    }
+    if payload.isolate == Isolation::Account {
+        let what = "[payload] isolate = \"account\": a client that signals a payload from another session of its account \
+                    does not reach it";
+        let remedy = "signal glexec, its process group, or its session";
+        About::new(site.policy_file, found).add(None, Severity::Note, what, remedy);
+    }
+    if let Err(why) = payload.separation(&site.conf, false) {
+        let remedy = "on hosts with an older kernel every call ends with 202";
+        About::new(site.policy_file, found).add(None, Severity::Warning, why, remedy);
+    }
+    if payload.target_proxy == TargetProxy::Account && !site.conf.create_target_proxy {
+        let what = "[payload] target_proxy has no effect with create_target_proxy = no in glexec.conf: there is no copy";
+        About::new(site.policy_file, found).add(None, Severity::Warning, what, "remove one of them");
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{accounts, child};
 use identity::Caller;
 use nix::unistd::getuid;
 use policy::decide::{self, Call, decide};
+use policy::file::Isolation;
 use policy::judge::admit;
 use policy::trusted::Rule;
 use policy::{GlexecConf, SitePolicy};
@@ -26,6 +27,9 @@ pub(super) fn play(args: &ExplainArgs, site: &Site<'_>) -> Result<Granted, Stop>
     let granted = decide(site, &call).map_err(|refused| Stop::of(refused.step.name(), refused.stop))?;
     if policy.payload.pid_namespace {
         site.note("walls", "the payload gets a process namespace and a /proc of its own");
+    }
+    if policy.payload.isolate == Isolation::Account {
+        site.note("walls", "the payload is kept from other sessions of its account");
     }
     let account = granted.permit.account();
     Ok(Granted {

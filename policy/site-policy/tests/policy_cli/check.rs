@@ -71,6 +71,34 @@ fn a_wall_that_cannot_stand_is_an_error() {
     assert_eq!(about(&said, "policy.toml: note: [payload] pid_namespace").len(), 1, "{said}");
 }
 
+/// What only some hosts can keep, or what contradicts another key, is said before a job meets it.
+#[test]
+fn what_isolate_and_target_proxy_depend_on_is_said() {
+    let site = Site::new();
+    let old = std::fs::read_to_string(site.path("policy.toml")).unwrap();
+    let payload = |lines: &str| site.write("policy.toml", &format!("{old}\n[payload]\n{lines}\n"));
+    let conf = |lines: &str| site.write("glexec.conf", &format!("[glexec]\n{lines}\n"));
+    let said = || stdout(&site.check(&[]));
+    payload("isolate = \"account\"");
+    conf("linger = yes");
+    assert_eq!(about(&said(), "policy.toml: note: [payload] isolate").len(), 1, "{}", said());
+    assert!(about(&said(), "warning: [payload]").is_empty(), "{}", said());
+    conf("linger = no");
+    assert_eq!(about(&said(), "policy.toml: warning: [payload] isolate").len(), 1, "{}", said());
+    conf("linger = yes");
+    payload("isolate = \"account\"\nkill_leftovers = false");
+    assert_eq!(about(&said(), "policy.toml: warning: [payload] isolate").len(), 1, "{}", said());
+    payload("target_proxy = \"account\"");
+    assert!(about(&said(), "target_proxy").is_empty(), "{}", said());
+    conf("linger = yes\ncreate_target_proxy = no");
+    assert_eq!(
+        about(&said(), "policy.toml: warning: [payload] target_proxy has no effect").len(),
+        1,
+        "{}",
+        said()
+    );
+}
+
 /// What is set and has no effect is said, or the site believes in it.
 #[test]
 fn an_epilogue_without_linger_is_warned_about() {

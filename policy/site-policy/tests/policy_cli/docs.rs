@@ -44,3 +44,26 @@ fn every_key_of_every_table_is_described() {
         assert!(DOC.contains(&format!("| `{key}` |")), "[mapping.gums] {key} is not described");
     }
 }
+
+/// The sample that is installed shows every key that has an effect, and is a policy as it stands.
+#[test]
+fn the_sample_shows_every_key() {
+    const SAMPLE: &str = include_str!("../../../../packaging/policy.toml");
+    parse(SAMPLE).unwrap_or_else(|why| panic!("{why}"));
+    // To set one of these is an error in this version.
+    let without_effect = ["group_mapfile", "gridmapdir", "private_tmp", "enforce"];
+    for table in ["callers", "accounts", "trust", "bans", "mapping", "payload", "ports", "accounting"] {
+        let (_, section) =
+            SAMPLE.split_once(&format!("[{table}]\n")).unwrap_or_else(|| panic!("[{table}] is missing"));
+        let lines: Vec<&str> = section
+            .lines()
+            .take_while(|line| !line.starts_with('['))
+            .map(|l| l.trim_start_matches("# "))
+            .collect();
+        for key in keys(table).into_iter().filter(|key| !without_effect.contains(&key.as_str())) {
+            let (set, named) = (format!("{key} = "), format!("[mapping.{key}]"));
+            let shown = lines.iter().any(|line| line.starts_with(&set) || line.contains(&named));
+            assert!(shown, "[{table}] {key} is not shown");
+        }
+    }
+}

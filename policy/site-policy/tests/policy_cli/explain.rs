@@ -46,6 +46,13 @@ fn walls_around_the_payload_are_shown() {
     site.write("glexec.conf", &format!("{conf}\nlinger = no\n"));
     let (step, code, why) = refused(&site);
     assert!((step.as_str(), code) == ("policy", 202) && why.contains("set linger = yes"), "{why}");
+    site.write("glexec.conf", &conf);
+    site.write("policy.toml", &format!("{policy}\n[payload]\nisolate = \"account\"\n"));
+    let said = stdout(&site.explain(&[]));
+    assert!(
+        said.contains("\nyes  walls        the payload is kept from other sessions of its account"),
+        "{said}"
+    );
 }
 
 #[test]
