@@ -197,6 +197,169 @@ fn rule_7_what_the_caller_hands_on_bends_the_payload_only() {
     assert_eq!(lines[6], "0", "{said}");
 }
 
+/// Something that a process hands on to the program that it executes.
+struct Inherited {
+    name: &'static str,
+    /// Puts it on and executes what follows.
+    caller: &'static [&'static str],
+    /// What the payload says of itself, in a shell.
+    ask: &'static str,
+    payload: &'static str,
+    /// What the kernel says of the supervisor.
+    look: fn(i32) -> String,
+    supervisor: &'static str,
+}
+
+fn of_proc(pid: i32, file: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default().trim().to_owned()
+}
+
+fn scheduling(pid: i32) -> String {
+    let stat = of_proc(pid, "stat");
+    // proc_pid_stat(5): the state is field 3, the policy field 41.
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(38)).unwrap_or_default().to_owned()
+}
+
+fn is_idle(pid: i32) -> String {
+    let said =
+        std::process::Command::new("ionice").args(["-p", &pid.to_string()]).output().expect("it is there");
+    String::from_utf8_lossy(&said.stdout).starts_with("idle").to_string()
+}
+
+fn memory_policy(pid: i32) -> String {
+    let maps = of_proc(pid, "numa_maps");
+    let mut kinds: Vec<&str> = maps.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds.join(" ")
+}
+
+fn blocks_usr1(pid: i32) -> String {
+    let mask = u64::from_str_radix(&status(pid, "SigBlk:"), 16).unwrap_or_default();
+    (mask & 1 << 9 != 0).to_string()
+}
+
+const INHERITED: [Inherited; 7] = [
+    Inherited {
+        name: "scheduling class",
+        caller: &["/usr/bin/chrt", "--batch", "0"],
+        ask: "chrt -p $$ | sed -n 's/.*policy: //p'",
+        payload: "SCHED_BATCH",
+        look: scheduling,
+        supervisor: "0",
+    },
+    Inherited {
+        name: "I/O priority",
+        caller: &["/usr/bin/ionice", "-c", "3"],
+        ask: "ionice -p $$",
+        payload: "idle",
+        look: is_idle,
+        supervisor: "false",
+    },
+    Inherited {
+        name: "memory policy",
+        // set_mempolicy(2): MPOL_BIND to node 0
+        caller: &[
+            "/usr/bin/perl",
+            "-e",
+            "my $nodes = pack('Q', 1); syscall(238, 2, $nodes, 64) == 0 or die $!; exec @ARGV",
+        ],
+        ask: "cut -d' ' -f2 /proc/self/numa_maps | sort -u",
+        payload: "bind:0",
+        look: memory_policy,
+        supervisor: "default",
+    },
+    Inherited {
+        name: "personality",
+        caller: &["/usr/bin/setarch", "--uname-2.6"],
+        ask: "cat /proc/self/personality",
+        payload: "00020000",
+        look: |pid| of_proc(pid, "personality"),
+        supervisor: "00000000",
+    },
+    Inherited {
+        name: "timer slack",
+        // prctl(2): PR_SET_TIMERSLACK
+        caller: &["/usr/bin/perl", "-e", "syscall(157, 29, 1_000_000_000, 0, 0, 0); exec @ARGV"],
+        ask: "cat /proc/self/timerslack_ns",
+        payload: "50000",
+        look: |pid| of_proc(pid, "timerslack_ns"),
+        supervisor: "50000",
+    },
+    Inherited {
+        name: "umask",
+        caller: &["/bin/sh", "-c", "umask 077; exec \"$@\"", "sh"],
+        ask: "umask",
+        payload: "0077",
+        look: |pid| status(pid, "Umask:"),
+        supervisor: "0022",
+    },
+    Inherited {
+        name: "ignored signals",
+        caller: &["/bin/sh", "-c", "trap '' USR1; exec \"$@\"", "sh"],
+        ask: "kill -USR1 $$; echo ignored",
+        payload: "ignored",
+        look: blocks_usr1,
+        supervisor: "true",
+    },
+];
+
+/// The table "What a process inherits from its caller": those rows that no other test looks at from both sides.
+#[test]
+#[needs(root, "perl", "chrt", "ionice", "setarch")]
+fn rule_7_what_is_inherited_reaches_the_payload_and_not_the_supervisor() {
+    let m = site();
+    for row in INHERITED {
+        let file = "/home/alice/told";
+        let script = format!(
+            "exec 2>&1; ({}) > {file}.part; mv {file}.part {file}; while [ ! -e {file}.stop ]; do sleep 0.05; done",
+            row.ask
+        );
+        let run = m.command(row.caller[0]).as_user("pilot").args(&row.caller[1..]);
+        let run = run.env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+        let running = run.args(["/usr/sbin/glexec", "/bin/sh", "-c", &script]).spawn();
+        let payload = eventually(row.name, LIMIT, || fs::read_to_string(file).ok()).trim().to_owned();
+        // Its own memory policy is set once the payload is on its way.
+        eventually(row.name, LIMIT, || {
+            let shown = (row.look)(supervisor_of(&sessions()[0]));
+            (shown == row.supervisor).then_some(())
+        });
+        fs::write(format!("{file}.stop"), "").unwrap();
+        running.end_within(LIMIT).exits(0);
+        assert_eq!(payload, row.payload, "{}", row.name);
+        for left in [file.to_owned(), format!("{file}.stop")] {
+            fs::remove_file(left).unwrap();
+        }
+    }
+}
+
+/// Securebits need a caller with rights of its own, such as a batch system's daemon that became the pilot. One that keeps
+/// capabilities across a change of ids would leave them to the payload.
+#[test]
+#[needs(root, "setpriv")]
+fn rule_7_securebits_leave_the_payload_no_capability_or_nothing_runs() {
+    let m = site();
+    let (uid, gid) = (m.uid("pilot").to_string(), m.account("pilot").gid.to_string());
+    let ask = "grep -h ^Cap /proc/self/status | grep -v CapBnd | cut -f2 | sort -u; setpriv --dump | grep -i securebits";
+    for (bits, goes) in [
+        ("+no_setuid_fixup", true),
+        ("+no_setuid_fixup,+no_setuid_fixup_locked", false),
+        ("+noroot,+noroot_locked", false),
+    ] {
+        let run = m.command("/usr/bin/setpriv").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+        let become_pilot = ["--reuid", &uid, "--regid", &gid, "--clear-groups", "--securebits", bits];
+        let ran = run.args(become_pilot).args(["/usr/sbin/glexec", "/bin/sh", "-c", ask]).output();
+        if goes {
+            let said = ran.ok();
+            assert_eq!(said.lines().next(), Some("0000000000000000"), "{bits}: {said}");
+            assert!(said.ends_with("Securebits: [none]"), "{bits}: {said}");
+        } else {
+            ran.refused(202, &[]);
+            assert!(!ran.text().contains("00000000"), "{bits}: {}", ran.text());
+        }
+    }
+}
+
 #[test]
 #[needs(root, "perl")]
 fn signals_above_31_are_passed_on_and_told() {
@@ -220,16 +383,27 @@ fn signals_above_31_are_passed_on_and_told() {
 #[needs(root, "perl")]
 fn the_caller_s_alarm_rings_for_the_payload() {
     let m = site();
+    // setitimer(2): ITIMER_VIRTUAL and ITIMER_PROF, half a second of CPU time
+    let timer = |which: u32| {
+        format!("my $time = pack('q4', 0, 0, 0, 500000); syscall(38, {which}, $time, 0) == 0 or die $!")
+    };
+    let alarms = [
+        ("alarm 2".into(), "sleep 20", 14),
+        (timer(1), "while :; do :; done", 26),
+        (timer(2), "while :; do :; done", 27),
+    ];
     for linger in ["yes", "no"] {
         set_conf(&m, "linger", linger);
-        let run =
-            m.command("/usr/bin/perl").as_user("pilot").env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
-        let script = "alarm 2; exec '/usr/sbin/glexec', '/bin/sleep', '20'";
-        let began = Instant::now();
-        let ran = run.args(["-e", script]).output();
-        assert!(began.elapsed() < Duration::from_secs(15), "linger = {linger}");
-        let rang = ran.code() == Some(128 + 14) || ran.signal() == Some(14);
-        assert!(rang, "linger = {linger}: {:?} {:?}", ran.code(), ran.signal());
+        for (set, payload, signal) in &alarms {
+            let run = m
+                .command("/usr/bin/perl")
+                .as_user("pilot")
+                .env("GLEXEC_CLIENT_CERT", m.proxy("Alice", "pilot"));
+            let script = format!("{set}; exec '/usr/sbin/glexec', '/bin/sh', '-c', 'exec 2>&1; {payload}'");
+            let ran = run.args(["-e", &script]).output();
+            let rang = ran.code() == Some(128 + signal) || ran.signal() == Some(*signal);
+            assert!(rang, "linger = {linger}, {set}: {:?} {:?}", ran.code(), ran.signal());
+        }
     }
 }
 
