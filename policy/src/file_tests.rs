@@ -92,7 +92,7 @@ fn a_process_namespace_needs_a_supervisor() {
 #[test]
 fn sessions_of_one_account_are_kept_apart_by_what_the_host_has() {
     let payload = |text: &str| parse(&format!("[payload]\n{text}\n")).unwrap().payload;
-    let conf = |linger: &str| GlexecConf::parse(&format!("[glexec]\nlinger = {linger}\n")).unwrap();
+    let conf = |linger: &str| GlexecConf::parse(format!("[glexec]\nlinger = {linger}\n")).unwrap();
     let (waits, goes) = (conf("yes"), conf("no"));
     for text in ["", "isolate = \"session\""] {
         assert_eq!(payload(text).isolate, Isolation::Session);
