@@ -119,6 +119,22 @@ pub fn proxy(pki: &Pki, user: &User, dir: &Path) -> PathBuf {
     pki.grid_proxy(user, &out, &["-rfc"]).expect("grid-proxy-init makes a proxy")
 }
 
+/// A batch job's script: a pilot that examines its node and finds no queue, which ends it with 3.
+pub fn lonely_pilot(proxy: &str) -> String {
+    let run = "exec /usr/bin/pilot run --no-switch --queue https://127.0.0.1:1 --give-up 1s";
+    format!("#!/bin/sh\nX509_USER_PROXY={proxy} {run}\n")
+}
+
+/// The seconds that a pilot says it has left, in what it says of its node.
+///
+/// # Panics
+/// When it does not say.
+pub fn time_left(said: &str) -> u64 {
+    let after = said.split("time_left_s=").nth(1).unwrap_or_else(|| panic!("no time is left: {said}"));
+    let digits = after.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().unwrap_or_else(|e| panic!("{e}: {said}"))
+}
+
 /// Whether a process of this id exists.
 pub fn is_alive(pid: &str) -> bool {
     Path::new("/proc").join(pid.trim()).exists()

@@ -5,6 +5,7 @@
 use end_to_end::contract::{eventually, lives, wait_gone, written};
 use end_to_end::gridengine::{ADMIN, GridEngine};
 use end_to_end::security::{kill_supervisors, leaves, sessions};
+use end_to_end::site::{lonely_pilot, time_left};
 use harness::{Machine, needs};
 use serde_json::Value;
 use std::fs;
@@ -172,4 +173,22 @@ fn a_job_that_ends_by_itself_has_the_payload_s_exit_code_and_cpu_time() {
     assert_eq!((&record["state"], &record["exit"]["code"]), (&"closed".into(), &7.into()), "{record}");
     assert!(record["exit"]["leftovers"].as_u64() >= Some(2), "daemon and child: {record}");
     assert!(sessions().is_empty() && leaves(&m).is_empty());
+}
+
+/// A pilot that meets no queue ends with 3 after it has looked around.
+#[test]
+#[needs(root, "sge_qmaster", "sge_execd", "qsub", "ip")]
+fn a_pilot_takes_time_cores_and_memory_from_its_job() {
+    let m = node(false);
+    let engine = GridEngine::start(&m);
+    let script = lonely_pilot(&m.proxy("Pilot", "pilot"));
+    let wishes = "#!/bin/sh\n#$ -l h_rt=180,h_vmem=6G";
+    let job = engine.submit("pilot", &script.replace("#!/bin/sh", wishes));
+    let code = engine.accounted(&job, "exit_status");
+    let said = fs::read_to_string(format!("{}/job.out", m.account("pilot").home)).expect("the job's output");
+    assert!((code - 3.0).abs() < f64::EPSILON, "{code}: {said}");
+    assert!(said.contains(" cores=1 "), "{said}");
+    assert!(said.contains(&format!(" memory={} ", 6_u64 << 30)), "{said}");
+    let left = time_left(&said);
+    assert!((1..=180).contains(&left), "{left}: {said}");
 }

@@ -4,6 +4,7 @@
 
 use end_to_end::contract::{eventually, lives, wait_gone, written};
 use end_to_end::security::sessions;
+use end_to_end::site::{lonely_pilot, time_left};
 use end_to_end::slurm::{ADMIN, Slurm, Tracking};
 use harness::{Machine, need, needs};
 use serde_json::Value;
@@ -171,4 +172,21 @@ fn scancel_follows_parents_where_slurm_tracks_by_them() {
     payload.into_iter().for_each(wait_gone);
     assert_eq!(slurm.ended(&job).0, "CANCELLED");
     assert_eq!(m.processes_of("alice"), Vec::<i32>::new());
+}
+
+/// A pilot that meets no queue ends with 3 after it has looked around.
+#[test]
+#[needs(root, "slurmctld", "slurmd", "sbatch", "munged", "ip")]
+fn a_pilot_takes_time_cores_and_memory_from_its_job() {
+    let m = node();
+    let slurm = Slurm::start(&m, Tracking::Linuxproc);
+    let script = lonely_pilot(&m.proxy("Pilot", "pilot"));
+    let job = slurm.submit("pilot", &["--time=3", "--cpus-per-task=1", "--mem=300"], &script);
+    let (state, exit) = slurm.ended(&job);
+    let said = fs::read_to_string(format!("{}/job.out", m.account("pilot").home)).expect("the job's output");
+    assert_eq!((state.as_str(), exit.as_str()), ("FAILED", "3:0"), "{said}");
+    assert!(said.contains(" cores=1 "), "{said}");
+    assert!(said.contains(&format!(" memory={} ", 300 << 20)), "{said}");
+    let left = time_left(&said);
+    assert!((1..=180).contains(&left), "{left}: {said}");
 }

@@ -74,10 +74,11 @@ fn identity(credential: &[u8], key: Option<&[u8]>) -> Result<reqwest::Identity, 
 }
 
 fn roots(ca_dir: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
-    let ders = CaDir::open(ca_dir)?.all()?;
+    let unusable = |refusal: identity::Refusal| Error::CaDirectory(refusal.reason);
+    let ders = CaDir::open(ca_dir).and_then(|dir| dir.all()).map_err(unusable)?;
     if ders.is_empty() {
         let what = format!("{}: holds no CA certificate <hash>.0; install the CAs", ca_dir.display());
-        return Err(Error::Credential(what));
+        return Err(Error::CaDirectory(what));
     }
     ders.iter().map(|der| reqwest::Certificate::from_der(der).map_err(Error::from)).collect()
 }

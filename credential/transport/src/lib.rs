@@ -27,6 +27,9 @@ pub enum Error {
     /// A certificate, key or CA directory is not usable.
     #[error("{0}")]
     Credential(String),
+    /// The CA directory is not usable.
+    #[error("CA directory: {0}")]
+    CaDirectory(String),
     /// OpenSSL failed.
     #[error("OpenSSL failed: {0}")]
     Library(#[from] openssl::error::ErrorStack),

@@ -82,18 +82,29 @@ fn pbs_time(around: &impl Surroundings) -> Option<Duration> {
     Some(whole.saturating_sub(of("resources_used.walltime").unwrap_or_else(|| around.job_age())))
 }
 
-/// Only Grid Engine gives a job both names.
-fn grid_engine_time(around: &impl Surroundings) -> Option<Duration> {
+/// What Grid Engine has promised to a job, by name. Only Grid Engine gives a job both variables.
+fn grid_engine_limits(around: &impl Surroundings) -> Option<Vec<(String, String)>> {
     around.variable("SGE_ROOT").or_else(|| around.variable("SGE_TASK_ID"))?;
     let job = around.variable("JOB_ID")?;
     let told = around.ask("qstat", &["-j", &job])?;
     let limits = told.lines().filter(|line| line.trim_start().starts_with("hard resource_list"));
     let limits = limits.flat_map(|line| line.split([',', ' ', '\t'])).filter_map(|word| word.split_once('='));
-    let whole = limits
-        .filter(|(name, _)| matches!(*name, "h_rt" | "s_rt"))
-        .filter_map(|(_, text)| span(text))
-        .min()?;
+    Some(limits.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+fn grid_engine_time(around: &impl Surroundings) -> Option<Duration> {
+    let limits = grid_engine_limits(around)?;
+    let times = limits.iter().filter(|(name, _)| matches!(name.as_str(), "h_rt" | "s_rt"));
+    let whole = times.filter_map(|(_, text)| span(text)).min()?;
     Some(whole.saturating_sub(around.job_age()))
+}
+
+/// Its memory limits are for each slot.
+fn grid_engine_memory(around: &impl Surroundings) -> Option<u64> {
+    let limits = grid_engine_limits(around)?;
+    let of_slot =
+        limits.iter().filter(|(name, _)| matches!(name.as_str(), "h_vmem" | "s_vmem" | "h_rss" | "s_rss"));
+    of_slot.filter_map(|(_, text)| bytes(text)).min()?.checked_mul(u64::from(cores(around).unwrap_or(1)))
 }
 
 fn cores(around: &impl Surroundings) -> Option<u32> {
@@ -108,8 +119,12 @@ fn cores(around: &impl Surroundings) -> Option<u32> {
     })
 }
 
-/// Slurm counts in MiB.
 fn memory(around: &impl Surroundings) -> Option<u64> {
+    slurm_memory(around).or_else(|| grid_engine_memory(around))
+}
+
+/// Slurm counts in MiB.
+fn slurm_memory(around: &impl Surroundings) -> Option<u64> {
     let mib = |name: &str| number(&around.variable(name)?).filter(|n| *n > 0);
     let told = mib("SLURM_MEM_PER_NODE")
         .or_else(|| mib("SLURM_MEM_PER_CPU")?.checked_mul(u64::from(cores(around).unwrap_or(1))));
@@ -137,6 +152,27 @@ fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
+}
+
+/// A size of Grid Engine: `K`, `M` and `G` are powers of 1024, `k`, `m` and `g` of 1000 (sge_types(1)).
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "k" => 1000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        _ => return None,
+    };
+    // Fractions, such as 1.5G, are allowed there; infinity and the like are no limit.
+    let whole = number(digits).and_then(|n| n.checked_mul(unit));
+    whole.or_else(|| {
+        let size = digits.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0)? * unit as f64;
+        (size < 1e18).then_some(size as u64)
+    })
 }
 
 /// `[D-]HH:MM:SS`, `MM:SS`, or seconds; words such as `UNLIMITED` are no limit.
@@ -323,7 +359,12 @@ mod tests {
         assert_eq!(seconds(&found(&[("PBS_JOBID", "9"), ("PBS_WALLTIME", "400")], &[])), Some(300));
         let told = "job_number: 5\nhard resource_list:         h_rt=1800,h_vmem=2G\n";
         let sge = found(&[("JOB_ID", "5"), ("SGE_ROOT", "/sge"), ("NSLOTS", "3")], &[("qstat -j 5", told)]);
-        assert_eq!((seconds(&sge), sge.cores), (Some(1700), Some(3)));
+        assert_eq!((seconds(&sge), sge.cores, sge.memory), (Some(1700), Some(3), Some(6 << 30)));
+        for (text, size) in
+            [("1.5K", Some(1536)), ("2m", Some(2_000_000)), ("INFINITY", None), ("7", Some(7))]
+        {
+            assert_eq!(bytes(text), size, "{text}");
+        }
         let condor = found(&[("_CONDOR_MACHINE_AD", "/machine"), ("_CONDOR_JOB_AD", "/job")], &[]);
         assert_eq!((condor.cores, condor.memory), (Some(8), Some(2 << 30)));
         assert_eq!(condor.job.as_deref(), Some("htcondor ce01#12.0#17 pil05"));

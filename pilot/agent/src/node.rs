@@ -80,6 +80,10 @@ pub fn dial_name(policy: Option<&str>, canonical: Option<&str>, host: &str) -> R
             || name.starts_with("ip6-")
     };
     if let Some(name) = policy.filter(|name| !name.is_empty()) {
+        anyhow::ensure!(
+            !own(&name),
+            "[ports] hostname = {name:?} in policy.toml is every host itself; write the name that callers outside dial"
+        );
         return Ok(name.to_owned());
     }
     let known = [canonical, Some(host)].into_iter().flatten().find(|name| !own(name));
@@ -154,6 +158,7 @@ mod tests {
         assert_eq!(name(None, Some("wn1.example.org"), "wn1").as_deref(), Some("wn1.example.org"));
         assert_eq!(name(Some(""), Some("localhost.localdomain"), "wn1").as_deref(), Some("wn1"));
         for host in ["localhost", "localhost.localdomain", "LOCALHOST", ""] {
+            assert_eq!(host.is_empty(), name(Some(host), None, "wn1").is_some(), "{host}");
             let error = dial_name(None, Some(host), host).unwrap_err().to_string();
             assert!(error.contains("[ports] hostname"), "{error}");
         }

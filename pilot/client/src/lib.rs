@@ -549,7 +549,12 @@ fn connection(proxy: &Path, ca_dir: &Path) -> Result<reqwest::Client, ClientErro
     if let Some(end) = chain.iter().map(|cert| cert.not_after()).find(|end| is_past(end)) {
         return Err(refuse(format!("expired on {end}")));
     }
-    transport::client(proxy, None, ca_dir, TRANSFER).map_err(|e| refuse(e.to_string()))
+    transport::client(proxy, None, ca_dir, TRANSFER).map_err(|e| match e {
+        transport::Error::CaDirectory(_) => {
+            ClientError::Credential(format!("{e}; check --ca-dir or X509_CERT_DIR"))
+        }
+        e => refuse(e.to_string()),
+    })
 }
 
 fn version(file: &Path) -> FileVersion {

@@ -24,23 +24,23 @@ pub fn unsatisfied(spec: &RawSpec, pilots: &[Pilot]) -> Option<String> {
         n => format!("none of the {n} pilots that are there can take it"),
     };
     let most = |amounts: Vec<Option<u64>>| amounts.into_iter().flatten().max().unwrap_or(0);
-    let reason = if most_cores < spec.cores {
-        format!("it wants {} cores, and the largest has {most_cores}", spec.cores)
-    } else if !nodes.iter().any(|n| memory(n.memory)) {
+    let (size, span) = (super::text::size, super::text::span);
+    let mut reasons = Vec::new();
+    if most_cores < spec.cores {
+        reasons.push(format!("it wants {} cores, and the largest has {most_cores}", spec.cores));
+    }
+    if !nodes.iter().any(|n| memory(n.memory)) {
         let (wanted, has) = (spec.memory.unwrap_or(0), most(nodes.iter().map(|n| n.memory).collect()));
-        format!(
-            "it wants {} memory, and the largest has {}",
-            super::text::size(wanted),
-            super::text::size(has)
-        )
-    } else if !nodes.iter().any(|n| time(n.time_left)) {
+        reasons.push(format!("it wants {} memory, and the largest has {}", size(wanted), size(has)));
+    }
+    if !nodes.iter().any(|n| time(n.time_left)) {
         let (wanted, has) = (spec.walltime.unwrap_or(0), most(nodes.iter().map(|n| n.time_left).collect()));
-        let span = super::text::span;
-        format!("it wants {} walltime, and the longest has {} left", span(wanted), span(has))
-    } else {
-        "each of cores, memory and walltime can be had, but not all from one".to_owned()
-    };
-    Some(format!("{pilots}: {reason}"))
+        reasons.push(format!("it wants {} walltime, and the longest has {} left", span(wanted), span(has)));
+    }
+    if reasons.is_empty() {
+        reasons.push("each of cores, memory and walltime can be had, but not all from one".to_owned());
+    }
+    Some(format!("{pilots}: {}", reasons.join("; ")))
 }
 
 /// Whether the payload waits for a pilot, so that [`unsatisfied`] has something to say.
@@ -99,6 +99,8 @@ mod tests {
         let one = [pilot(8, Some(16 << 30), Some(600))];
         let why = |cores, memory, walltime| unsatisfied(&spec(cores, memory, walltime), &one).unwrap();
         assert!(why(1, Some(900 << 30), None).contains("900.00 GiB memory, and the largest has 16.00 GiB"));
+        let both = why(64, Some(900 << 30), None);
+        assert!(both.contains("64 cores") && both.contains("900.00 GiB memory"), "{both}");
         assert!(why(1, None, Some(7200)).contains("2h00m walltime, and the longest has 10m00s left"));
         assert!(unsatisfied(&spec(1, None, None), &[]).unwrap().contains("no pilot"));
         let gone = Pilot { state: PilotState::Lost, ..pilot(8, None, None) };
