@@ -1,12 +1,11 @@
 //! The command line.
 
 use accounting::export::{self, send::Destination};
-use accounting::filter::{BatchName, Decision, ExitName, Filter};
+use accounting::filter::Filter;
+use accounting::filter_args::{FilterArgs, Summary, moment, month};
 use accounting::http::Tls;
-use accounting::sum::Key;
-use accounting::when::{BadTime, Moment};
+use accounting::when::Moment;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use record::Role;
 use std::path::PathBuf;
 
 /// Ask the site's usage records: who ran what, where, as whom, and what it used.
@@ -53,6 +52,10 @@ pub enum Command {
     Reconcile(ReconcileArgs),
     /// Convert, check and send what ended, in the formats of others
     Export(ExportArgs),
+    /// Send this node's records to the site's server: folded first, sent until it has answered for each
+    Forward(ForwardArgs),
+    /// Take records of worker nodes and answer questions over HTTPS
+    Serve(ServeArgs),
 }
 
 /// How an answer is printed.
@@ -81,97 +84,6 @@ pub struct FormatArgs {
 impl FormatArgs {
     pub fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }
-    }
-}
-
-#[derive(Debug, Args)]
-pub struct FilterArgs {
-    /// Subject of the payload's certificate, exactly
-    #[arg(long)]
-    dn: Option<String>,
-    /// Virtual organisation
-    #[arg(long)]
-    vo: Option<String>,
-    /// FQAN; /cms means /cms and all below it
-    #[arg(long)]
-    fqan: Option<String>,
-    /// Account name
-    #[arg(long)]
-    account: Option<String>,
-    /// Uid of the account
-    #[arg(long)]
-    uid: Option<u32>,
-    /// Host, by full or short name
-    #[arg(long)]
-    host: Option<String>,
-    /// SHA-256 of the credential, or its beginning
-    #[arg(long, value_name = "HEX")]
-    cred_sha256: Option<String>,
-    /// Not over before this time: RFC 3339, 2026-07-01 09:00 (UTC), a date, or an age such as 30d
-    #[arg(long, alias = "from", value_name = "TIME", value_parser = moment)]
-    since: Option<Moment>,
-    /// Begun before this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<Moment>,
-    /// Begun and not over at this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    at: Option<Moment>,
-    /// Only what is not over yet
-    #[arg(long)]
-    running: bool,
-    /// Only what was let through, or only what was refused
-    #[arg(long, value_enum)]
-    decision: Option<Decision>,
-    /// What ran: payload, pilot or probe
-    #[arg(long, value_parser = role)]
-    role: Option<Role>,
-    /// Name under which the pilot registered, exactly
-    #[arg(long, value_name = "DN")]
-    pilot_dn: Option<String>,
-    /// Record or pilot session around it
-    #[arg(long, value_name = "ID")]
-    parent: Option<String>,
-    /// Compute element, exactly
-    #[arg(long)]
-    ce: Option<String>,
-    /// Batch job around it: ID, or ID@HOST with compute element or worker node
-    #[arg(long, value_name = "ID", value_parser = batch)]
-    batch: Option<BatchName>,
-    /// Ended with this exit code, or signal as sig9
-    #[arg(long, value_name = "CODE", value_parser = ExitName::parse)]
-    exit: Option<ExitName>,
-    /// Only sessions whose end nobody saw
-    #[arg(long)]
-    lost: bool,
-    /// Refused for a reason with this text in it
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-}
-
-impl FilterArgs {
-    pub fn filter(&self) -> Filter {
-        Filter {
-            dn: self.dn.clone(),
-            vo: self.vo.clone(),
-            fqan: self.fqan.clone(),
-            account: self.account.clone(),
-            uid: self.uid,
-            host: self.host.clone(),
-            cred_sha256: self.cred_sha256.as_ref().map(|hex| hex.to_ascii_lowercase()),
-            since: self.since,
-            until: self.until,
-            at: self.at,
-            running: self.running,
-            decision: self.decision,
-            role: self.role,
-            pilot_dn: self.pilot_dn.clone(),
-            parent: self.parent.clone(),
-            ce: self.ce.clone(),
-            batch: self.batch.clone(),
-            exit: self.exit,
-            lost: self.lost,
-            reason: self.reason.clone(),
-        }
     }
 }
 
@@ -215,13 +127,7 @@ pub struct WhoArgs {
 
 impl WhoArgs {
     pub fn filter(&self) -> Filter {
-        Filter {
-            uid: Some(self.uid),
-            host: Some(self.host.clone()),
-            at: Some(self.at),
-            decision: Some(Decision::Allowed),
-            ..Filter::default()
-        }
+        Filter::holder(self.uid, self.host.clone(), self.at)
     }
 }
 
@@ -236,27 +142,9 @@ pub struct TreeArgs {
 #[derive(Debug, Args)]
 pub struct SumArgs {
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub summary: Summary,
     #[command(flatten)]
     pub format: FormatArgs,
-    /// By what sums are kept apart, separated by commas
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "vo")]
-    pub by: Vec<Key>,
-    /// Only what ended in this month, UTC: 2026-07
-    #[arg(long, value_name = "MONTH", value_parser = month, conflicts_with_all = ["since", "until"])]
-    pub month: Option<(Moment, Moment)>,
-}
-
-impl SumArgs {
-    /// One role: work inside a pilot counts as the payload's.
-    pub fn filter(&self) -> Filter {
-        let filter = self.filter.filter();
-        let (since, until) = match self.month {
-            Some((since, until)) => (Some(since), Some(until)),
-            None => (filter.since, filter.until),
-        };
-        Filter { role: Some(filter.role.unwrap_or_default()), since, until, ..filter }
-    }
 }
 
 #[derive(Debug, Args)]
@@ -409,15 +297,19 @@ impl ExportArgs {
     pub fn times(&self) -> (Option<Moment>, Option<Moment>) {
         match self.month {
             Some((since, until)) => (Some(since), Some(until)),
-            None => (self.filter.since, self.filter.until),
+            None => {
+                let filter = self.filter.filter();
+                (filter.since, filter.until)
+            }
         }
     }
 
     /// All that may have ended in that time.
     pub fn query(&self) -> Filter {
         let (since, until) = self.times();
-        let role = self.filter.role.unwrap_or_default();
-        Filter { since, until, role: Some(role), ..self.filter.filter() }.around_ends()
+        let filter = self.filter.filter();
+        let role = filter.role.unwrap_or_default();
+        Filter { since, until, role: Some(role), ..filter }.around_ends()
     }
 }
 
@@ -428,30 +320,55 @@ fn benchmark(text: &str) -> Result<String, String> {
     }
 }
 
-fn moment(text: &str) -> Result<Moment, BadTime> {
-    Moment::parse(text, Moment::now())
-}
-
-fn month(text: &str) -> Result<(Moment, Moment), BadTime> {
-    Moment::parse_month(text)
-}
-
-fn role(text: &str) -> Result<Role, String> {
-    let known =
-        accounting::filter::ROLES.into_iter().find(|role| accounting::filter::role_name(*role) == text);
-    known.ok_or_else(|| "write payload, pilot or probe".to_owned())
-}
-
-fn batch(text: &str) -> Result<BatchName, String> {
-    if text.is_empty() || text.starts_with('@') {
-        return Err("write the job's id, or ID@HOST".to_owned());
-    }
-    Ok(BatchName::parse(text))
-}
-
 fn id_part(text: &str) -> Result<String, String> {
     if text.len() < 4 {
         return Err("give at least 4 characters of the id".to_owned());
     }
     Ok(text.to_ascii_lowercase())
+}
+
+#[derive(Debug, Args)]
+pub struct ForwardArgs {
+    /// The site's server: https://HOST:PORT
+    #[arg(long, value_name = "URL", value_parser = server)]
+    pub to: String,
+    /// Certificate of this host, PEM
+    #[arg(long, value_name = "FILE", default_value = "/etc/grid-security/hostcert.pem")]
+    cert: PathBuf,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", default_value = "/etc/grid-security/hostkey.pem")]
+    key: PathBuf,
+    /// CAs of the server
+    #[arg(long, value_name = "DIR", default_value = "/etc/grid-security/certificates")]
+    ca_dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ForwardArgs {
+    pub fn tls(&self) -> Tls {
+        let (cert, key) = (Some(self.cert.clone()), Some(self.key.clone()));
+        Tls { cert, key, ca_dir: Some(self.ca_dir.clone()) }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address, certificate, store, and who may do what
+    #[arg(long, value_name = "FILE", default_value = "/etc/pilotage/accounting.toml")]
+    pub config: PathBuf,
+    /// Write the log to this file instead of standard error
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// Look at configuration, certificate, store and address, say what is wrong, and end
+    #[arg(long)]
+    pub check: bool,
+}
+
+fn server(text: &str) -> Result<String, String> {
+    match text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/')) {
+        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#']) => Ok(format!("https://{host}")),
+        _ => Err("write https://HOST:PORT".to_owned()),
+    }
 }

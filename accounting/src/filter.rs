@@ -216,6 +216,12 @@ impl Filter {
             })
     }
 
+    /// Who held an account on a host at a moment.
+    pub fn holder(uid: u32, host: String, at: Moment) -> Self {
+        let decision = Some(Decision::Allowed);
+        Self { uid: Some(uid), host: Some(host), at: Some(at), decision, ..Self::default() }
+    }
+
     /// The same at any time.
     #[must_use]
     pub fn without_times(&self) -> Self {

@@ -2,10 +2,12 @@
 //!
 //! | looking for | see |
 //! |---|---|
-//! | which records a question means | [`filter`] |
+//! | which records a question means | [`filter`], as it is written: [`filter_args`] |
 //! | all records, wherever they stand | [`source`] |
 //! | day files and their index | [`store`] |
-//! | sums of usage | [`sum`] |
+//! | sums of usage | [`sum`], in text: [`sum_view`] |
+//! | from a node to the site's server | [`forward`], [`upload`] |
+//! | the site's server | [`serve`] |
 //! | formats of others, and sending them once | [`export`] |
 //! | whom bans would hit | [`ban_check`] |
 //! | records against what others say | [`reconcile`] |
@@ -24,15 +26,20 @@
 pub mod ban_check;
 pub mod export;
 pub mod filter;
+pub mod filter_args;
+pub mod forward;
 pub mod html;
 pub mod http;
 pub mod reconcile;
 pub mod report;
 pub mod rows;
+pub mod serve;
 pub mod source;
 pub mod store;
 pub mod sum;
+pub mod sum_view;
 pub mod table;
 pub mod tree;
+pub mod upload;
 pub mod view;
 pub mod when;

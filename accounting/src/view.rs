@@ -82,12 +82,20 @@ pub struct Answer<'a, Q: Serialize> {
     query: &'a Q,
     count: usize,
     records: Vec<View<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 impl<'a, Q: Serialize> Answer<'a, Q> {
     /// Puts question and records together.
     pub fn new(query: &'a Q, records: Vec<View<'a>>) -> Self {
-        Self { query, count: records.len(), records }
+        Self { query, count: records.len(), records, next: None }
+    }
+
+    /// The same as one page, with the cursor of the next one.
+    #[must_use]
+    pub fn with_next(self, next: Option<String>) -> Self {
+        Self { next, ..self }
     }
 
     /// The answer on one line, with its newline.

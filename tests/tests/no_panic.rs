@@ -60,7 +60,7 @@ const NASTY: [&[u8]; 28] = [
 ];
 
 /// Programs with command lines that go far without privilege and without a peer.
-const SEEDS: [(&str, &str); 34] = [
+const SEEDS: [(&str, &str); 36] = [
     (
         "pilot",
         "submit --queue https://localhost:1 --proxy @PROXY@ --input @FILE@ --output out --env A=b --array 1-3 --walltime 1h -- /bin/true",
@@ -108,6 +108,8 @@ const SEEDS: [(&str, &str); 34] = [
     ("pilot", "release --queue https://localhost:1 --proxy @PROXY@ 01890000-0000-7000-8000-000000000000"),
     ("pilot", "status --queue https://localhost:1 --proxy @PROXY@ --json"),
     ("accounting", "verify"),
+    ("accounting", "serve --check --config /nowhere"),
+    ("accounting", "forward --to https://localhost:1 --cert /nowhere --key /nowhere --ca-dir /nowhere"),
     ("site-policy", "--help"),
     ("pilot", "--help"),
 ];

@@ -254,6 +254,14 @@ impl Record {
             .and_then(|found| Self::fold(path, id, found))
     }
 
+    /// Reads the bytes of a record that may still grow: what they say so far.
+    ///
+    /// # Errors
+    /// [`Damaged`] for what is no record of this id.
+    pub fn from_bytes_so_far(path: &Path, id: &str, bytes: &[u8]) -> Result<Self, Damaged> {
+        parse(path, bytes).and_then(|found| Self::fold(path, id, found))
+    }
+
     /// Start of the session by the wall clock, or the moment of the refusal.
     pub fn start_unix_ns(&self) -> u64 {
         let opened = self.opened.as_ref().map(|o| o.start_unix_ns);

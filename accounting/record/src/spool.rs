@@ -172,6 +172,15 @@ impl Spool {
         Record::from_bytes(&path, id, &bytes).map(|record| (record, bytes))
     }
 
+    /// The bytes of a record that is still open; a line at its end that is being written may be cut.
+    ///
+    /// # Errors
+    /// [`Damaged`] when the file is missing or unreadable.
+    pub fn open_bytes(&self, id: &str) -> Result<Vec<u8>, Damaged> {
+        let unnamed = |e: io::Error| Damaged::file(&self.dir, e.kind(), e.to_string());
+        read::bytes(&self.open_path(id).map_err(unnamed)?)
+    }
+
     /// Removes closed records that are kept elsewhere by now.
     ///
     /// # Errors

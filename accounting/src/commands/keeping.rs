@@ -82,7 +82,8 @@ fn of_store(error: &StoreError) -> (String, DamageView) {
     (error.to_string(), DamageView { file, line, what })
 }
 
-pub(super) fn fold(places: &Places, args: &FoldArgs) -> Result<Reply, Failure> {
+/// Takes the spool's closed records into the store; what stays is named on standard error.
+pub(super) fn take_over(places: &Places) -> Result<(StoreWriter, folding::Folded), Failure> {
     let spool = Spool::new(&places.spool);
     let mut store = StoreWriter::open(&places.store)?;
     let folded = folding::fold(&spool, &mut store, Moment::now().0)?;
@@ -96,6 +97,11 @@ pub(super) fn fold(places: &Places, args: &FoldArgs) -> Result<Reply, Failure> {
             path.display()
         );
     }
+    Ok((store, folded))
+}
+
+pub(super) fn fold(places: &Places, args: &FoldArgs) -> Result<Reply, Failure> {
+    let (_, folded) = take_over(places)?;
     let (new, known) = (folded.new, folded.known);
     let stay = folded.damaged.len() + folded.conflicts.len();
     let code = if stay == 0 { FOUND } else { FAILED };

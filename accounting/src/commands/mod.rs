@@ -6,14 +6,18 @@
 //! | sum | [`summing`] |
 //! | fold, verify | [`keeping`] |
 //! | export | [`exporting`] |
+//! | forward | [`forwarding`] |
+//! | serve | [`serving`] |
 //! | ban-check, kill | [`incident`] |
 //! | report, reconcile | [`overview`] |
 
 mod asking;
 mod exporting;
+mod forwarding;
 mod incident;
 mod keeping;
 mod overview;
+mod serving;
 mod summing;
 
 use crate::cli::{Cli, Command};
@@ -54,6 +58,10 @@ pub enum Failure {
     Send(#[from] accounting::export::send::SendError),
     #[error("{0}")]
     NoAnswer(#[from] accounting::http::NoAnswer),
+    #[error("{0}")]
+    Forward(#[from] accounting::forward::ForwardError),
+    #[error("{0}")]
+    Serve(String),
     #[error("{}: {why}", path.display())]
     File { path: PathBuf, why: std::io::Error },
     #[error("{}: {bad}", path.display())]
@@ -78,6 +86,8 @@ pub fn run(cli: &Cli) -> Result<Reply, Failure> {
         Command::Report(args) => overview::report(&places.source()?, args),
         Command::Reconcile(args) => overview::reconcile(&places.source()?, args),
         Command::Export(args) => exporting::export(&places, args),
+        Command::Forward(args) => forwarding::forward(&places, args),
+        Command::Serve(args) => serving::serve(args, cli.store.as_deref()),
     }
 }
 

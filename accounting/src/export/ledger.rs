@@ -3,6 +3,7 @@
 //! The ledger is no copy of anything: without it records would be sent again. So it stands in a file of its own, and is synced
 //! before a message goes out and after it was taken.
 
+use crate::store::journal::Head;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::Path;
 
@@ -10,7 +11,9 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS sent (
     dest TEXT NOT NULL, id TEXT NOT NULL, state TEXT NOT NULL, message TEXT,
     tries INTEGER NOT NULL DEFAULT 0, error TEXT, changed_ns INTEGER NOT NULL,
     PRIMARY KEY (dest, id)) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS sent_message ON sent (dest, message) WHERE message IS NOT NULL;";
+    CREATE INDEX IF NOT EXISTS sent_message ON sent (dest, message) WHERE message IS NOT NULL;
+    CREATE TABLE IF NOT EXISTS forwarded (
+    dest TEXT PRIMARY KEY, n INTEGER NOT NULL, sha256 TEXT NOT NULL, day INTEGER NOT NULL) WITHOUT ROWID;";
 
 /// How far a record has come on its way to a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +106,29 @@ impl Ledger {
             change.prepare_cached(SQL)?.execute(params![dest, id, state.name(), message, error, now])?;
         }
         change.commit()
+    }
+
+    /// Up to which seal of the store a site's server has answered for every record; the beginning when it never has.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn forwarded(&self, dest: &str) -> rusqlite::Result<Head> {
+        let mut question = self.0.prepare_cached("SELECT n, sha256, day FROM forwarded WHERE dest = ?1")?;
+        let head = |row: &rusqlite::Row<'_>| {
+            let n = u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
+            Ok(Head { n, sha256: row.get(1)?, day: row.get(2)? })
+        };
+        Ok(question.query_row([dest], head).optional()?.unwrap_or_default())
+    }
+
+    /// Notes that seal.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn note_forwarded(&mut self, dest: &str, head: &Head) -> rusqlite::Result<()> {
+        let n = i64::try_from(head.n).unwrap_or(i64::MAX);
+        let mut note = self.0.prepare_cached("INSERT OR REPLACE INTO forwarded VALUES (?1, ?2, ?3, ?4)")?;
+        note.execute(params![dest, n, head.sha256, head.day]).map(|_| ())
     }
 
     /// How many records of a destination are in a state.

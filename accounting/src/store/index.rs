@@ -12,13 +12,36 @@ use std::path::Path;
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// Of the schema; an index of another version is made again.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 const DAY_NS: i64 = 86_400 * 1_000_000_000;
 
 /// The index.
 pub struct Index {
     db: Connection,
     names: HashMap<(Kind, String), i64>,
+}
+
+/// Where a page of records ended: start (nanoseconds since the epoch) and number of its last record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    start_ns: i64,
+    n: i64,
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.start_ns, self.n)
+    }
+}
+
+impl std::str::FromStr for Cursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('.').and_then(|(start, n)| Some((start.parse().ok()?, n.parse().ok()?)));
+        let (start_ns, n) = parts.ok_or("take the cursor from \"next\" of the page before, as it is")?;
+        Ok(Self { start_ns, n })
+    }
 }
 
 /// Conditions in SQL, and whether they say all that the filter says.
@@ -264,6 +287,32 @@ impl Index {
         let mut question = self.db.prepare(&sql)?;
         let found = question.query_map(params_from_iter(conditions.values), |row| {
             Ok((id_text(&row.get::<_, Vec<u8>>(0)?), place(row, 1)?))
+        })?;
+        found.collect()
+    }
+
+    /// The same, page by page: at most `most` behind a place.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn page(
+        &self,
+        filter: &Filter,
+        after: Option<Cursor>,
+        most: usize,
+    ) -> rusqlite::Result<Vec<(String, Place, Cursor)>> {
+        let mut conditions = self.conditions(filter)?;
+        if let Some(Cursor { start_ns, n }) = after {
+            conditions.push("(start_ns, n) > (?, ?)", [Value::Integer(start_ns), Value::Integer(n)]);
+        }
+        let sql = format!(
+            "SELECT id, day, offset, length, start_ns, n FROM session WHERE {} ORDER BY start_ns, n LIMIT {most}",
+            conditions.text()
+        );
+        let mut question = self.db.prepare(&sql)?;
+        let found = question.query_map(params_from_iter(conditions.values), |row| {
+            let cursor = Cursor { start_ns: row.get(4)?, n: row.get(5)? };
+            Ok((id_text(&row.get::<_, Vec<u8>>(0)?), place(row, 1)?, cursor))
         })?;
         found.collect()
     }

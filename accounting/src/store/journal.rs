@@ -139,17 +139,17 @@ impl Journal {
     ///
     /// # Errors
     /// The first line that is not as it was written, and what `visit` says.
-    pub fn walk(
+    pub fn walk<E: From<StoreError>>(
         &self,
         after: &Head,
-        mut visit: impl FnMut(Sealed<'_>) -> Result<(), StoreError>,
-    ) -> Result<(Head, u64), StoreError> {
+        mut visit: impl FnMut(Sealed<'_>) -> Result<(), E>,
+    ) -> Result<(Head, u64), E> {
         let (mut head, mut rest) = (after.clone(), 0);
         let days = self.days()?;
         for (index, day) in days.iter().copied().enumerate().filter(|(_, day)| *day >= after.day) {
             let mut file = DayFile::open(self.path(day), day)?;
             while let Some(lines) = file.next_record()? {
-                let seal = file.check(&head, after)?;
+                let seal = file.check(&head, after).map_err(StoreError::from)?;
                 let Some((id, sealed)) = seal else { continue };
                 visit(Sealed {
                     id: &id,
@@ -161,7 +161,7 @@ impl Journal {
             }
             rest = file.unsealed();
             if rest > 0 && index + 1 < days.len() {
-                return Err(file.broken("the last record of this day has no seal").into());
+                return Err(StoreError::from(file.broken("the last record of this day has no seal")).into());
             }
         }
         Ok((head, rest))

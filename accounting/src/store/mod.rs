@@ -14,12 +14,13 @@ pub mod index;
 pub mod journal;
 mod row;
 
+pub use index::Cursor;
 pub(crate) use row::cpus;
 
 use crate::filter::Filter;
 use crate::sum::{Groups, Key};
 use index::Index;
-use journal::{Broken, Head, Journal, Place, Writer};
+use journal::{Broken, Head, Journal, Place, Sealed, Writer};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use record::{Damaged, Record};
@@ -144,6 +145,57 @@ impl Store {
         Ok(records)
     }
 
+    /// At most `most` records that a filter means, oldest first, behind a place where an earlier page ended; and the place
+    /// where this one ends, when there may be more. However much is stored, one page is in memory.
+    ///
+    /// # Errors
+    /// What index and day files say.
+    pub fn page(
+        &self,
+        filter: &Filter,
+        after: Option<Cursor>,
+        most: usize,
+    ) -> Result<(Vec<Record>, Option<Cursor>), StoreError> {
+        let (mut records, mut after) = (Vec::new(), after);
+        loop {
+            let found = self.index.page(filter, after, most)?;
+            let is_last = found.len() < most;
+            for (id, place, at) in found {
+                let record = self.record_at(&id, place)?;
+                after = Some(at);
+                if filter.matches(&record) {
+                    records.push(record);
+                }
+                if records.len() == most {
+                    return Ok((records, after));
+                }
+            }
+            if is_last {
+                return Ok((records, None));
+            }
+        }
+    }
+
+    /// Goes through the sealed records behind `after`, in the order in which they were folded; returns the last seal.
+    ///
+    /// # Errors
+    /// The first line that is not as it was written, and what `visit` says.
+    pub fn walk_after<E: From<StoreError>>(
+        &self,
+        after: &Head,
+        visit: impl FnMut(Sealed<'_>) -> Result<(), E>,
+    ) -> Result<Head, E> {
+        self.journal.walk(after, visit).map(|(head, _)| head)
+    }
+
+    /// The last seal that is indexed.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub fn head(&self) -> Result<Head, StoreError> {
+        Ok(self.index.head()?)
+    }
+
     /// Ids that begin or end with a text.
     ///
     /// # Errors
@@ -206,7 +258,7 @@ impl Store {
     pub fn verify(&self, kept: Option<&str>) -> Result<Proof, StoreError> {
         let known = self.index.head()?;
         let (mut records, mut of_known, mut has_kept) = (0, None, kept.is_none());
-        let (head, unsealed) = self.journal.walk(&Head::default(), |sealed| {
+        let (head, unsealed) = self.journal.walk::<StoreError>(&Head::default(), |sealed| {
             records += 1;
             has_kept |= kept == Some(sealed.head.sha256.as_str());
             if sealed.head.n == known.n {
@@ -323,7 +375,7 @@ fn catch_up(journal: &Journal, index: &mut Index) -> Result<(Head, u64), StoreEr
     const BATCH: usize = 1000;
     let known = index.head()?;
     let mut waiting: Vec<(Record, Head, Place)> = Vec::new();
-    let end = journal.walk(&known, |sealed| {
+    let end = journal.walk::<StoreError>(&known, |sealed| {
         let record = Record::from_bytes(&journal.path(sealed.place.day), sealed.id, sealed.lines)?;
         waiting.push((record, sealed.head, sealed.place));
         if waiting.len() == BATCH {

@@ -17,6 +17,8 @@ CREATE INDEX session_tail ON session (tail);
 CREATE INDEX session_who ON session (uid, host, start_ns, end_ns);
 CREATE INDEX session_dn ON session (dn, start_ns);
 CREATE INDEX session_end ON session (end_ns);
+-- The order of pages.
+CREATE INDEX session_start ON session (start_ns);
 CREATE INDEX session_cred ON session (cred) WHERE cred IS NOT NULL;
 CREATE INDEX session_batch ON session (batch, start_ns) WHERE batch IS NOT NULL;
 CREATE INDEX session_parent ON session (parent) WHERE parent IS NOT NULL;

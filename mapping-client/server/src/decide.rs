@@ -1,7 +1,7 @@
 //! Who gets which account: pure functions from a configuration and a query to an answer.
 
 use crate::config::{Config, Ids};
-use identity::{AccountName, Dn, loose_forms, same_name};
+use identity::{AccountName, Dn, loose_forms, matches_glob, same_name};
 use mapping_client::xacml::answer::{Answer, Decision, Fault, Obligation};
 use mapping_client::xacml::names::{attribute, obligation, resource, subject};
 use mapping_client::xacml::query::{Query, short_fqan};
@@ -45,9 +45,7 @@ pub fn fault(reason: String) -> Fault {
 
 /// Whether this caller may ask about others.
 pub fn may_ask(config: &Config, caller: &Dn) -> bool {
-    config.callers.allow.iter().any(|p| {
-        matches_glob(p.as_str().as_bytes(), caller.as_str().as_bytes(), |c| !matches!(c, b'.' | b'/' | b'='))
-    })
+    config.callers.allow.iter().any(|pattern| pattern.names_host(caller))
 }
 
 /// Bans first, then the person, then groups and roles: the FQANs in the person's order, the rules in the file's.
@@ -133,26 +131,6 @@ fn fqan_matches(pattern: &str, fqan: &str) -> bool {
     let (pattern, fqan) = (short_fqan(pattern).to_ascii_lowercase(), short_fqan(fqan).to_ascii_lowercase());
     pattern.strip_suffix("/*").is_some_and(|group| group == fqan)
         || matches_glob(pattern.as_bytes(), fqan.as_bytes(), |_| true)
-}
-
-/// Whether `*` in the pattern, standing for a run of `wild` bytes, can make it equal to the text.
-fn matches_glob(pattern: &[u8], text: &[u8], wild: impl Fn(u8) -> bool) -> bool {
-    // reached[n]: the pattern so far matches the first n bytes.
-    let mut reached = vec![false; text.len() + 1];
-    reached[0] = true;
-    for p in pattern {
-        if *p == b'*' {
-            for n in 0..text.len() {
-                reached[n + 1] |= reached[n] && wild(text[n]);
-            }
-        } else {
-            for n in (0..text.len()).rev() {
-                reached[n + 1] = reached[n] && text[n] == *p;
-            }
-            reached[0] = false;
-        }
-    }
-    reached[text.len()]
 }
 
 #[cfg(test)]

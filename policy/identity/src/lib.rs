@@ -9,6 +9,7 @@
 //! | DN, FQAN, account, identity | here |
 //! | whether two spellings mean one name | [`same_name`], [`Meaning`] |
 //! | what a mapping service is and says | [`Service`], [`Mapping`] |
+//! | patterns with `*` | [`matches_glob`], [`Dn::names_host`] |
 //! | why a credential was refused | [`Refusal`] |
 //! | durations as people write them | [`duration`] |
 //! | any text as one line of a log | [`one_line`] |
@@ -17,6 +18,7 @@
 
 pub mod attribute_type;
 pub mod duration;
+mod glob;
 mod line;
 mod mapping;
 mod name;
@@ -24,6 +26,7 @@ mod refusal;
 mod rules;
 pub mod shown;
 
+pub use glob::matches_glob;
 pub use line::one_line;
 pub use mapping::{Mapping, Service};
 pub use name::{Meaning, loose_forms, same_name};

@@ -1,0 +1,86 @@
+//! The site's server, from its configuration to its end.
+
+use super::{FOUND, Failure, Reply};
+use crate::cli::ServeArgs;
+use accounting::serve::config::Config;
+use accounting::serve::{http, scope, site};
+use credential::Trust;
+use service::check::{self, Finding};
+use service::{Address, Hooks, Server, Signals};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Exit code of a configuration that cannot be used: a restart does not mend it.
+const USAGE: u8 = 2;
+
+pub(super) fn serve(args: &ServeArgs, store: Option<&Path>) -> Result<Reply, Failure> {
+    let config = Config::load(&args.config).map(|config| match store {
+        Some(store) => Config { store: store.to_owned(), ..config },
+        None => config,
+    });
+    if args.check {
+        let code = if check::report(&look(args, config)) { FOUND } else { 1 };
+        return Ok(Reply { text: String::new(), code });
+    }
+    match config {
+        Ok(config) => run(args, config).map(|()| Reply { text: String::new(), code: FOUND }),
+        Err(why) => Ok(Reply { text: told(&why.to_string()), code: USAGE }),
+    }
+}
+
+/// Standard error, where nothing else of the answer goes.
+fn told(why: &str) -> String {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "accounting: {why}");
+    String::new()
+}
+
+/// `--check`.
+fn look(args: &ServeArgs, config: Result<Config, accounting::serve::config::BadConfig>) -> Vec<Finding> {
+    let config = match config {
+        Err(why) => return vec![Finding::Bad(why.to_string())],
+        Ok(config) => config,
+    };
+    let file = args.config.display();
+    let mut findings = vec![match scope::is_of_use(&config) {
+        true => Finding::Good(format!("{file}: {} patterns of hosts", config.writers.allow.len())),
+        false => {
+            Finding::Doubtful(format!("{file}: no host may bring records; name them in [writers] allow"))
+        }
+    }];
+    findings.extend(check::certificate(&config.cert, &config.key, &Trust::in_dir(config.ca_dir.clone())));
+    findings.push(check::writable("store", &config.store));
+    findings.push(match config.listen.parse::<Address>() {
+        Ok(address) => check::listen(&address),
+        Err(why) => Finding::Bad(format!("listen: {why}")),
+    });
+    findings
+}
+
+fn run(args: &ServeArgs, config: Config) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::Serve(format!("threads cannot be started: {e}")))?;
+    runtime.block_on(listen(args, config))
+}
+
+async fn listen(args: &ServeArgs, config: Config) -> Result<(), Failure> {
+    let broken = |e: service::Error| Failure::Serve(e.to_string());
+    service::logs::start(args.log_file.as_deref()).map_err(broken)?;
+    let signals = Signals::catch().map_err(broken)?;
+    let trust = Trust::in_dir(config.ca_dir.clone());
+    let tls = transport::ServerTls::new(&config.cert, &config.key, trust);
+    let tls = tls.map_err(|e| Failure::Serve(e.to_string()))?;
+    let address: Address = config.listen.parse().map_err(|e| Failure::Serve(format!("listen: {e}")))?;
+    let site = Arc::new(site::Site::open(args.config.clone(), config)?);
+    let server = Server::bind(&address, signals).await.map_err(broken)?;
+    let hooks = Hooks {
+        reload: {
+            let site = site.clone();
+            move || site.reload()
+        },
+        end: || (),
+    };
+    server.run(tls, http::router(site), hooks).await.map_err(|e| Failure::Serve(e.to_string()))?;
+    tracing::info!("ended");
+    Ok(())
+}
