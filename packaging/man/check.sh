@@ -86,7 +86,7 @@ keys_of() {
     file=$(mktemp)
     { [ -z "$1" ] || echo "[$1]"; echo 'no_such_key = 1'; } >"$file"
     "$BIN_DIR/site-policy" check --glexec-conf /dev/null "$file" | grep -F 'no_such_key' | sed 's/.*expected//' |
-        grep -oE '`[a-z0-9_]+`' | tr -d '`'
+        grep -oE '`[a-z0-9_-]+`' | tr -d '`'
     rm -f "$file"
 }
 

@@ -9,6 +9,8 @@ use crate::callers::CallerPattern;
 use crate::glexec_conf::GlexecConf;
 use crate::ids::{IdRange, IdSet};
 use crate::ports::PortRange;
+use crate::ports::variables::Variable;
+use crate::services::ServicePorts;
 use identity::{AccountName, Malformed, Service};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,6 +37,8 @@ pub struct SitePolicy {
     pub payload: PayloadPolicy,
     /// `[ports]`.
     pub ports: PortsPolicy,
+    /// `[services]`.
+    pub services: ServicePorts,
     /// `[accounting]`.
     pub accounting: AccountingPolicy,
 }
@@ -248,14 +252,51 @@ pub struct PortsPolicy {
     pub hostname: Option<String>,
     /// One share per host behind a common address.
     pub hosts: BTreeMap<String, PortRange>,
+    /// What payloads with ports find in their environment.
+    pub variables: Vec<&'static Variable>,
+}
+
+/// This host is missing among those that the site has divided its range between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoShare {
+    host: String,
+}
+
+impl fmt::Display for NoShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "[ports] hosts does not name this host, {}: it has no ports, since any would be a neighbour's; \
+             add its share, or remove hosts",
+            self.host
+        )
+    }
+}
+
+impl std::error::Error for NoShare {}
+
+/// Names of hosts are the same in any case, and with a dot at their end (RFC 1034 3.1).
+fn same_host(one: &str, other: &str) -> bool {
+    one.trim_end_matches('.').eq_ignore_ascii_case(other.trim_end_matches('.'))
 }
 
 impl PortsPolicy {
-    /// The ports that this host may lease: its share when shares are listed, else the whole range.
+    /// The ports that the host of these names may lease: its share when shares are listed, else the whole range; `None`
+    /// where the site leases nothing.
     ///
-    /// A host that is missing from a list of shares gets nothing: it would collide with its neighbours.
-    pub fn share_of(&self, host: &str) -> Option<PortRange> {
-        if self.hosts.is_empty() { self.range } else { self.hosts.get(host).copied() }
+    /// # Errors
+    /// For a host that is missing from a list of shares: it would collide with its neighbours.
+    pub fn share_of(&self, names: &[&str]) -> Result<Option<PortRange>, NoShare> {
+        if self.hosts.is_empty() {
+            return Ok(self.range);
+        }
+        let listed = |name: &&str| {
+            let named =
+                |host: &&String| host.trim_end_matches('.').eq_ignore_ascii_case(name.trim_end_matches('.'));
+            self.hosts.keys().find(named).and_then(|host| self.hosts.get(host).copied())
+        };
+        let share = names.iter().find_map(listed);
+        share.map(Some).ok_or_else(|| NoShare { host: names.join(", ") })
     }
 }
 

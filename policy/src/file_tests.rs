@@ -35,8 +35,11 @@ fn the_sample_is_understood() {
     assert_eq!(p.mapping.order, [MapSource::GridMapfile, MapSource::Service(Service::Gums)]);
     assert_eq!(p.mapping.services["gums"].timeout.as_secs(), 5);
     assert_eq!(p.payload.nested, NestedPolicy::Kill);
-    assert_eq!(p.ports.share_of("wn2.example.org").unwrap().to_string(), "40500-40999");
-    assert_eq!(p.ports.share_of("stranger.example.org"), None);
+    let share = p.ports.share_of(&["wn2", "WN2.example.org."]).unwrap().unwrap();
+    assert_eq!(share.to_string(), "40500-40999");
+    let stranger = p.ports.share_of(&["wn3", "wn3.example.org"]).unwrap_err().to_string();
+    assert!(stranger.contains("[ports] hosts does not name this host, wn3, wn3.example.org"), "{stranger}");
+    assert_eq!(parse("").unwrap().ports.share_of(&["wn3"]), Ok(None));
 }
 
 #[test]
@@ -192,5 +195,42 @@ fn accounting_says_how_often_and_what_is_recorded() {
         "benchmark = \"a b 1\"",
     ] {
         assert!(parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn ports_and_services_are_chosen_by_the_site() {
+    let ports = parse("[ports]\nrange = \" 40000 , 40999 \"\nvariables = [\"PILOT_PORTS\"]\n").unwrap().ports;
+    assert_eq!((ports.range.unwrap().count(), ports.variables[0].name), (1000, "PILOT_PORTS"));
+    let usual: Vec<_> = parse("").unwrap().ports.variables.iter().map(|v| v.name).collect();
+    assert_eq!(usual, ["GLOBUS_TCP_PORT_RANGE", "GLOBUS_HOSTNAME", "PILOT_PORTS", "PILOT_PORT_0"]);
+    assert!(
+        error("[ports]\nvariables = [\"PATH\"]\n")
+            .contains(":2:14: no such variable \"PATH\"; known are GLOBUS")
+    );
+    let services = parse("[services]\ngridftp = 2812\ndcache-data = \"20000,20100\"\n").unwrap().services;
+    assert_eq!((services.port("gridftp"), services.dcache_data().count()), (2812, 101));
+    for (bad, why) in [
+        ("gopher = 70", ":2:1: unknown field `gopher`, expected one of `gram`"),
+        ("gridftp = 0", ":2:11: gridftp: write a port"),
+        ("gridftp = 65536", ":2:11: gridftp: write a port"),
+        ("gridftp = \"2811\"", ":2:11: gridftp: write a port"),
+        ("dcache-data = 20000", ":2:15: dcache-data: write \"20000-25000\""),
+        ("dcache-data = \"25000-20000\"", ":2:15: dcache-data: port range"),
+    ] {
+        let said = error(&format!("[services]\n{bad}\n"));
+        assert!(said.contains(why), "{bad}: {said}");
+    }
+    for (bad, why) in [
+        ("range = \"40999-40000\"", "it is reversed"),
+        ("range = \"40000-70000\"", "beyond 65535"),
+        ("range = \"80-90\"", "privileged"),
+        ("hosts = { a = \"40000-40009\" }", "the share of a has no [ports] range"),
+        ("range = \"40000-40999\"\nhosts = { a = \"40000-40004\" }", "no room for a block"),
+        ("range = \"40000-40999\"\nhosts = { a = \"40009-40000\" }", "it is reversed"),
+        ("range = \"40000-40999\"\nhosts = { a = \"40000-40009\", A = \"40010-40019\" }", "are one host"),
+    ] {
+        let said = error(&format!("[ports]\n{bad}\n"));
+        assert!(said.contains(why), "{bad}: {said}");
     }
 }

@@ -14,6 +14,7 @@
 //! | lists of callers | [`callers`] |
 //! | uid and gid ranges | [`ids`] |
 //! | callback ports | [`ports`] |
+//! | grid services and where they listen | [`services`] |
 #![forbid(unsafe_code)]
 
 pub mod callers;
@@ -25,6 +26,7 @@ pub mod judge;
 pub mod lcas;
 pub mod mapfile;
 pub mod ports;
+pub mod services;
 pub mod trusted;
 
 pub use file::SitePolicy;

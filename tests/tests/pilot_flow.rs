@@ -256,14 +256,26 @@ fn the_site_decides_whether_a_payload_has_ports_unasked() {
     let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
     let ports = format!(
         "[ports]\nrange = \"27100-27119\"\nper_payload = 5\ndefault = 5\nhostname = \"nat.example.org\"\n\
-         hosts = {{ \"wn1.example.org\" = \"27100-27109\", {host:?} = \"27110-27119\" }}\n"
+         variables = [\"PILOT_PORTS\", \"PILOT_PORT_0\"]\nhosts = {{ \"wn1.example.org\" = \"27100-27109\", {host:?} = \"27110-27119\" }}\n"
     );
     std::fs::write(&policy, ports).unwrap();
     let dir = site.path("ports");
     let _agent = site.agent("agent", &["--policy", &policy, "--port-dir", &dir]);
-    let id = site.submit(&["--", "/bin/sh", "-c", "echo $GLOBUS_TCP_PORT_RANGE"]);
+    let id = site.submit(&[
+        "--",
+        "/bin/sh",
+        "-c",
+        "echo $PILOT_PORTS $PILOT_PORT_4 ${GLOBUS_TCP_PORT_RANGE-unset}",
+    ]);
     assert_eq!(site.wait(&id), Some(0), "{}", site.log("agent"));
-    assert_eq!(site.ok(&["logs", &id]), "27110,27114\n", "the first block of this host's share");
+    assert_eq!(site.ok(&["logs", &id]), "27110-27114 27114 unset\n", "the first block of this host's share");
+
+    let stranger = "[ports]\nrange = \"27100-27119\"\nhosts = { \"wn1.example.org\" = \"27100-27109\" }\n";
+    std::fs::write(&policy, stranger).unwrap();
+    let mut refused = site.agent("refused", &["--policy", &policy, "--port-dir", &dir]);
+    assert_eq!(refused.code_within(LIMIT), Some(2), "{}", site.log("refused"));
+    let said = format!("[ports] hosts does not name this host, {host}");
+    assert!(site.log("refused").contains(&said), "{}", site.log("refused"));
 }
 
 #[test]

@@ -15,6 +15,8 @@ use backon::Retryable;
 use pilot_api::{self as api, AttemptResult, Outcome, OutputSummary, PayloadSpec, PayloadState, Report};
 use pilot_client::{ClientError, Pauses, file_body};
 use pilot_wire::{EndCause, Start, ToAgent};
+use policy::ports::PortRange;
+use policy::ports::variables::Variable;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -163,8 +165,9 @@ impl Work<'_> {
 
     fn launch(&self, staged: &Staged) -> Result<Session> {
         let launch = launcher(self.agent, self.lease, &staged.proxy());
-        let ports = staged.ports.as_ref().map(|ports| ports.range().globus());
-        let mut start = start(self.lease, site_env(self.lease, ports, &self.agent.dial_name));
+        let variables = self.agent.ports.as_ref().map(|ports| ports.variables.as_slice()).unwrap_or_default();
+        let block = staged.ports.as_ref().map(PortLease::range);
+        let mut start = start(self.lease, site_env(self.lease, block, variables, &self.agent.dial_name));
         start.proxy_copy = launch.removable_proxy();
         start.scratch = Some(self.agent.scratch.display().to_string());
         let inputs = self.lease.spec.inputs.iter().enumerate().map(|(number, input)| Input {
@@ -411,14 +414,18 @@ fn start(lease: &api::Lease, site_env: BTreeMap<String, String>) -> Start {
 }
 
 /// What the pilot says to the payload; `PILOT_SESSION` and `X509_USER_PROXY` come from `glexec`.
-fn site_env(lease: &api::Lease, ports: Option<String>, dial_name: &str) -> BTreeMap<String, String> {
+fn site_env(
+    lease: &api::Lease,
+    block: Option<PortRange>,
+    variables: &[&Variable],
+    dial_name: &str,
+) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([("PILOT_PAYLOAD_ID".to_owned(), lease.payload.to_string())]);
     if let Some(index) = lease.array_index {
         env.insert("PILOT_ARRAY_INDEX".to_owned(), index.to_string());
     }
-    if let Some(ports) = ports {
-        env.insert("GLOBUS_TCP_PORT_RANGE".to_owned(), ports);
-        env.insert("GLOBUS_HOSTNAME".to_owned(), dial_name.to_owned());
+    if let Some(block) = block {
+        env.extend(variables.iter().flat_map(|variable| variable.settings(block, dial_name)));
     }
     env
 }
@@ -445,13 +452,16 @@ mod tests {
 
     #[test]
     fn ports_and_host_come_together_or_not_at_all() {
-        let env = site_env(&lease(Some(4)), Some("40000,40009".into()), "nat.example.org");
+        let usual = policy::ports::variables::usual();
+        let block = PortRange::parse("40000-40009").ok();
+        let env = site_env(&lease(Some(4)), block, &usual, "nat.example.org");
+        assert_eq!((env["PILOT_PORTS"].as_str(), env["PILOT_PORT_9"].as_str()), ("40000-40009", "40009"));
         assert_eq!(env["GLOBUS_TCP_PORT_RANGE"], "40000,40009");
         assert_eq!(
             (env["GLOBUS_HOSTNAME"].as_str(), env["PILOT_ARRAY_INDEX"].as_str()),
             ("nat.example.org", "4")
         );
-        let env = site_env(&lease(None), None, "h");
+        let env = site_env(&lease(None), None, &usual, "h");
         assert_eq!(env.keys().collect::<Vec<_>>(), ["PILOT_PAYLOAD_ID"]);
     }
 

@@ -201,12 +201,14 @@ fn prepare(args: &Args) -> Result<Agent> {
 fn ports(args: &Args, node: &Node) -> Result<(Option<PortSource>, String)> {
     let policy = ports_policy(&args.policy)?;
     let names = [Some(node.host.as_str()), node.canonical.as_deref()];
-    let share = policy.as_ref().and_then(|p| names.into_iter().flatten().find_map(|name| p.share_of(name)));
+    let names: Vec<&str> = names.into_iter().flatten().collect();
+    let share = policy.as_ref().map_or(Ok(None), |p| p.share_of(&names));
+    let share = share.with_context(|| args.policy.display().to_string())?;
     let (Some(policy), Some(range)) = (policy, share) else { return Ok((None, node.host.clone())) };
     let dial_name = node::dial_name(policy.hostname.as_deref(), node.canonical.as_deref(), &node.host)?;
     let pool = PortPool::open(&args.port_dir, range, policy.per_payload, policy.quarantine)?;
     let patience = policy.quarantine.saturating_add(PATIENCE);
-    Ok((Some(PortSource { pool, default: policy.default, patience }), dial_name))
+    Ok((Some(PortSource { pool, default: policy.default, patience, variables: policy.variables }), dial_name))
 }
 
 /// A site without a policy file has no ports to give; a file that was named must be there.

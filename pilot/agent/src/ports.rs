@@ -16,6 +16,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind, socket,
 };
 use policy::ports::PortRange;
+use policy::ports::variables::Variable;
 use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Write};
@@ -38,6 +39,8 @@ pub struct PortSource {
     pub default: u16,
     /// How long a payload may wait for ports before it goes back.
     pub patience: Duration,
+    /// What a payload with ports finds in its environment.
+    pub variables: Vec<&'static Variable>,
 }
 
 /// The node's share of the site's port range.

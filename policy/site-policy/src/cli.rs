@@ -35,7 +35,18 @@ pub enum Command {
     /// What has no counterpart is named on standard error and in comments, with its line. Exit code: 0 done, 1 LCMAPS
     /// itself would refuse the file, 2 usage, 3 a file cannot be read or written.
     Import(ImportArgs),
+    /// Show the blocks of ports on this node: who has them, since when, which rest, and who listens
+    ///
+    /// Exit code: 0 shown, 1 [ports] hosts does not name this host, 2 usage, 3 something cannot be read.
+    Ports(PortsArgs),
+    /// Show what grid services need from a firewall, and what stops working when it is closed
+    ///
+    /// Exit code: 0 shown, 2 usage, 3 the policy cannot be read.
+    Services(ServicesArgs),
 }
+
+/// Where the agents of a node agree on blocks of ports.
+pub const PORT_DIR: &str = "/run/pilotage/ports";
 
 /// Where the configuration lies.
 #[derive(Debug, Args)]
@@ -89,4 +100,30 @@ pub struct ImportArgs {
     /// Where to write; a file that exists is not replaced [default: standard output]
     #[arg(long, short, value_name = "F")]
     pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct PortsArgs {
+    /// The policy [default: /etc/pilotage/policy.toml where there is one]
+    #[arg(long, value_name = "F")]
+    pub policy: Option<PathBuf>,
+    /// Directory in which the pilots of a node agree on ports
+    #[arg(long, value_name = "DIR", default_value = PORT_DIR)]
+    pub port_dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ServicesArgs {
+    /// Only these services [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub service: Vec<String>,
+    /// The policy, for ports that the site has changed [default: /etc/pilotage/policy.toml where there is one]
+    #[arg(long, value_name = "F")]
+    pub policy: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }

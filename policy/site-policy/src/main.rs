@@ -6,9 +6,12 @@
 //! | `check`: files, accounts and programs around the policy | [`check`] |
 //! | `explain`: one decision, step by step | [`explain`] |
 //! | `import`: from `lcmaps.db` to `policy.toml` | [`import`] |
+//! | `ports`: blocks that are leased on this node | [`ports`] |
+//! | `services`: what services need from a firewall | [`services`] |
 //! | this machine as the decision sees it | [`host`] |
 //! | which paths root may trust | [`outside`] |
 //! | local accounts | [`accounts`] |
+//! | listeners, locks and ephemeral ports of this node | [`node`] |
 //! | running `glexec-verify` and `glexec-map` | [`child`] |
 //!
 //! It needs no privilege and changes nothing. Exit codes: 0 clean or would run, 1 errors or would be refused, 2 usage,
@@ -24,16 +27,43 @@ mod explain;
 mod finding;
 mod host;
 mod import;
+mod node;
 mod outside;
+mod ports;
+mod services;
 
 use clap::Parser;
+use policy::SitePolicy;
+use policy::file::POLICY_FILE;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What goes to standard output, and the exit code.
 struct Reply {
     text: String,
     code: u8,
+}
+
+impl Reply {
+    fn done(text: String) -> Self {
+        Self { text, code: 0 }
+    }
+
+    /// A word on the command line that means nothing; said on standard error.
+    fn usage(why: String) -> Self {
+        let _ = writeln!(std::io::stderr(), "site-policy: {why}");
+        Self { text: String::new(), code: 2 }
+    }
+}
+
+/// The policy that a command was given, or the installed one; a site that has none runs on defaults.
+fn site_or_default(named: Option<&Path>) -> Result<SitePolicy, String> {
+    let installed = Path::new(POLICY_FILE);
+    if named.is_none() && !installed.exists() {
+        return SitePolicy::parse(installed, "").map_err(|e| e.to_string());
+    }
+    SitePolicy::load(named.unwrap_or(installed)).map_err(|e| e.to_string())
 }
 
 /// Exit code when something could not be read, so that nothing can be told.
@@ -44,6 +74,8 @@ fn main() -> ExitCode {
         cli::Command::Check(args) => check::run(&args),
         cli::Command::Explain(args) => explain::run(&args),
         cli::Command::Import(args) => import::run(&args),
+        cli::Command::Ports(args) => ports::run(&args),
+        cli::Command::Services(args) => services::run(&args),
     };
     let reply = reply.unwrap_or_else(|reason| {
         let _ = writeln!(std::io::stderr(), "site-policy: {reason}");

@@ -1,6 +1,9 @@
 //! The keys of `policy.toml` as they stand in the file, and their translation into meaning.
 
+mod services;
+
 use super::*;
+use crate::ports::variables::{self, VARIABLES};
 use identity::ChainRules;
 use serde::{Deserialize, Deserializer, de::Error};
 use std::ops::Range;
@@ -19,6 +22,7 @@ pub(super) struct Policy {
     mapping: Mapping,
     payload: Payload,
     ports: Ports,
+    services: services::Services,
     accounting: Accounting,
 }
 
@@ -213,6 +217,7 @@ struct Ports {
     enforce: Spanned<bool>,
     hostname: String,
     hosts: BTreeMap<String, Spanned<String>>,
+    variables: Option<Vec<Spanned<String>>>,
 }
 
 impl Default for Ports {
@@ -225,6 +230,7 @@ impl Default for Ports {
             enforce: Spanned::new(0..0, false),
             hostname: String::new(),
             hosts: BTreeMap::new(),
+            variables: None,
         }
     }
 }
@@ -314,6 +320,7 @@ impl Policy {
             mapping: self.mapping.check()?,
             payload: self.payload.check()?,
             ports: self.ports.check()?,
+            services: services::check(self.services)?,
             accounting: self.accounting.check()?,
         })
     }
@@ -429,19 +436,45 @@ impl Ports {
         let mut hosts: BTreeMap<String, PortRange> = BTreeMap::new();
         for (host, share) in self.hosts {
             let range = PortRange::parse(share.get_ref()).map_err(|e| (share.span(), e.to_string()))?;
-            if self.range.is_none_or(|whole| range.low() < whole.low() || whole.high() < range.high()) {
-                return Err((share.span(), format!("the share of {host} leaves [ports] range")));
+            let Some(whole) = self.range else {
+                return Err((
+                    share.span(),
+                    format!("the share of {host} has no [ports] range to lie in; add it"),
+                ));
+            };
+            if !whole.covers(range) {
+                let what = format!("the share of {host}, {range}, leaves [ports] range, {whole}");
+                return Err((share.span(), what));
             }
-            let clash = hosts.iter().find(|(_, r)| r.low() <= range.high() && range.low() <= r.high());
-            if let Some((other, _)) = clash {
-                return Err((share.span(), format!("the shares of {host} and {other} overlap")));
+            if let Some(other) = hosts.keys().find(|other| same_host(other, &host)) {
+                return Err((share.span(), format!("{host} and {other} are one host; give it one share")));
+            }
+            if let Some((other, its)) = hosts.iter().find(|(_, other)| other.meets(range)) {
+                let what = format!("the shares of {host}, {range}, and {other}, {its}, overlap");
+                return Err((share.span(), what));
+            }
+            if range.count() < usize::from(per_payload) {
+                let what = format!(
+                    "the share of {host}, {range}, has no room for a block of per_payload = {per_payload}"
+                );
+                return Err((share.span(), what));
             }
             hosts.insert(host, range);
         }
         let hostname = (!self.hostname.is_empty()).then_some(self.hostname);
         let (range, quarantine) = (self.range, self.quarantine);
-        Ok(PortsPolicy { range, per_payload, default, quarantine, hostname, hosts })
+        let variables = match self.variables {
+            None => variables::usual(),
+            Some(names) => names.into_iter().map(variable).collect::<Result<_, _>>()?,
+        };
+        Ok(PortsPolicy { range, per_payload, default, quarantine, hostname, hosts, variables })
     }
+}
+
+fn variable(name: Spanned<String>) -> Result<&'static Variable, Finding> {
+    let known = || VARIABLES.iter().map(|variable| variable.name).collect::<Vec<_>>().join(", ");
+    Variable::named(name.get_ref())
+        .ok_or_else(|| (name.span(), format!("no such variable {:?}; known are {}", name.get_ref(), known())))
 }
 
 fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {

@@ -22,7 +22,7 @@ pub fn policy_toml(data: &[u8]) {
             assert!(!policy.accounts.uids.contains(u32::MAX) && !policy.accounts.gids.contains(u32::MAX));
             assert!(policy.trust.ca_dir.is_absolute() && policy.accounting.spool.is_absolute());
             for (host, share) in &policy.ports.hosts {
-                assert_eq!(policy.ports.share_of(host), Some(*share));
+                assert_eq!(policy.ports.share_of(&[host.as_str()]), Ok(Some(*share)));
             }
         }
         Err(why) => assert!(!why.to_string().contains('\n'), "{:?} is not one line", why.to_string()),

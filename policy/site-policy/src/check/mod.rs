@@ -5,11 +5,13 @@
 //! | callers, payload accounts, the account `glexec` | [`people`] |
 //! | lines of map files | [`mapfiles`] |
 //! | directories, programs, host credentials | [`places`] |
+//! | the range of callback ports on this node | [`ports`] |
 //! | keys of LCAS and LCMAPS | [`replaced`] |
 
 mod mapfiles;
 mod people;
 mod places;
+mod ports;
 mod replaced;
 
 use crate::cli::CheckArgs;
@@ -45,6 +47,7 @@ pub fn run(args: &CheckArgs) -> Result<Reply, String> {
         mapfiles::check(&site, &mut found);
         places::check(&site, &mut found);
         replaced::check(&site, &args.places.glexec_conf, &mut found);
+        ports::check(&site, &mut found)?;
         walls(&site, &args.places.glexec_conf, &mut found);
     }
     reply(args, found)

@@ -1,9 +1,12 @@
 //! `docs/policy.md` says what the parser does.
 
 use policy::SitePolicy;
+use policy::ports::PortRange;
+use policy::ports::variables::VARIABLES;
 use std::path::Path;
 
 const DOC: &str = include_str!("../../../../docs/policy.md");
+const PORTS: &str = include_str!("../../../../docs/ports.md");
 
 fn parse(text: &str) -> Result<SitePolicy, String> {
     SitePolicy::parse(Path::new("policy.toml"), text).map_err(|e| e.reason)
@@ -11,12 +14,20 @@ fn parse(text: &str) -> Result<SitePolicy, String> {
 
 #[test]
 fn the_examples_are_accepted() {
+    let examples = [DOC, PORTS].map(|doc| doc.split("```toml\n").skip(1));
     let examples: Vec<&str> =
-        DOC.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        examples.into_iter().flatten().filter_map(|rest| rest.split("```").next()).collect();
     assert!(examples.len() >= 2);
     for example in examples {
         parse(example).unwrap_or_else(|why| panic!("{why}: {example}"));
     }
+}
+
+/// The tables of the file.
+fn tables() -> Vec<String> {
+    let reason = parse("no_such_table = 1\n").unwrap_err();
+    let (_, list) = reason.split_once("expected ").unwrap_or_else(|| panic!("{reason}"));
+    list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// The keys of a table, as the parser lists them when it meets an unknown one.
@@ -28,7 +39,8 @@ fn keys(table: &str) -> Vec<String> {
 
 #[test]
 fn every_key_of_every_table_is_described() {
-    for table in ["callers", "accounts", "trust", "bans", "mapping", "payload", "ports", "accounting"] {
+    for table in tables() {
+        let table = table.as_str();
         let (_, section) =
             DOC.split_once(&format!("### `[{table}]`")).unwrap_or_else(|| panic!("[{table}] is missing"));
         let section = section.split("\n### ").next().unwrap();
@@ -52,7 +64,8 @@ fn the_sample_shows_every_key() {
     parse(SAMPLE).unwrap_or_else(|why| panic!("{why}"));
     // To set one of these is an error in this version.
     let without_effect = ["group_mapfile", "gridmapdir", "private_tmp", "enforce"];
-    for table in ["callers", "accounts", "trust", "bans", "mapping", "payload", "ports", "accounting"] {
+    for table in tables() {
+        let table = table.as_str();
         let (_, section) =
             SAMPLE.split_once(&format!("[{table}]\n")).unwrap_or_else(|| panic!("[{table}] is missing"));
         let lines: Vec<&str> = section
@@ -66,4 +79,22 @@ fn the_sample_shows_every_key() {
             assert!(shown, "[{table}] {key} is not shown");
         }
     }
+}
+
+/// The table of variables in `docs/ports.md` is the one that agents act on.
+#[test]
+fn variables_are_described_as_they_are() {
+    for variable in VARIABLES {
+        let row = PORTS.lines().find(|line| line.starts_with(&format!("| `{}` |", variable.name)));
+        let row = row.unwrap_or_else(|| panic!("{} is missing", variable.name));
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        assert_eq!(
+            (cells[3], cells[4] == "yes", cells[5]),
+            (variable.reader, variable.usual, variable.tried)
+        );
+        let (_, example) =
+            variable.settings(PortRange::parse("40000-40009").unwrap(), "the name to dial").remove(0);
+        assert!(cells[2].contains(&example), "{row}");
+    }
+    assert_eq!(PORTS.matches("\n| `").count(), VARIABLES.len());
 }

@@ -4,7 +4,7 @@
 //! What a key changes shows either in what `site-policy explain` asks of the verifier and the mapping client, or in
 //! its verdict, or in a test that plays the real program; then the row names that test, and it must exist.
 
-use crate::site::{Site, me};
+use crate::site::{Site, me, stdout};
 use helper::{MapRequest, VerifyRequest};
 use policy::SitePolicy;
 use std::collections::BTreeMap;
@@ -19,12 +19,14 @@ enum Effect {
     Client,
     /// The verdict of `explain` is another one.
     Verdict,
+    /// `site-policy services` shows another port.
+    Services,
     /// The key's meaning differs, and this test, `file::name`, shows what the program makes of it.
     Played(&'static str),
     /// Setting the key is an error with this reason: this version cannot do it.
     Refused(&'static str),
 }
-use Effect::{Client, Played, Refused, Verdict, Verifier};
+use Effect::{Client, Played, Refused, Services, Verdict, Verifier};
 
 /// Key, a value that is not the default, and where the effect shows. `@` is the site's directory.
 const ROWS: &[(&str, &str, Effect)] = &[
@@ -146,6 +148,31 @@ const ROWS: &[(&str, &str, Effect)] = &[
         "{ \"wn1\" = \"40000-40099\" }",
         Played("tests/tests/pilot_flow.rs::the_site_decides_whether_a_payload_has_ports_unasked"),
     ),
+    (
+        "ports.variables",
+        "[\"PILOT_PORTS\"]",
+        Played("tests/tests/pilot_flow.rs::the_site_decides_whether_a_payload_has_ports_unasked"),
+    ),
+    ("services.gram", "4711", Services),
+    ("services.gram3", "4711", Services),
+    ("services.gram4", "4711", Services),
+    ("services.mds", "4711", Services),
+    ("services.mds3", "4711", Services),
+    ("services.mds4", "4711", Services),
+    ("services.gridftp", "4711", Services),
+    ("services.gsissh", "4711", Services),
+    ("services.myproxy", "4711", Services),
+    ("services.dcap", "4711", Services),
+    ("services.gsidcap", "4711", Services),
+    ("services.dcache-gridftp", "4711", Services),
+    ("services.srm", "4711", Services),
+    ("services.queue", "4711", Services),
+    ("services.relay", "4711", Services),
+    ("services.mapping", "4711", Services),
+    ("services.accounting", "4711", Services),
+    ("services.gridfw", "4711", Services),
+    ("services.dns", "4711", Services),
+    ("services.dcache-data", "\"4711-4712\"", Services),
     (
         "accounting.spool",
         "\"@/spool\"",
@@ -309,6 +336,15 @@ fn every_key_has_the_effect_that_its_row_names() {
         }
         let after = meaning(&changed).unwrap_or_else(|why| panic!("{key}: {why}"));
         assert_ne!(format!("{before:?}"), format!("{after:?}"), "{key} is read and dropped");
+        if matches!(effect, Services) {
+            let shown = |policy: &Tables| {
+                site.write("policy.toml", &policy.text(site.dir.path()));
+                stdout(&site.services())
+            };
+            let (before, after) = (shown(&base), shown(&changed));
+            assert!(!before.contains("4711") && after.contains("4711"), "{key}: {after}");
+            continue;
+        }
         if let Played(test) = effect {
             played(test);
             continue;

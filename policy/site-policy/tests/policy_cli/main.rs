@@ -5,4 +5,5 @@ mod check;
 mod docs;
 mod explain;
 mod keys;
+mod ports;
 mod site;

@@ -102,6 +102,17 @@ impl Site {
         self.run(&["explain", "--policy", &policy, "--proxy", &proxy], more)
     }
 
+    /// Runs `site-policy` with the site's policy and nothing else.
+    pub fn plain(&self, command: &str, more: &[&str]) -> Output {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_site-policy"));
+        run.arg(command).arg("--policy").arg(self.path("policy.toml")).args(more);
+        output(&mut run)
+    }
+
+    pub fn services(&self) -> Output {
+        self.plain("services", &[])
+    }
+
     fn run(&self, args: &[&str], more: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_site-policy"));
         command.args(args).arg("--glexec-conf").arg(self.path("glexec.conf"));
