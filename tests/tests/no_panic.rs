@@ -60,7 +60,7 @@ const NASTY: [&[u8]; 28] = [
 ];
 
 /// Programs with command lines that go far without privilege and without a peer.
-const SEEDS: [(&str, &str); 36] = [
+const SEEDS: [(&str, &str); 39] = [
     (
         "pilot",
         "submit --queue https://localhost:1 --proxy @PROXY@ --input @FILE@ --output out --env A=b --array 1-3 --walltime 1h -- /bin/true",
@@ -86,6 +86,12 @@ const SEEDS: [(&str, &str); 36] = [
     ("site-policy", "check @POLICY@"),
     ("site-policy", "explain --proxy @PROXY@"),
     ("site-policy", "import @FILE@"),
+    ("site-policy", "ports --policy @POLICY@ --port-dir @DIR@"),
+    ("site-policy", "services --policy @POLICY@ --service gridftp"),
+    (
+        "site-policy",
+        "firewall --policy @POLICY@ --role client --service gt2 --nat 192.0.2.1 --hosts 10.0.0.1:40000-40010 --peer 10.0.0.0/8",
+    ),
     ("accounting", "list --json"),
     ("accounting", "show 01890000-0000-7000-8000-000000000000"),
     ("accounting", "who --uid 1000 --at 2026-01-01T00:00:00Z"),

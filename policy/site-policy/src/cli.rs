@@ -1,8 +1,9 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use policy::file::POLICY_FILE;
 use policy::glexec_conf::GLEXEC_CONF;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 /// Where the programs without privilege are installed; `make install` names it when PREFIX is not /usr.
@@ -39,6 +40,11 @@ pub enum Command {
     ///
     /// Exit code: 0 shown, 1 [ports] hosts does not name this host, 2 usage, 3 something cannot be read.
     Ports(PortsArgs),
+    /// Write firewall rules for grid services, or the snippets that tell programs their range of ports
+    ///
+    /// The rules let pass what the services need, in the direction in which they need it, and drop everything else.
+    /// Exit code: 0 written, 1 it must not be (servers behind NAT, dcap for the world), 2 usage, 3 the policy cannot be read.
+    Firewall(FirewallArgs),
     /// Show what grid services need from a firewall, and what stops working when it is closed
     ///
     /// Exit code: 0 shown, 2 usage, 3 the policy cannot be read.
@@ -126,4 +132,96 @@ pub struct ServicesArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// On which side the site stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleWord {
+    /// Its users and jobs use services elsewhere
+    Client,
+    /// It runs the services
+    Server,
+    /// Both; sites that run servers need this, since their jobs are clients, too
+    Both,
+}
+
+/// How the rules are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A file for nft -f
+    Nft,
+    /// A file for iptables-restore
+    Iptables,
+    /// A file for ip6tables-restore
+    Ip6tables,
+    /// A script for firewalld
+    Firewalld,
+    /// Words, for those who run the firewall
+    Text,
+    /// A line of inetd.conf for a GridFTP server
+    Inetd,
+    /// A file of xinetd.d for a GridFTP server
+    Xinetd,
+    /// A script around a client
+    Wrapper,
+    /// Options of a Java program
+    Java,
+    /// cog.properties of the Java CoG kit
+    Cog,
+}
+
+/// The word for a value of an option.
+fn word(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+impl RoleWord {
+    /// As on the command line.
+    pub fn word(self) -> String {
+        word(&self)
+    }
+}
+
+impl Format {
+    /// As on the command line.
+    pub fn word(self) -> String {
+        word(&self)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct FirewallArgs {
+    /// On which side the site stands
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub role: Option<RoleWord>,
+    /// A service that is to work; site-policy services shows the names
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub service: Vec<String>,
+    /// Address of the site's host, for rules on a router before it [default: for the host itself]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub host: Vec<IpAddr>,
+    /// Who is let in and may be reached [default: everybody]
+    #[arg(long, value_name = "NET", value_delimiter = ',')]
+    pub peer: Vec<String>,
+    /// How the rules are written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "nft")]
+    pub format: Format,
+    /// Callback range of the site [default: [ports] range]
+    #[arg(long, value_name = "RANGE")]
+    pub range: Option<String>,
+    /// Callback range of the peers [default: 1024-65535]
+    #[arg(long, value_name = "RANGE")]
+    pub peer_ports: Option<String>,
+    /// Public address of a router that hides the site's hosts
+    #[arg(long, value_name = "OUTSIDE")]
+    pub nat: Option<Ipv4Addr>,
+    /// A host behind it: NAME=ADDRESS with its share of [ports] hosts, or ADDRESS:SHARE
+    #[arg(long, value_name = "HOST", value_delimiter = ',', requires = "nat")]
+    pub hosts: Vec<String>,
+    /// Write also what is dangerous: dcap beyond local networks
+    #[arg(long)]
+    pub force: bool,
+    /// The policy [default: /etc/pilotage/policy.toml where there is one]
+    #[arg(long, value_name = "F")]
+    pub policy: Option<PathBuf>,
 }

@@ -7,6 +7,7 @@
 //! | `explain`: one decision, step by step | [`explain`] |
 //! | `import`: from `lcmaps.db` to `policy.toml` | [`import`] |
 //! | `ports`: blocks that are leased on this node | [`ports`] |
+//! | `firewall`: rules that a site can load | [`firewall`] |
 //! | `services`: what services need from a firewall | [`services`] |
 //! | this machine as the decision sees it | [`host`] |
 //! | which paths root may trust | [`outside`] |
@@ -25,6 +26,7 @@ mod cli;
 mod conf;
 mod explain;
 mod finding;
+mod firewall;
 mod host;
 mod import;
 mod node;
@@ -55,6 +57,11 @@ impl Reply {
         let _ = writeln!(std::io::stderr(), "site-policy: {why}");
         Self { text: String::new(), code: 2 }
     }
+
+    /// What must not be; said on standard error.
+    fn refused(why: String) -> Self {
+        Self { code: 1, ..Self::usage(why) }
+    }
 }
 
 /// The policy that a command was given, or the installed one; a site that has none runs on defaults.
@@ -75,6 +82,7 @@ fn main() -> ExitCode {
         cli::Command::Explain(args) => explain::run(&args),
         cli::Command::Import(args) => import::run(&args),
         cli::Command::Ports(args) => ports::run(&args),
+        cli::Command::Firewall(args) => firewall::run(&args),
         cli::Command::Services(args) => services::run(&args),
     };
     let reply = reply.unwrap_or_else(|reason| {

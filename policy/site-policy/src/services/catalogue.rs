@@ -1,6 +1,6 @@
 //! All needs, and choosing among them.
 
-use super::need::Need;
+use super::need::{Family, Need};
 use super::{dcache, globus, ours};
 use policy::services::SERVICES;
 
@@ -51,6 +51,12 @@ pub fn selected(words: &[String]) -> Result<impl Iterator<Item = &'static Need> 
     }
     let everything = words.is_empty();
     Ok(all().filter(move |need| everything || names.contains(&need.service)))
+}
+
+/// Whether a service must not be offered from behind network address translation, since its certificate or its answers
+/// name the host that clients must reach.
+pub fn is_grid(service: &str) -> bool {
+    all().any(|need| need.service == service && !matches!(need.family, Family::Ours | Family::General))
 }
 
 #[cfg(test)]

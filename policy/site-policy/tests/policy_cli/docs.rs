@@ -96,5 +96,7 @@ fn variables_are_described_as_they_are() {
             variable.settings(PortRange::parse("40000-40009").unwrap(), "the name to dial").remove(0);
         assert!(cells[2].contains(&example), "{row}");
     }
-    assert_eq!(PORTS.matches("\n| `").count(), VARIABLES.len());
+    let (_, table) = PORTS.split_once("## What a payload finds").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    assert_eq!(table.matches("\n| `").count(), VARIABLES.len());
 }
