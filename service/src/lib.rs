@@ -24,6 +24,7 @@ mod signals;
 pub use address::{Address, BadAddress};
 pub use server::{Hooks, Server};
 pub use signals::Signals;
+pub use transport::Limits;
 
 /// Why a server cannot begin.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 use std::io::{ErrorKind, Write};
 use std::net::{Ipv6Addr, SocketAddr};
 use tokio::net::TcpListener;
-use transport::ServerTls;
+use transport::{Limits, ServerTls};
 
 /// A server that has its port and serves nothing yet: clients wait in the listener's queue.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     signals: Signals,
+    limits: Limits,
 }
 
 /// What a server does itself when a signal comes.
@@ -50,7 +51,15 @@ impl Server {
         };
         let listener = listener.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, signals })
+        Ok(Self { listener, address, signals, limits: Limits::default() })
+    }
+
+    /// Gives away so much at once; [`Limits::default`] otherwise. Connections never take more than half of the files that the
+    /// process may open.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// `https://ADDR`, with the real address and port.
@@ -92,7 +101,24 @@ impl Server {
             tracing::info!("ending");
             (hooks.end)();
         };
-        transport::serve(self.listener, tls, app, shutdown).await
+        let files = usize::try_from(files()).unwrap_or(usize::MAX);
+        let (limits, half) = (self.limits, (files / 2).max(64));
+        let limits = Limits {
+            connections: limits.connections.min(half),
+            handshakes: limits.handshakes.min(half / 4),
+            ..limits
+        };
+        transport::serve(self.listener, tls, app, limits, shutdown).await
+    }
+}
+
+/// How many files this process may open, after it has asked for as many as it can have.
+fn files() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
     }
 }
 

@@ -1,15 +1,18 @@
 //! HTTPS between people and services of the grid: both sides show a certificate, and a client's may be a proxy.
 //!
 //! The server half ([`ServerTls`], [`serve`]) lets any client finish the handshake, judges its chain with
-//! [`credential::verify_chain`] and answers refused ones with the reason, so that users see more than a TLS alert. Handlers find
-//! the client in the request extension [`Peer`]. The client half ([`client`](mod@client), [`client_from_pem`]) trusts the CA directory only.
+//! [`credential::verify_chain`] and answers refused ones with the reason, so that users see more than a TLS alert. Nobody takes more than [`Limits`]
+//! allow. Handlers find the client in the request extension [`Peer`]. The client half ([`client`](mod@client), [`client_from_pem`]) trusts the CA directory only.
 #![forbid(unsafe_code)]
 
 mod client;
+mod limits;
+mod pace;
 mod server;
 
 pub use client::{client, client_from_pem};
-pub use server::{MAX_CONNECTIONS, Peer, ServerTls, serve};
+pub use limits::Limits;
+pub use server::{Peer, ServerTls, serve};
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! The server half.
 
-use crate::{Error, read};
+use crate::limits::{Handshakes, Overload, Share, Subjects, Ticket};
+use crate::pace::{Incoming, Outgoing, Paced};
+use crate::{Error, Limits, read};
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
 use credential::Trust;
@@ -24,8 +26,6 @@ use tokio::task::JoinSet;
 use tokio_openssl::SslStream;
 use tower_service::Service;
 
-/// Connections that are served at once; more wait in the listener's queue.
-pub const MAX_CONNECTIONS: usize = 1024;
 /// For the handshake, and for each request's headers including the idle time before it.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests may go on after the shutdown has begun.
@@ -193,7 +193,8 @@ fn peer_chain(ssl: &SslRef) -> Option<Vec<Vec<u8>>> {
 /// Serves `app` over TLS 1.2 and 1.3 until `shutdown` is ready, then lets running requests finish for ten seconds.
 ///
 /// A client whose credential is refused, or has expired since it connected, gets 403 `credential_refused` with the
-/// reason for each request. No connection's failure ends the server.
+/// reason for each request. Whoever is over its share of the `limits` gets 429, and 503 when all together are, at once and
+/// with Retry-After. No connection's failure ends the server.
 ///
 /// # Errors
 /// Only if the listener's address cannot be asked for.
@@ -201,26 +202,24 @@ pub async fn serve(
     listener: TcpListener,
     tls: ServerTls,
     app: axum::Router,
+    limits: Limits,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "listening");
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let rooms = Rooms::new(limits);
     let (closing, closed) = watch::channel(());
     let mut running = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let next = async { (Arc::clone(&slots).acquire_owned().await, listener.accept().await) };
-        let (slot, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut shutdown => break,
-            next = next => next,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((tcp, address)) => {
-                let conversation = converse(tcp, address, tls.clone(), app.clone(), closed.clone());
-                running.spawn(async move {
-                    conversation.await;
-                    drop(slot);
-                });
+                let ticket = rooms.handshakes.enter(address.ip());
+                let (tls, app, rooms) = (tls.clone(), app.clone(), rooms.clone());
+                running.spawn(converse(tcp, address, tls, app, rooms, ticket, closed.clone()));
             }
             Err(error) => {
                 // out of descriptors: wait for one instead of spinning
@@ -237,33 +236,94 @@ pub async fn serve(
     Ok(())
 }
 
+/// What connections share.
+#[derive(Clone)]
+struct Rooms {
+    limits: Arc<Limits>,
+    handshakes: Arc<Handshakes>,
+    subjects: Arc<Subjects>,
+    /// Chains are judged in the order in which they came, no more at once than there are processors for.
+    judges: Arc<Semaphore>,
+}
+
+impl Rooms {
+    fn new(limits: Limits) -> Self {
+        let judges = std::thread::available_parallelism().map_or(2, |n| 2 * n.get());
+        Self {
+            handshakes: Handshakes::new(&limits),
+            subjects: Subjects::new(limits.clone()),
+            judges: Arc::new(Semaphore::new(judges)),
+            limits: Arc::new(limits),
+        }
+    }
+}
+
+/// Handshake and judgement; nothing when the client does not finish, or a newer one needs its place.
+async fn meet(
+    tcp: TcpStream,
+    address: SocketAddr,
+    tls: &ServerTls,
+    rooms: &Rooms,
+    ticket: &mut Ticket,
+) -> Option<(SslStream<TcpStream>, Result<Peer, Refusal>)> {
+    let met = async {
+        let stream = tls.accept(tcp).await?;
+        // The semaphore is never closed.
+        let _turn = rooms.judges.acquire().await;
+        let peer = tls.judge(stream.ssl()).await;
+        Ok::<_, String>((stream, peer))
+    };
+    let met = tokio::select! {
+        met = met => met,
+        _ = &mut ticket.over => Err("a newer connection took the place".to_owned()),
+    };
+    match &met {
+        Ok((_, Ok(peer))) => tracing::debug!(%address, subject = %peer.identity.subject, "connected"),
+        Ok((_, Err(refusal))) => {
+            tracing::warn!(%address, reason = %one_line(&refusal.reason), "credential refused");
+        }
+        Err(error) => tracing::debug!(%address, %error, "handshake failed"),
+    }
+    met.ok()
+}
+
 async fn converse(
     tcp: TcpStream,
     address: SocketAddr,
     tls: ServerTls,
     app: axum::Router,
+    rooms: Rooms,
+    mut ticket: Ticket,
     mut closing: watch::Receiver<()>,
 ) {
     let _ = tcp.set_nodelay(true);
-    let accepted = tokio::select! {
-        accepted = tls.accept(tcp) => accepted,
+    let met = tokio::select! {
+        met = meet(tcp, address, &tls, &rooms, &mut ticket) => met,
         _ = closing.changed() => return,
     };
-    let stream = match accepted {
-        Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%address, %error, "handshake failed"),
+    let Some((stream, peer)) = met else { return };
+    let share = peer.as_ref().ok().map(|peer| rooms.subjects.connect(peer.identity.subject.as_str()));
+    let (ticket, share, overload) = match share {
+        // Somebody refused stays a stranger.
+        None => (Some(ticket), None, None),
+        Some(Ok(share)) => (None, Some(share), None),
+        Some(Err(overload)) => (Some(ticket), None, Some(overload)),
     };
-    let peer = tls.judge(stream.ssl()).await;
-    match &peer {
-        Ok(peer) => tracing::debug!(%address, subject = %peer.identity.subject, "connected"),
-        Err(refusal) => tracing::warn!(%address, reason = %one_line(&refusal.reason), "credential refused"),
-    }
-    let service = TowerToHyperService::new(Door { peer, app });
+    let stream = Paced::new(stream, &rooms.limits);
+    let service = TowerToHyperService::new(Door { peer, app, rooms, overload });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut ticket = ticket;
+    let given_up = async {
+        match &mut ticket {
+            Some(ticket) => drop((&mut ticket.over).await),
+            None => std::future::pending().await,
+        }
+    };
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = given_up => return tracing::debug!(%address, "a newer connection took the place"),
         // the sender never sends: this is ready once it is dropped
         _ = closing.changed() => {
             connection.as_mut().graceful_shutdown();
@@ -273,6 +333,7 @@ async fn converse(
             }
         }
     };
+    drop(share);
     if let Err(error) = result {
         tracing::debug!(%address, %error, "connection ended");
     }
@@ -287,6 +348,18 @@ fn one_line(text: &str) -> String {
 struct Door {
     peer: Result<Peer, Refusal>,
     app: axum::Router,
+    rooms: Rooms,
+    /// Why this connection is one too many.
+    overload: Option<Overload>,
+}
+
+impl Door {
+    fn enter(&self, peer: &Peer) -> Result<Share, Overload> {
+        match self.overload {
+            Some(overload) => Err(overload),
+            None => self.rooms.subjects.request(peer.identity.subject.as_str()),
+        }
+    }
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -311,26 +384,51 @@ impl Service<Request<hyper::body::Incoming>> for Door {
                     refused("the credential has expired since the connection began; renew it and reconnect");
                 Box::pin(async { Ok(answer) })
             }
-            Ok(peer) => {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(peer.clone());
-                let mut app = self.app.clone();
-                Box::pin(async move { app.call(request).await })
-            }
+            Ok(peer) => match self.enter(peer) {
+                Err(overload) => Box::pin(async move { Ok(overloaded(overload)) }),
+                Ok(share) => {
+                    let limits = &self.rooms.limits;
+                    let mut request = request.map(|body| Body::new(Incoming::new(Body::new(body), limits)));
+                    request.extensions_mut().insert(peer.clone());
+                    let mut app = self.app.clone();
+                    Box::pin(async move {
+                        let answer = app.call(request).await?;
+                        Ok(answer.map(|body| Body::new(Outgoing::new(body, share))))
+                    })
+                }
+            },
         }
     }
 }
 
 /// 403 `application/problem+json` (RFC 9457); the connection ends with it.
 fn refused(reason: &str) -> Response<Body> {
-    let problem = serde_json::json!({
-        "status": StatusCode::FORBIDDEN.as_u16(),
-        "code": "credential_refused",
-        "title": reason,
-        "retryable": false,
-    });
+    problem(StatusCode::FORBIDDEN, "credential_refused", reason)
+}
+
+/// 429 or 503, to be tried again.
+fn overloaded(overload: Overload) -> Response<Body> {
+    let mut response = match overload {
+        Overload::Subject => {
+            let title = "you have too many connections or requests here at once; wait for some of them";
+            problem(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", title)
+        }
+        Overload::All => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "the server is overloaded; try again later",
+        ),
+    };
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
+    response
+}
+
+fn problem(status: StatusCode, code: &str, title: &str) -> Response<Body> {
+    let retryable = status != StatusCode::FORBIDDEN;
+    let problem =
+        serde_json::json!({"status": status.as_u16(), "code": code, "title": title, "retryable": retryable});
     let mut response = Response::new(Body::from(problem.to_string()));
-    *response.status_mut() = StatusCode::FORBIDDEN;
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use axum::Extension;
-use axum::routing::get;
+use axum::body::Bytes;
+use axum::routing::{get, post};
 use credential::Trust;
 use harness::pki::{Craft, Pki};
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use transport::{Peer, ServerTls, client, client_from_pem, serve};
+use transport::{Limits, Peer, ServerTls, client, client_from_pem, serve};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,6 +30,10 @@ async fn whoami(Extension(peer): Extension<Peer>) -> String {
 
 impl Site {
     async fn start() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    async fn with(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::new(dir.path()).unwrap();
         let trust = Trust::in_dir(&pki.ca_dir);
@@ -39,9 +44,12 @@ impl Site {
             tokio::time::sleep(Duration::from_millis(300)).await;
             "done"
         });
+        let swallow = post(|body: Bytes| async move { body.len().to_string() });
+        let endless = get(|| async { vec![0; 64 << 20] });
         let app = axum::Router::new().route("/whoami", get(whoami)).route("/slow", slow);
+        let app = app.route("/swallow", swallow).route("/endless", endless);
         let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(serve(listener, tls, app, async {
+        let server = tokio::spawn(serve(listener, tls, app, limits, async {
             let _ = stopped.await;
         }));
         Self { _dir: dir, pki, address, stop: Some(stop), server }
@@ -211,4 +219,75 @@ async fn a_renewed_host_certificate_is_shown_to_the_next_client() {
     std::fs::write(&site.pki.host_key, "no key").unwrap();
     assert_ne!(serial().await, before, "a broken file does not bring the first one back");
     site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_only_connect_turn_nobody_away() {
+    let site = Site::start().await;
+    let alice = site.pki.user("alice", "Alice Adams").unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..1100 {
+        idle.push(TcpStream::connect(site.address).await.unwrap());
+        if idle.len() % 100 == 0 {
+            assert_eq!(site.ask(&alice.cert, Some(&alice.key)).await.0, 200, "behind {}", idle.len());
+        }
+    }
+    // The oldest have been dropped, not the newest.
+    let mut byte = [0];
+    let read = tokio::time::timeout(PATIENCE, idle[0].read(&mut byte)).await.unwrap();
+    assert!(!matches!(read, Ok(1..)), "{read:?}");
+    drop(idle);
+    site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_user_takes_one_users_share_of_requests() {
+    let limits = Limits { requests_per_subject: 3, connections_per_subject: 8, ..Limits::default() };
+    let site = Site::with(limits).await;
+    let (alice, bob) = (site.pki.user("alice", "Alice").unwrap(), site.pki.user("bob", "Bob").unwrap());
+    let http = client(&alice.cert, Some(&alice.key), &site.pki.ca_dir, PATIENCE).unwrap();
+    let slow = (0..20).map(|_| tokio::spawn(http.get(site.url("/slow")).send()));
+    let mut told = Vec::new();
+    for answer in slow.collect::<Vec<_>>() {
+        let answer = answer.await.unwrap().unwrap();
+        assert!(answer.status() != 429 || answer.headers().contains_key("retry-after"));
+        told.push(answer.status().as_u16());
+    }
+    assert!(told.contains(&200) && told.contains(&429), "{told:?}");
+    assert_eq!(site.ask(&bob.cert, Some(&bob.key)).await.0, 200);
+    // Everything is given back.
+    drop(http);
+    assert_eq!(site.ask(&alice.cert, Some(&alice.key)).await.0, 200);
+    site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_do_not_move_end() {
+    let site = Site::with(Limits { stall: Duration::from_millis(200), ..Limits::default() }).await;
+    let alice = site.pki.user("alice", "Alice").unwrap();
+    let http = client(&alice.cert, Some(&alice.key), &site.pki.ca_dir, PATIENCE).unwrap();
+    // A body that is announced and never comes.
+    let never =
+        tokio::spawn(http.post(site.url("/swallow")).header("content-length", "100").body(stuck()).send());
+    let ended =
+        tokio::time::timeout(PATIENCE, never).await.expect("the server does not wait for ever").unwrap();
+    assert!(ended.is_err() || ended.is_ok_and(|answer| answer.status() == 400));
+    // An answer that is never read: the connection is reset once its buffers are full.
+    let mut answer = http.get(site.url("/endless")).send().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let mut read = 0;
+    let cut = loop {
+        match answer.chunk().await {
+            Ok(Some(bytes)) => read += bytes.len(),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(cut, "all {read} bytes came although nobody read them in time");
+    site.end().await;
+}
+
+/// A body of which nothing comes.
+fn stuck() -> reqwest::Body {
+    reqwest::Body::wrap_stream(futures_util::stream::pending::<std::io::Result<Vec<u8>>>())
 }

@@ -60,6 +60,21 @@ pub struct Args {
     /// Percent of the disk above which no new inputs are taken, and what is over is forgotten after an hour [default: 95]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub high_water: Option<u8>,
+    /// Bytes of inputs that one user may have stored [default: 100 GiB]
+    #[arg(long, value_name = "BYTES")]
+    pub max_user_storage: Option<u64>,
+    /// Requests of one user at once, the held ones included; pilots have no such limit [default: 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_user_requests: Option<u64>,
+    /// Connections of all users and pilots together, half of the files that may be open at most [default: 8192]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_connections: Option<u64>,
+    /// How long a body may not move before its connection is given up [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub stall: Option<String>,
+    /// Bytes per second that a body has to make on average [default: 1024]
+    #[arg(long, value_name = "BYTES")]
+    pub least_rate: Option<u64>,
     /// Give payloads full proxies instead of limited ones
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub full_proxies: Option<bool>,
@@ -101,6 +116,11 @@ struct FileArgs {
     max_array: Option<u64>,
     retention: Option<String>,
     high_water: Option<u8>,
+    max_user_storage: Option<u64>,
+    max_user_requests: Option<u64>,
+    max_connections: Option<u64>,
+    stall: Option<String>,
+    least_rate: Option<u64>,
     full_proxies: Option<bool>,
     notify_private: Option<bool>,
     log_file: Option<PathBuf>,
@@ -139,6 +159,16 @@ pub struct Settings {
     pub retention: Duration,
     /// Percent of the disk above which no new inputs are taken.
     pub high_water: u8,
+    /// Bytes of inputs of one user.
+    pub max_user_storage: u64,
+    /// Requests of one user at once.
+    pub max_user_requests: usize,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// How long a body may not move.
+    pub stall: Duration,
+    /// Bytes per second that a body has to make.
+    pub least_rate: u64,
     /// Whether pilots get limited proxies.
     pub limited: bool,
     /// Whether notices may go to private addresses.
@@ -168,6 +198,7 @@ impl Settings {
         if lease < Duration::from_secs(1) {
             return Err("--lease must be at least 1s: pilots renew it five times per lease".into());
         }
+        let limits = service::Limits::default();
         let dn = |text: String| identity::Dn::parse(&text).map(String::from).map_err(|e| e.to_string());
         Ok(Self {
             listen: a.listen.ok_or_else(|| need("listen"))?,
@@ -185,11 +216,29 @@ impl Settings {
             max_array: a.max_array.unwrap_or(10_000),
             retention: duration("retention", a.retention.as_deref().unwrap_or("30d"))?,
             high_water: a.high_water.unwrap_or(95).min(100),
+            max_user_storage: a.max_user_storage.unwrap_or(100 << 30),
+            max_user_requests: number(a.max_user_requests, limits.requests_per_subject),
+            max_connections: number(a.max_connections, limits.connections),
+            stall: a.stall.as_deref().map_or(Ok(limits.stall), |text| duration("stall", text))?,
+            least_rate: a.least_rate.unwrap_or(limits.least_rate),
             limited: !a.full_proxies.unwrap_or(false),
             notify_private: a.notify_private.unwrap_or(false),
             log_file: a.log_file,
             patience: Duration::from_secs(5),
         })
+    }
+
+    /// What the server gives away at once. The many pilots of one subject are bound by the connections of all only.
+    pub fn limits(&self) -> service::Limits {
+        service::Limits {
+            connections: self.max_connections,
+            connections_per_subject: self.max_user_requests.saturating_mul(2),
+            requests_per_subject: self.max_user_requests,
+            stall: self.stall,
+            least_rate: self.least_rate,
+            trusted: self.pilots.clone(),
+            ..service::Limits::default()
+        }
     }
 
     /// How often pilots are to sync: five words per lease, so that four may get lost.
@@ -246,6 +295,11 @@ fn merge(a: Args, file: FileArgs) -> Result<Args, String> {
         max_array: a.max_array.or(file.max_array),
         retention: a.retention.or(file.retention),
         high_water: a.high_water.or(file.high_water),
+        max_user_storage: a.max_user_storage.or(file.max_user_storage),
+        max_user_requests: a.max_user_requests.or(file.max_user_requests),
+        max_connections: a.max_connections.or(file.max_connections),
+        stall: a.stall.or(file.stall),
+        least_rate: a.least_rate.or(file.least_rate),
         full_proxies: a.full_proxies.or(file.full_proxies),
         notify_private: a.notify_private.or(file.notify_private),
         log_file: a.log_file.or(file.log_file),
@@ -269,6 +323,10 @@ fn beside(store: &Path) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
     name.push(".d");
     name.into()
+}
+
+fn number(given: Option<u64>, default: usize) -> usize {
+    given.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX).max(1))
 }
 
 fn duration(option: &str, text: &str) -> Result<Duration, String> {

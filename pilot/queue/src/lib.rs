@@ -10,7 +10,8 @@
 //! | [`effects`], [`waiting`] | what follows a commit: who is woken, what is watched |
 //! | [`state`] | the running queue |
 //! | [`files`] | blobs, logs, outputs |
-//! | [`upkeep`] | what happens without being asked |
+//! | [`upkeep`], [`notices`] | what happens without being asked |
+//! | [`lanes`] | fair turns for costly work |
 //! | [`proxies`] | delegation in and out |
 //! | [`http`] | who may ask what, and the answers |
 //! | [`backup`] | copies of everything |
@@ -22,6 +23,8 @@ pub mod effects;
 pub mod engine;
 pub mod files;
 pub mod http;
+pub mod lanes;
+pub mod notices;
 pub mod proxies;
 pub mod state;
 pub mod upkeep;
@@ -100,7 +103,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let signals = Signals::catch()?;
     let tls = transport::ServerTls::new(&settings.cert, &settings.key, settings.trust.clone())?;
     let _lock = pilot_store::sqlite::Lock::take(&settings.store).map_err(anyhow::Error::msg)?;
-    let server = Server::bind(&settings.listen, signals).await?;
+    let server = Server::bind(&settings.listen, signals).await?.with_limits(settings.limits());
     let queue = Queue::open(settings).await?;
     let tasks = upkeep::start(&queue);
     tracing::info!(url = server.url(), store = ?queue.settings.store, "queue started");

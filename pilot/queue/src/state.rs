@@ -4,6 +4,7 @@ use crate::config::Settings;
 use crate::effects::EffectRunner;
 use crate::engine::{self, Done, Engine};
 use crate::files::Files;
+use crate::lanes::Lanes;
 use pilot_api::{Claim, Heartbeat, HeartbeatReply, PilotState};
 use pilot_core::event::{Ask, ByPilot};
 use pilot_core::{Answer, Event, Refused, Terms};
@@ -28,6 +29,12 @@ pub struct Queue {
     pub files: Files,
     /// Those who wait, and what is watched.
     pub effects: Arc<EffectRunner>,
+    /// Turns for making keys and signing.
+    pub keys: Lanes,
+    /// Turns for large bodies, which lie in memory until they have come.
+    pub bodies: Lanes,
+    /// Turns for lists.
+    pub lists: Lanes,
     /// The writer.
     engine: Engine,
     /// Orders that their pilot was told at least once: no reason to answer a held heartbeat at once.
@@ -79,7 +86,9 @@ impl Queue {
             runner.carry_out(effects, history);
         });
         let (told, closing) = (Mutex::default(), CancellationToken::new());
-        Ok(Arc::new(Self { settings, store, files, effects, engine, told, closing }))
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let (keys, lists, bodies) = (Lanes::new(2, processors), Lanes::new(2, 8), Lanes::new(8, 64));
+        Ok(Arc::new(Self { settings, store, files, effects, keys, lists, bodies, engine, told, closing }))
     }
 
     /// Returns at the deadline of a held request, or when the queue is about to end.

@@ -114,7 +114,7 @@ pub trait Store: Send + Sync + 'static {
     fn pilots(&self, since: u64) -> impl Future<Output = Result<Vec<Pilot>>> + Send;
     /// What has to be watched.
     fn living(&self) -> impl Future<Output = Result<Living>> + Send;
-    /// Up to 100 notices still to be sent.
+    /// Up to 100 notices still to be sent, 10 of each owner at most: the least tried first.
     fn notices(&self) -> impl Future<Output = Result<Vec<Notice>>> + Send;
     /// A delegation's key, if it is this user's.
     fn key(&self, delegation: Uuid, owner: &str) -> impl Future<Output = Result<Option<Key>>> + Send;
@@ -122,6 +122,8 @@ pub trait Store: Send + Sync + 'static {
     fn key_of_payload(&self, payload: Uuid) -> impl Future<Output = Result<Option<Key>>> + Send;
     /// Whether this user has uploaded a blob.
     fn has_blob(&self, sha256: &str, owner: &str) -> impl Future<Output = Result<bool>> + Send;
+    /// Bytes of all blobs that this user has uploaded, but one.
+    fn stored(&self, owner: &str, but: &str) -> impl Future<Output = Result<u64>> + Send;
     /// Whether a payload that pilots of this DN have leased needs a blob.
     fn blob_leased(&self, sha256: &str, dn: &str) -> impl Future<Output = Result<bool>> + Send;
     /// Closes it; what was committed is kept.

@@ -612,7 +612,16 @@ impl Store for MemoryStore {
             let owner = tables.payloads.get(id)?.owner.clone();
             Some(Notice { payload: *id, owner, url: url.clone(), tries: *tries })
         };
-        Ok(tables.notices.iter().filter_map(notice).take(100).collect())
+        let mut all: Vec<Notice> = tables.notices.iter().filter_map(notice).collect();
+        all.sort_by_key(|n| n.tries);
+        let mut taken: BTreeMap<String, u32> = BTreeMap::new();
+        all.retain(|n| {
+            let of_owner = taken.entry(n.owner.clone()).or_default();
+            *of_owner += 1;
+            *of_owner <= 10
+        });
+        all.truncate(100);
+        Ok(all)
     }
 
     async fn key(&self, delegation: Uuid, owner: &str) -> Result<Option<Key>> {
@@ -629,6 +638,12 @@ impl Store for MemoryStore {
 
     async fn has_blob(&self, sha256: &str, owner: &str) -> Result<bool> {
         Ok(self.0.lock().await.blobs.contains_key(&(sha256.to_owned(), owner.to_owned())))
+    }
+
+    async fn stored(&self, owner: &str, but: &str) -> Result<u64> {
+        let tables = self.0.lock().await;
+        let own = tables.blobs.iter().filter(|((hash, of), _)| of == owner && hash != but);
+        Ok(own.map(|(_, size)| *size).sum())
     }
 
     async fn blob_leased(&self, sha256: &str, dn: &str) -> Result<bool> {

@@ -23,8 +23,10 @@ use uuid::Uuid;
 
 type Shared = State<Arc<Queue>>;
 
-/// Largest chunk of a log in either direction.
+/// Largest chunk of a log that a pilot sends.
 const MAX_CHUNK: usize = 4 << 20;
+/// Most of a log in one answer: it lies in memory until it is read.
+const READ_CHUNK: u64 = 256 << 10;
 
 /// `PUT /v1/blobs/{sha256}`
 pub async fn upload(
@@ -40,7 +42,9 @@ pub async fn upload(
     check_length(&headers, "blob", limit)?;
     let (q, mark) = (queue.clone(), queue.settings.high_water);
     blocking(move || q.files.check_room(mark)).await?;
+    check_share(&queue, user.dn(), &sha256, announced(&headers)).await?;
     let received = queue.files.receive(body.into_data_stream(), limit, "blob").await?;
+    check_share(&queue, user.dn(), &sha256, received.size).await?;
     if received.sha256 != sha256 {
         let title = format!("the content's SHA-256 is {}, not {sha256}; send it again", received.sha256);
         return Err(problem::unsatisfiable("hash_mismatch", title));
@@ -57,10 +61,25 @@ pub async fn upload(
     .await
 }
 
+/// Bytes that a body says it has; 0 when it does not say.
+fn announced(headers: &HeaderMap) -> u64 {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    length.unwrap_or(0)
+}
+
+/// Fails when the user's inputs would take more than one user may store. What is there already costs nothing.
+async fn check_share(queue: &Queue, owner: &str, sha256: &str, size: u64) -> Result<(), Refusal> {
+    let most = queue.settings.max_user_storage;
+    let stored = queue.store.stored(owner, sha256).await?;
+    match stored.saturating_add(size) > most {
+        true => Err(problem::storage_share(stored, most)),
+        false => Ok(()),
+    }
+}
+
 /// What is announced to be too large need not be sent.
 fn check_length(headers: &HeaderMap, what: &str, limit: u64) -> Result<(), Refusal> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|l| l > limit) {
+    if announced(headers) > limit {
         return Err(problem::too_large(what, limit));
     }
     Ok(())
@@ -105,7 +124,7 @@ pub async fn append(
     request: Request,
 ) -> Result<StatusCode, Refusal> {
     entitled(&queue, attempt, placed.lease, &dn).await?;
-    let chunk = bytes(request, &(), MAX_CHUNK).await?;
+    let chunk = bytes(request, &queue, MAX_CHUNK).await?;
     let q = queue.clone();
     blocking(move || q.files.append(attempt, channel.0, placed.offset, &chunk)).await?;
     queue.effects.log_waiters.ring(attempt);
@@ -203,7 +222,7 @@ pub async fn follow(
             None => (Vec::new(), true),
             Some(a) => {
                 let (q, id, from) = (queue.clone(), a.id, part.offset);
-                blocking(move || q.files.read_log(id, channel.0, from, MAX_CHUNK as u64)).await?
+                blocking(move || q.files.read_log(id, channel.0, from, READ_CHUNK)).await?
             }
         };
         let end = over && at_end;

@@ -15,11 +15,12 @@ pub mod problem;
 pub mod users;
 
 use crate::state::Queue;
+use axum::RequestExt;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
-use axum::http::{Method, Uri};
+use axum::http::{Method, Uri, header};
 use axum::routing::{get, post, put};
 use identity::VerifiedIdentity;
 use pilot_api::Problem;
@@ -32,6 +33,8 @@ use uuid::Uuid;
 
 /// Largest JSON body: long argument lists fit, floods do not.
 const MAX_JSON: usize = 4 << 20;
+/// Bodies up to this length are read without waiting for a turn.
+const SMALL_BODY: usize = 64 << 10;
 /// No request is held longer than this.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -149,11 +152,11 @@ impl FromRequestParts<Arc<Queue>> for PilotDn {
 #[derive(Debug)]
 pub struct Input<T>(pub T);
 
-impl<S: Send + std::marker::Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<Queue>> for Input<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let bytes = bytes(request, state, MAX_JSON).await?;
+    async fn from_request(request: Request, queue: &Arc<Queue>) -> Result<Self, Refusal> {
+        let bytes = bytes(request, queue, MAX_JSON).await?;
         // A call whose body may be left out has only optional fields.
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         let value = serde_json::from_slice(text);
@@ -161,12 +164,18 @@ impl<S: Send + std::marker::Sync, T: DeserializeOwned> FromRequest<S> for Input<
     }
 }
 
-/// The whole body, up to a limit.
-async fn bytes<S>(request: Request, state: &S, limit: usize) -> Result<Bytes, Refusal>
-where
-    S: Send + std::marker::Sync,
-{
-    Bytes::from_request(request, state).await.map_err(|e| match e.into_response_status() {
+/// The whole body, up to a limit. Large ones come in turns: what lies in memory until it is whole is bounded.
+async fn bytes(mut request: Request, queue: &Arc<Queue>, limit: usize) -> Result<Bytes, Refusal> {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    let _turn = match length {
+        Some(..=SMALL_BODY) => None,
+        _ => Some(match request.extract_parts::<User>().await {
+            Ok(user) if !user.may_be_pilot(queue) => queue.bodies.turn(user.dn()).await,
+            _ => queue.bodies.turn_of_many().await,
+        }),
+    };
+    Bytes::from_request(request, queue).await.map_err(|e| match e.into_response_status() {
         413 => problem::too_large("body", limit as u64),
         _ => problem::invalid("the body broke off"),
     })

@@ -54,7 +54,8 @@ pub async fn register(
 }
 
 /// `GET /v1/pilots`: those of the last day.
-pub async fn list(State(queue): Shared, _: User) -> Result<Json<Vec<Pilot>>, Refusal> {
+pub async fn list(State(queue): Shared, user: User) -> Result<Json<Vec<Pilot>>, Refusal> {
+    let _turn = queue.lists.turn(user.dn()).await;
     Ok(Json(queue.store.pilots(now().saturating_sub(86_400_000)).await?))
 }
 

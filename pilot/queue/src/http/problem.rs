@@ -94,6 +94,14 @@ pub fn too_large(what: &str, limit: u64) -> Refusal {
     problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", title)
 }
 
+/// 413: the user's inputs take all that one user may store, in bytes.
+pub fn storage_share(stored: u64, most: u64) -> Refusal {
+    let title = format!(
+        "your inputs take {stored} of the {most} bytes that one user may store here; they are forgotten some time after the last payload that names them has ended"
+    );
+    problem(StatusCode::PAYLOAD_TOO_LARGE, "storage_share", title)
+}
+
 /// 422: understood, but it cannot be done as asked.
 pub fn unsatisfiable(code: &str, title: impl Into<String>) -> Refusal {
     problem(StatusCode::UNPROCESSABLE_ENTITY, code, title)

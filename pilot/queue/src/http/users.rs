@@ -36,7 +36,9 @@ pub async fn delegate(
 ) -> Result<(StatusCode, Json<Delegation>), Refusal> {
     user.full()?;
     let id = asked.unwrap_or_default().id.unwrap_or_else(Uuid::now_v7);
+    let turn = queue.keys.turn(user.dn()).await;
     let (key, csr) = blocking(proxies::request).await?;
+    drop(turn);
     let owner = user.dn().to_owned();
     let event = Event::Delegate(Box::new(change::NewDelegation { id, owner, key, csr, at: now() }));
     let csr = detached(async move {
@@ -60,6 +62,7 @@ pub async fn sign(
     user.full()?;
     let found = queue.store.key(id, user.dn()).await?.ok_or_else(|| problem::unknown("delegation"))?;
     let (peer, trust) = (user.0.clone(), queue.settings.trust.clone());
+    let _turn = queue.keys.turn(user.dn()).await;
     let (chain, not_after) =
         blocking(move || proxies::accept(&signed.chain, &found.key, &peer, &trust)).await?;
     let sign = Sign { id, owner: user.dn().to_owned(), chain, not_after };
@@ -139,6 +142,7 @@ pub async fn list(
         limit: asked.limit.min(PAGE),
         before: asked.before,
     };
+    let _turn = queue.lists.turn(user.dn()).await;
     Ok(Json(queue.store.payloads(&filter).await?))
 }
 

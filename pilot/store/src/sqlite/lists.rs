@@ -166,8 +166,11 @@ pub async fn living(conn: &mut SqliteConnection) -> Result<Living> {
 
 pub async fn notices(conn: &mut SqliteConnection) -> Result<Vec<Notice>> {
     let rows = sqlx::query_as::<_, (String, String, String, i64)>(
-        "SELECT n.payload, p.owner, n.url, n.tries FROM notices n JOIN payloads p ON p.id = n.payload
-         ORDER BY n.tries, n.rowid LIMIT 100",
+        "SELECT payload, owner, url, tries FROM
+             (SELECT n.payload, p.owner, n.url, n.tries, n.rowid AS row,
+                     row_number() OVER (PARTITION BY p.owner ORDER BY n.tries, n.rowid) AS place
+              FROM notices n JOIN payloads p ON p.id = n.payload)
+         WHERE place <= 10 ORDER BY place, row LIMIT 100",
     )
     .fetch_all(conn)
     .await
@@ -198,6 +201,13 @@ pub async fn key_of_payload(conn: &mut SqliteConnection, payload: Uuid) -> Resul
 pub async fn has_blob(conn: &mut SqliteConnection, sha256: &str, owner: &str) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM blob_owners WHERE sha256 = ? AND owner = ?)";
     sqlx::query_scalar(sql).bind(sha256).bind(owner).fetch_one(conn).await.map_err(error)
+}
+
+pub async fn stored(conn: &mut SqliteConnection, owner: &str, but: &str) -> Result<u64> {
+    let sql = "SELECT coalesce(sum(b.size), 0) FROM blob_owners o JOIN blobs b ON b.sha256 = o.sha256
+               WHERE o.owner = ? AND o.sha256 <> ?";
+    let sum: i64 = sqlx::query_scalar(sql).bind(owner).bind(but).fetch_one(conn).await.map_err(error)?;
+    Ok(nat(sum))
 }
 
 pub async fn blob_leased(conn: &mut SqliteConnection, sha256: &str, dn: &str) -> Result<bool> {

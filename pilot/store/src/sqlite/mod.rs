@@ -253,6 +253,10 @@ impl Store for SqliteStore {
         lists::has_blob(&mut *self.reader().await?, sha256, owner).await
     }
 
+    async fn stored(&self, owner: &str, but: &str) -> Result<u64> {
+        lists::stored(&mut *self.reader().await?, owner, but).await
+    }
+
     async fn blob_leased(&self, sha256: &str, dn: &str) -> Result<bool> {
         lists::blob_leased(&mut *self.reader().await?, sha256, dn).await
     }
