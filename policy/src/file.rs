@@ -8,8 +8,8 @@ mod raw;
 use crate::callers::CallerPattern;
 use crate::glexec_conf::GlexecConf;
 use crate::ids::{IdRange, IdSet};
-use crate::ports::PortRange;
 use crate::ports::variables::Variable;
+use crate::ports::{PortRange, PortWall};
 use crate::services::ServicePorts;
 use identity::{AccountName, Malformed, Service};
 use std::collections::BTreeMap;
@@ -254,6 +254,21 @@ pub struct PortsPolicy {
     pub hosts: BTreeMap<String, PortRange>,
     /// What payloads with ports find in their environment.
     pub variables: Vec<&'static Variable>,
+    /// Whether the kernel keeps payloads inside their leases.
+    pub enforce: Enforce,
+    /// Whether ports of loopback addresses are free all the same.
+    pub loopback: bool,
+}
+
+/// Whether the kernel keeps payloads inside their leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforce {
+    /// It does not.
+    Off,
+    /// Where the host has the means; the record says whether it had.
+    WherePossible,
+    /// Where the host has no means nothing runs.
+    Required,
 }
 
 /// This host is missing among those that the site has divided its range between.
@@ -297,6 +312,36 @@ impl PortsPolicy {
         };
         let share = names.iter().find_map(listed);
         share.map(Some).ok_or_else(|| NoShare { host: names.join(", ") })
+    }
+
+    /// Whether a caller may give a payload these ports on this host, where living sessions have those of `taken`. The
+    /// error says why not.
+    pub fn may_give(&self, asked: PortRange, host: &str, taken: &[PortRange]) -> Result<(), String> {
+        let Some(range) = self.range else {
+            return Err(format!("ports {asked} are asked for, and this site leases none: [ports] range"));
+        };
+        let share = self.share_by_any_name(host).unwrap_or(range);
+        if !share.covers(asked) {
+            return Err(format!("ports {asked} leave the range of this host, {share}"));
+        }
+        match taken.iter().find(|other| other.meets(asked)) {
+            Some(other) => Err(format!("ports {asked}: a living session has {other}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The kernel may know a host by the first part of its name only.
+    fn share_by_any_name(&self, host: &str) -> Option<PortRange> {
+        let first = |name: &str| name.split('.').next().map(str::to_ascii_lowercase);
+        let mut alike = self.hosts.iter().filter(|(name, _)| first(name) == first(host));
+        let only = alike.next().filter(|_| alike.next().is_none()).map(|(_, share)| *share);
+        self.share_of(&[host]).ok().flatten().or(only)
+    }
+
+    /// The wall around a payload with this lease; `None` where the site wants none.
+    pub fn wall(&self, lease: Option<PortRange>) -> Option<PortWall> {
+        let required = self.enforce == Enforce::Required;
+        (self.enforce != Enforce::Off).then_some(PortWall { lease, loopback: self.loopback, required })
     }
 }
 

@@ -143,7 +143,14 @@ fn a_key_without_effect_is_an_error_with_its_place() {
     for (text, place, reason) in [
         ("[mapping]\ngridmapdir = \"/g\"\n", (2, 14), "gridmapdir has no effect"),
         ("[mapping]\ngroup_mapfile = \"/g\"\n", (2, 17), "group_mapfile has no effect"),
-        ("[ports]\nrange = \"40000-40999\"\nenforce = true\n", (3, 11), "enforce = true has no effect"),
+        ("[ports]\nenforce = true\n", (2, 11), "enforce has no effect without range"),
+        ("[ports]\nenforce = \"require\"\n", (2, 11), "enforce has no effect without range"),
+        ("[ports]\nloopback = false\n", (2, 12), "loopback = false has no effect without enforce"),
+        (
+            "[ports]\nrange = \"40000-40999\"\nenforce = \"always\"\n",
+            (3, 11),
+            "write true, false or \"require\"",
+        ),
         ("[payload]\nnested = \"kill\"\n", (2, 10), "no_new_privs"),
         ("[payload]\nprivate_tmp = true\n", (2, 15), "private_tmp"),
         ("[mapping]\norder = [\"grid-mapfile\", \"grid-mapfile\"]\n", (2, 26), "twice"),
@@ -232,5 +239,53 @@ fn ports_and_services_are_chosen_by_the_site() {
     ] {
         let said = error(&format!("[ports]\n{bad}\n"));
         assert!(said.contains(why), "{bad}: {said}");
+    }
+}
+
+#[test]
+fn a_range_is_kept_unless_the_site_says_no() {
+    let ports = |text: &str| parse(&format!("[ports]\n{text}\n")).unwrap().ports;
+    let range = "range = \"40000-40999\"\n";
+    assert_eq!(ports("").enforce, Enforce::Off);
+    assert_eq!(ports("").wall(None), None);
+    for (more, enforce) in [
+        ("", Enforce::WherePossible),
+        ("enforce = true", Enforce::WherePossible),
+        ("enforce = \"require\"", Enforce::Required),
+        ("enforce = false", Enforce::Off),
+    ] {
+        let found = ports(&format!("{range}{more}"));
+        assert!(found.enforce == enforce && found.loopback, "{more}");
+    }
+    let strict = ports(&format!("{range}enforce = \"require\"\nloopback = false"));
+    let lease = PortRange::new(40_000, 40_009);
+    assert_eq!(strict.wall(lease), Some(PortWall { lease, loopback: false, required: true }));
+}
+
+#[test]
+fn a_caller_gives_only_what_the_host_has_and_no_living_session() {
+    let ports = |text: &str| parse(&format!("[ports]\n{text}\n")).unwrap().ports;
+    let lease = |text: &str| PortRange::parse(text).unwrap();
+    let plain = ports("range = \"40000-40999\"");
+    assert!(plain.may_give(lease("40000-40999"), "wn1", &[]).is_ok());
+    for outside in ["39999-40001", "40999-41000", "50000-50009", "1024-65535"] {
+        let why = plain.may_give(lease(outside), "wn1", &[]).unwrap_err();
+        assert!(why.contains("leave the range of this host, 40000-40999"), "{why}");
+    }
+    let taken = [lease("40010-40019"), lease("40030-40039")];
+    assert!(plain.may_give(lease("40020-40029"), "wn1", &taken).is_ok());
+    for clash in ["40019-40020", "40000-40999", "40031-40031", "40029-40030"] {
+        assert!(
+            plain.may_give(lease(clash), "wn1", &taken).unwrap_err().contains("a living session"),
+            "{clash}"
+        );
+    }
+    assert!(ports("").may_give(lease("40000-40009"), "wn1", &[]).unwrap_err().contains("leases none"));
+    let shares = ports(
+        "range = \"40000-40999\"\nhosts = { \"wn1.site.org\" = \"40000-40099\", \"wn2.site.org\" = \"40100-40199\" }",
+    );
+    for name in ["wn1.site.org", "wn1"] {
+        assert!(shares.may_give(lease("40000-40009"), name, &[]).is_ok(), "{name}");
+        assert!(shares.may_give(lease("40100-40109"), name, &[]).is_err(), "{name}");
     }
 }

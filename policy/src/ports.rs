@@ -128,6 +128,17 @@ impl fmt::Display for PortRange {
     }
 }
 
+/// Which ports the sockets of one payload may have, and what holds when the host cannot keep them there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortWall {
+    /// The payload's own; `None`: it has none.
+    pub lease: Option<PortRange>,
+    /// Ports of loopback addresses are free.
+    pub loopback: bool,
+    /// Nothing runs without the wall.
+    pub required: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 
 use crate::failure::shown;
 use nix::sys::signal::Signal;
+use policy::ports::PortRange;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, PathBuf};
@@ -67,6 +68,8 @@ pub struct Request {
     pub end_with_caller: bool,
     /// `GLEXEC_SESSION_FD`: the descriptor on which the caller wants to be told the session's id.
     pub session_fd: Option<i32>,
+    /// `GLEXEC_PORTS`: the ports that the caller leased for the payload, `40000-40009`.
+    pub ports: Option<PortRange>,
     /// `GLEXEC_WORK_DIR`: made for the payload as its account, removed at the end of the session.
     pub work_dir: Option<PathBuf>,
     /// What the caller says about the work; see [`record::claim`].
@@ -133,7 +136,7 @@ const FORWARDED: [Signal; 8] = [
 ];
 
 /// Names whose repetition with another value would let two readers see two requests.
-const SENSITIVE: [&str; 13] = [
+const SENSITIVE: [&str; 14] = [
     "GLEXEC_CLIENT_CERT",
     "GLEXEC_SOURCE_PROXY",
     "GLEXEC_TARGET_PROXY",
@@ -147,6 +150,7 @@ const SENSITIVE: [&str; 13] = [
     "GLEXEC_LIMIT_PIDS",
     "GLEXEC_END_WITH_CALLER",
     "GLEXEC_SESSION_FD",
+    "GLEXEC_PORTS",
 ];
 
 /// Reads the request. The error says what is wrong and what to do; the exit code is 201.
@@ -184,6 +188,7 @@ pub fn parse(argv: &[OsString], environment: &[(OsString, OsString)]) -> Result<
         Some(_) => return Err("GLEXEC_END_WITH_CALLER is neither 0 nor 1".into()),
     };
     let session_fd = session_fd(&env)?;
+    let ports = env.get("GLEXEC_PORTS").map(ports).transpose()?;
     let said = |name: &str| env.get(name).map(OsStr::as_bytes);
     let (claimed, pilot_dn) = (record::claim::work(said).map(Box::new), record::claim::pilot_dn(said));
     Ok(Invocation::Run(Box::new(Request {
@@ -195,6 +200,7 @@ pub fn parse(argv: &[OsString], environment: &[(OsString, OsString)]) -> Result<
         limits,
         end_with_caller,
         session_fd,
+        ports,
         work_dir,
         claimed,
         pilot_dn,
@@ -261,6 +267,10 @@ fn signal(name: &str) -> Result<i32, String> {
             names.join(", ")
         )
     })
+}
+
+fn ports(text: &OsStr) -> Result<PortRange, String> {
+    PortRange::parse(&text.to_string_lossy()).map_err(|e| format!("GLEXEC_PORTS: {e}"))
 }
 
 /// It stands in root's state file and in logs, so it must be plain.

@@ -175,3 +175,16 @@ fn real_time_signals_are_named_by_number() {
         assert!(call(name).is_err(), "{name}");
     }
 }
+
+#[test]
+fn leased_ports_are_two_numbers_and_nothing_else() {
+    assert_eq!(request(&["/bin/id"], &[CERT]).ports, None);
+    let asked = request(&["/bin/id"], &[CERT, ("GLEXEC_PORTS", "40000-40009")]);
+    assert_eq!(asked.ports, PortRange::new(40_000, 40_009));
+    for bad in ["", "40000", "40009-40000", "0-0", "80-90", "40000-70000", "-", "a-b"] {
+        let error = invocation(&["/bin/id"], &[CERT, ("GLEXEC_PORTS", bad)]).unwrap_err();
+        assert!(error.starts_with("GLEXEC_PORTS"), "{bad:?}: {error}");
+    }
+    let twice = [CERT, ("GLEXEC_PORTS", "40000-40009"), ("GLEXEC_PORTS", "40000-40019")];
+    assert!(invocation(&["/bin/id"], &twice).unwrap_err().contains("twice"));
+}

@@ -108,6 +108,7 @@ mod tests {
             proxy,
             identity,
             pid_namespace,
+            ports: None,
         }
     }
 

@@ -116,6 +116,7 @@ mod tests {
             identity: String::new(),
             born: None,
             pid_namespace: None,
+            ports: None,
         }
     }
 

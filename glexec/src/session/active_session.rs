@@ -16,6 +16,7 @@ use crate::run::outcome::Outcome;
 use crate::run::target_proxy;
 use crate::session::cgroup::{Leaf, Post, kill_method};
 use crate::session::namespace::Namespace;
+use crate::session::ports;
 use crate::session::recording;
 use crate::session::store::{self, SessionState, StoredSession};
 use crate::session::work_dir::{self, WorkDir};
@@ -83,13 +84,16 @@ impl ActiveSession {
             proxy: active.proxy.clone().filter(|_| active.proxy_is_own),
             identity,
             pid_namespace: None,
+            ports: request.ports,
         };
         active.account = Some((account.uid, account.gid));
         let payload = &config.policy.payload;
         let separation = payload.separation(&config.conf, isolation::is_available());
         active.separation = separation.map_err(Failure::site)?;
         // The session comes first: it names all the rest.
+        let leasing = request.ports.map(|asked| ports::lease(&config.policy.ports, asked)).transpose()?;
         active.stored = Some(StoredSession::create(state)?);
+        drop(leasing);
         active.leaf = planned.and_then(Leaf::make);
         if let Some(leaf) = active.leaf.as_ref().filter(|_| config.conf.linger) {
             match Post::make(leaf) {
@@ -119,7 +123,13 @@ impl ActiveSession {
         }
         let opened = self.prepare(config).and_then(|state| {
             kill_method::note(state.leaf.as_ref().and_then(Leaf::kill_method), log);
-            let opened = recording::opened(start, config, request, identity, permit, &state, self.proxy());
+            let ports = ports::enclose(&config.policy.ports, state.ports, state.leaf.as_ref(), log)?;
+            let mut opened =
+                recording::opened(start, config, request, identity, permit, &state, self.proxy());
+            opened.ports = ports;
+            if self.is_isolated() {
+                opened.isolation.push("landlock".to_owned());
+            }
             let record = open_record(config, &opened)?;
             self.record = record.map(|r| (r, opened.start_unix_ns, opened.start_boottime_ns));
             Ok(())

@@ -125,6 +125,12 @@ impl Leaf {
         self.0.iter().map(|group| group.dir.as_path()).find(|dir| dir.exists())
     }
 
+    /// Its directory of version 2.
+    pub(crate) fn version_2(&self) -> Option<fs::File> {
+        let group = self.0.iter().find(|group| group.hierarchy == Hierarchy::Two)?;
+        fs::File::open(&group.dir).ok()
+    }
+
     /// The way in, for a process that stands outside of all of it.
     pub(crate) fn door(&self) -> Door<'_> {
         Door(&self.0)

@@ -16,6 +16,7 @@ pub(crate) mod active_session;
 pub(crate) mod cgroup;
 pub(crate) mod namespace;
 pub(crate) mod orphans;
+pub(crate) mod ports;
 pub(crate) mod recording;
 pub(crate) mod session_call;
 pub(crate) mod store;

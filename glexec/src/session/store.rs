@@ -10,6 +10,7 @@ use crate::sys::process;
 use identity::VerifiedIdentity;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
+use policy::ports::PortRange;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -51,6 +52,8 @@ pub(crate) struct SessionState {
     pub(crate) identity: String,
     /// Number of the payload's process namespace, when it has one.
     pub(crate) pid_namespace: Option<u64>,
+    /// Ports that are the payload's alone.
+    pub(crate) ports: Option<PortRange>,
 }
 
 /// A session that this process owns.
@@ -184,9 +187,19 @@ fn lock_in_run_dir(name: &str, lock: FlockArg) -> io::Result<Flock<File>> {
 /// As [`making`], shared. Who holds it alone looks at some directories and lets go; should that take long, this call fails
 /// rather than hangs.
 fn making_soon() -> io::Result<Flock<File>> {
+    soon(|| making(FlockArg::LockSharedNonblock))
+}
+
+/// Held while a session with ports is made: two of them must not get the same ones.
+pub(crate) fn leasing() -> io::Result<Flock<File>> {
+    soon(|| alone("ports"))
+}
+
+/// Only processes of root that nobody can stop hold such a lock, and not for long.
+fn soon(mut lock: impl FnMut() -> io::Result<Flock<File>>) -> io::Result<Flock<File>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match making(FlockArg::LockSharedNonblock) {
+        match lock() {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -275,6 +288,7 @@ impl SessionState {
             path("work_dir", self.work_dir.as_deref()),
             path("proxy", self.proxy.as_deref()),
             format!("identity={}\n", self.identity).into_bytes(),
+            self.ports.map(|ports| format!("ports={ports}\n").into_bytes()).unwrap_or_default(),
         ]
         .concat()
     }
@@ -302,6 +316,7 @@ impl SessionState {
             proxy: path("proxy"),
             identity: value("identity").unwrap_or_default().to_owned(),
             pid_namespace: value("pid_namespace").and_then(|n| n.parse().ok()),
+            ports: value("ports").and_then(|text| PortRange::parse(text).ok()),
         })
     }
 }
@@ -325,9 +340,10 @@ mod tests {
             proxy: Some("/tmp/x509up_glexec_1".into()),
             identity: "ab12".into(),
             pid_namespace: Some(4_026_532_000),
+            ports: PortRange::new(40_000, 40_009),
         };
         assert_eq!(SessionState::from_text(&state.to_text()), Some(state.clone()));
-        (state.leaf, state.work_dir, state.pid_namespace) = (None, None, None);
+        (state.leaf, state.work_dir, state.pid_namespace, state.ports) = (None, None, None, None);
         assert_eq!(SessionState::from_text(&state.to_text()), Some(state));
     }
 

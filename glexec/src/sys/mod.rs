@@ -4,6 +4,7 @@
 //! |---|---|
 //! | what is inherited, and restored for the payload | [`attributes`] |
 //! | a domain for signals and tracing | [`isolation`] |
+//! | sockets stay inside the leased ports | [`bind_filter`] |
 //! | user and group ids, capabilities | [`ids`] |
 //! | fork, exec, prctl, keyrings, clocks | [`process`] |
 //! | descriptors | [`fds`] |
@@ -12,6 +13,7 @@
 //! | process events of the kernel | [`netlink`] |
 
 pub(crate) mod attributes;
+pub(crate) mod bind_filter;
 pub(crate) mod executable;
 pub(crate) mod fds;
 pub(crate) mod ids;

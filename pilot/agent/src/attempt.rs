@@ -121,7 +121,7 @@ impl Work<'_> {
         }
         self.conclude(shipping, stops).await;
         if let Ok(staged) = &staged {
-            launcher(self.agent, self.lease, &staged.proxy()).clean_up();
+            launcher(self.agent, self.lease, staged).clean_up();
         }
     }
 
@@ -164,7 +164,7 @@ impl Work<'_> {
     }
 
     fn launch(&self, staged: &Staged) -> Result<Session> {
-        let launch = launcher(self.agent, self.lease, &staged.proxy());
+        let launch = launcher(self.agent, self.lease, staged);
         let variables = self.agent.ports.as_ref().map(|ports| ports.variables.as_slice()).unwrap_or_default();
         let block = staged.ports.as_ref().map(PortLease::range);
         let mut start = start(self.lease, site_env(self.lease, block, variables, &self.agent.dial_name));
@@ -372,17 +372,18 @@ async fn at(when: Option<Instant>) {
     }
 }
 
-fn launcher<'a>(agent: &'a Agent, lease: &'a api::Lease, proxy: &std::path::Path) -> Launch<'a> {
+fn launcher<'a>(agent: &'a Agent, lease: &'a api::Lease, staged: &Staged) -> Launch<'a> {
     Launch {
         switch: &agent.switch,
         runner: &agent.runner,
         attempt: lease.attempt,
         spec: &lease.spec,
-        payload_proxy: proxy.to_owned(),
+        payload_proxy: staged.proxy(),
         pilot_proxy: &agent.proxy,
         account: &agent.node.account,
         batch_job: agent.node.batch_job.as_deref(),
         scratch: &agent.scratch,
+        ports: staged.ports.as_ref().map(PortLease::range),
     }
 }
 

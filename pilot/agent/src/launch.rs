@@ -7,6 +7,7 @@ use super::runner::Runner;
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use pilot_api::RawSpec;
+use policy::ports::PortRange;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -48,6 +49,8 @@ pub struct Launch<'a> {
     pub batch_job: Option<&'a str>,
     /// Directory for working directories.
     pub scratch: &'a Path,
+    /// The payload's ports: `glexec` keeps it to them.
+    pub ports: Option<PortRange>,
 }
 
 /// By these variables batch systems tell a job who it is; `glexec` notes them in the site's record.
@@ -187,6 +190,7 @@ impl Launch<'_> {
                     ("GLEXEC_PAYLOAD_CPUS", self.spec.cores.to_string()),
                 ]);
                 env.extend(self.limits());
+                env.extend(self.ports.map(|ports| ("GLEXEC_PORTS", ports.to_string())));
                 env.extend(self.batch_job.map(|job| ("GLEXEC_BATCH_JOB", job.to_owned())));
                 let own_name = std::fs::read(self.pilot_proxy).ok().and_then(|pem| crate::own_name::of(&pem));
                 env.extend(own_name.map(|name| ("GLEXEC_PILOT_DN", name)));
@@ -255,6 +259,7 @@ mod tests {
             account: &account,
             batch_job: Some("htcondor 12.0 owner"),
             scratch: Path::new("/scratch"),
+            ports: PortRange::new(40_000, 40_009),
         }
         .environment()
         .into_iter()
@@ -269,6 +274,7 @@ mod tests {
         assert_eq!(env["X509_USER_PROXY"], "/tmp/pilot.pem");
         assert_eq!(env["GLEXEC_WORK_DIR"], format!("/scratch/pilotage-session-{}", Uuid::nil()));
         assert_eq!(env["GLEXEC_TARGET_PROXY"], format!("{}/proxy.pem", env["GLEXEC_WORK_DIR"]));
+        assert_eq!(env["GLEXEC_PORTS"], "40000-40009");
         assert_eq!(env["GLEXEC_PAYLOAD_COMMAND"], "./run.sh\u{1f}a b");
         assert_eq!(
             (env["GLEXEC_PAYLOAD_CPUS"].as_str(), env["GLEXEC_BATCH_JOB"].as_str()),

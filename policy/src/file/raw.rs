@@ -214,7 +214,8 @@ struct Ports {
     default: Spanned<u16>,
     #[serde(deserialize_with = "duration")]
     quarantine: Duration,
-    enforce: Spanned<bool>,
+    enforce: Option<Spanned<EnforceWord>>,
+    loopback: Spanned<bool>,
     hostname: String,
     hosts: BTreeMap<String, Spanned<String>>,
     variables: Option<Vec<Spanned<String>>>,
@@ -227,10 +228,39 @@ impl Default for Ports {
             per_payload: Spanned::new(0..0, 10),
             default: Spanned::new(0..0, 0),
             quarantine: Duration::from_secs(60),
-            enforce: Spanned::new(0..0, false),
+            enforce: None,
+            loopback: Spanned::new(0..0, true),
             hostname: String::new(),
             hosts: BTreeMap::new(),
             variables: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum EnforceWord {
+    Flag(bool),
+    Text(String),
+}
+
+impl Ports {
+    /// A range is there to be kept: without a word it is, where the host has the means.
+    fn enforce(&self) -> Result<Enforce, Finding> {
+        let wanted = match self.enforce.as_ref().map(|word| (word.span(), word.get_ref())) {
+            None => return Ok(if self.range.is_some() { Enforce::WherePossible } else { Enforce::Off }),
+            Some((_, EnforceWord::Flag(false))) => return Ok(Enforce::Off),
+            Some((span, EnforceWord::Flag(true))) => (span, Enforce::WherePossible),
+            Some((span, EnforceWord::Text(text))) if text == "require" => (span, Enforce::Required),
+            Some((span, EnforceWord::Text(text))) => {
+                return Err((span, format!("enforce is {text:?}; write true, false or \"require\"")));
+            }
+        };
+        match (wanted, self.range) {
+            ((_, enforce), Some(_)) => Ok(enforce),
+            ((span, _), None) => {
+                Err((span, "enforce has no effect without range; add range, or remove enforce".into()))
+            }
         }
     }
 }
@@ -416,10 +446,11 @@ impl MapService {
 
 impl Ports {
     fn check(self) -> Result<PortsPolicy, Finding> {
-        if *self.enforce.get_ref() {
-            let reason = "enforce = true has no effect in this version: blocks are leased exclusively, but nobody is kept from \
-                          binding other ports; remove it";
-            return Err((self.enforce.span(), reason.into()));
+        let (enforce, loopback) = (self.enforce()?, *self.loopback.get_ref());
+        if !loopback && enforce == Enforce::Off {
+            let reason =
+                "loopback = false has no effect without enforce; add range and enforce, or remove loopback";
+            return Err((self.loopback.span(), reason.into()));
         }
         let per_payload = *self.per_payload.get_ref();
         let room = self.range.map_or(usize::MAX, PortRange::count);
@@ -467,7 +498,17 @@ impl Ports {
             None => variables::usual(),
             Some(names) => names.into_iter().map(variable).collect::<Result<_, _>>()?,
         };
-        Ok(PortsPolicy { range, per_payload, default, quarantine, hostname, hosts, variables })
+        Ok(PortsPolicy {
+            range,
+            per_payload,
+            default,
+            quarantine,
+            hostname,
+            hosts,
+            variables,
+            enforce,
+            loopback,
+        })
     }
 }
 

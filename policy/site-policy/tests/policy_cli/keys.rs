@@ -135,7 +135,18 @@ const ROWS: &[(&str, &str, Effect)] = &[
         "\"5s\"",
         Played("pilot/agent/src/ports.rs::used_ports_rest_and_looking_does_not_tire_them"),
     ),
-    ("ports.enforce", "true", Refused("enforce = true has no effect in this version")),
+    (
+        "ports.enforce",
+        "\"require\"",
+        Played("tests/tests/security_ports.rs::where_no_wall_can_be_had_the_policy_decides"),
+    ),
+    (
+        "ports.loopback",
+        "false",
+        Played(
+            "tests/tests/security_ports.rs::without_loopback_nobody_is_heard_on_ports_that_are_not_leased",
+        ),
+    ),
     (
         "ports.hostname",
         "\"nat.example.org\"",
