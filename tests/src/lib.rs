@@ -9,6 +9,7 @@
 pub mod contract;
 pub mod gridengine;
 mod network;
+pub mod networks;
 pub mod security;
 pub mod site;
 pub mod slurm;

@@ -2,19 +2,11 @@
 //! in its direction, and of everything else nothing does.
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
+use end_to_end::networks::{Net, PATIENCE, SILENCE, ThreeNetworks};
 use harness::needs;
-use nix::sched::{CloneFlags, setns, unshare};
-use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
-
-/// Long enough for a packet within one kernel, on a loaded machine, too.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long nothing must come through. A rule that lets through does so at once.
-const SILENCE: Duration = Duration::from_millis(300);
+use std::process::Command;
 
 fn site_policy() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
@@ -36,116 +28,13 @@ fn written_with(policy: &str, line: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// A network namespace of its own, without a name: it ends with the last descriptor of it.
-struct Net(File);
-
-impl Net {
-    fn new() -> Self {
-        let home = File::open("/proc/thread-self/ns/net").unwrap();
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        let net = Self(File::open("/proc/thread-self/ns/net").unwrap());
-        setns(home, CloneFlags::CLONE_NEWNET).unwrap();
-        net.run("ip link set lo up");
-        net
-    }
-
-    /// Does something in the namespace; the thread goes home.
-    fn within<T>(&self, what: impl FnOnce() -> T) -> T {
-        let home = File::open("/proc/thread-self/ns/net").unwrap();
-        setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
-        let done = what();
-        setns(home, CloneFlags::CLONE_NEWNET).unwrap();
-        done
-    }
-
-    fn run(&self, script: &str) {
-        let out = self.within(|| Command::new("/bin/sh").args(["-ec", script]).output().unwrap());
-        assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
-    }
-
-    /// Gives a text to a program's standard input.
-    fn feed(&self, program: &str, args: &[&str], text: &str) -> Output {
-        self.within(|| {
-            let mut command = Command::new(program);
-            command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            let mut child = command.spawn().unwrap();
-            child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-            child.wait_with_output().unwrap()
-        })
-    }
-
-    fn load(&self, program: &str, args: &[&str], text: &str) {
-        let out = self.feed(program, args, text);
-        assert!(out.status.success(), "{program}: {}\n{text}", String::from_utf8_lossy(&out.stderr));
-    }
-
-    fn listen(&self, at: &str) -> TcpListener {
-        self.within(|| TcpListener::bind(at).unwrap_or_else(|e| panic!("{at}: {e}")))
-    }
-
-    /// Whether a connection is made to somebody who listens there.
-    fn reaches(&self, to: &str, wait: Duration) -> bool {
-        let to: SocketAddr = to.parse().unwrap();
-        self.within(|| match TcpStream::connect_timeout(&to, wait) {
-            Ok(_) => true,
-            // A host that refuses was reached: only rules keep silent, or the kernel's own output chain says no.
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused => panic!("nobody listens at {to}"),
-            Err(_) => false,
-        })
-    }
-}
-
-/// A process that stands for its namespace, and ends with this.
-struct Holder(Child);
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
-/// A client outside, a router, and the site's host behind it; `198.51.100.2`, `192.0.2.2`, and the same with `2001:db8:`.
-struct Path3 {
-    outside: Net,
-    router: Net,
-    host: Net,
-}
-
-impl Path3 {
-    fn new() -> Self {
-        let (outside, router, host) = (Net::new(), Net::new(), Net::new());
-        for (net, end, v4, v6) in
-            [(&outside, "out0", "198.51.100", "2001:db8:1"), (&host, "site0", "192.0.2", "2001:db8:2")]
-        {
-            // The other end of the cable is handed to the router by the process id of somebody in its namespace.
-            let holder = Holder(router.within(|| Command::new("sleep").arg("600").spawn().unwrap()));
-            net.run(&format!(
-                "ip link add {end} type veth peer name r{end}; ip link set r{end} netns {}; \
-                 ip addr add {v4}.2/24 dev {end}; ip addr add {v6}::2/64 dev {end} nodad; ip link set {end} up",
-                holder.0.id()
-            ));
-            router.run(&format!(
-                "ip addr add {v4}.1/24 dev r{end}; ip addr add {v6}::1/64 dev r{end} nodad; ip link set r{end} up"
-            ));
-            net.run(&format!("ip route add default via {v4}.1; ip -6 route add default via {v6}::1"));
-        }
-        router.run("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
-        let all = Self { outside, router, host };
-        // Rules are only worth a test where everything passes without them.
-        let _there = all.host.listen("0.0.0.0:9");
-        assert!(all.outside.reaches("192.0.2.2:9", PATIENCE), "the three networks are not connected");
-        all
-    }
-}
-
 /// Ports beside the rules and far from them, none of which may be open.
 const SWEEP: [u16; 12] = [21, 23, 80, 443, 2118, 2120, 2810, 2812, 22125, 39999, 40011, 65535];
 
 #[test]
 #[needs(root, "ip", "nft")]
 fn what_a_server_site_needs_passes_the_router_and_nothing_else_does() {
-    let net = Path3::new();
+    let net = ThreeNetworks::connected();
     let rules = written(
         "--role server --service gridftp --range 40000,40010 --peer-ports 41000,41010 \
          --host 192.0.2.2 --host 2001:db8:2::2 --peer 198.51.100.0/24 --peer 2001:db8:1::/64",
@@ -187,7 +76,7 @@ fn what_a_server_site_needs_passes_the_router_and_nothing_else_does() {
 #[test]
 #[needs(root, "ip", "iptables-restore")]
 fn rules_of_iptables_on_the_host_itself_let_through_the_same() {
-    let net = Path3::new();
+    let net = ThreeNetworks::connected();
     let rules =
         written("--role client --service gram --range 40000,40010 --peer 198.51.100.0/24 --format iptables");
     net.host.load("iptables-restore", &["--test"], &rules);
@@ -210,7 +99,7 @@ fn rules_of_iptables_on_the_host_itself_let_through_the_same() {
 #[test]
 #[needs(root, "ip", "nft")]
 fn shares_are_forwarded_to_their_hosts_with_the_same_port() {
-    let net = Path3::new();
+    let net = ThreeNetworks::connected();
     net.host.run("ip addr add 192.0.2.3/24 dev site0");
     let rules = written(
         "--role client --service gridftp --peer 198.51.100.0/24 --nat 198.51.100.1 --hosts 192.0.2.2:40000-40004 \
@@ -283,7 +172,7 @@ fn each_example_of_the_docs_does_what_it_says() {
         let (policy, line) = examples.iter().find(|(_, line)| line.starts_with(begin)).expect(begin);
         let file = dir.path().join("policy.toml");
         std::fs::write(&file, policy).unwrap();
-        let net = Path3::new();
+        let net = ThreeNetworks::connected();
         if begin.ends_with("--nat") {
             net.router.run("ip addr add 10.0.0.254/24 dev rsite0");
             net.host.run(
@@ -330,7 +219,7 @@ fn lines() -> Vec<String> {
 #[test]
 #[needs(root, "ip", "nft", "iptables-restore", "ip6tables-restore")]
 fn each_rendering_is_taken_by_its_program() {
-    let net = Net::new();
+    let net = Net::apart();
     for line in lines() {
         net.load("nft", &["-c", "-f", "-"], &written(&format!("{line} --format nft")));
         net.load("iptables-restore", &["--test"], &written(&format!("{line} --format iptables")));
