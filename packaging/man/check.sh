@@ -141,6 +141,7 @@ with_commands accounting accounting.1
 with_commands pilot pilot.1
 without_commands mapping-query mapping-query.1
 without_commands mapping-server mapping-server.8
+without_commands gridfw gridfw.8
 conf_keys
 policy_keys
 exit_codes

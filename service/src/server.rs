@@ -80,27 +80,15 @@ impl Server {
         R: Fn() + Send + 'static,
         E: FnOnce() + Send + 'static,
     {
-        let url = self.url();
-        // Whoever started the server may have closed its output: that is no reason to stop.
-        let mut output = std::io::stdout();
-        let _ = writeln!(output, "listening on {url}").and_then(|()| output.flush());
-        tell(&[NotifyState::Ready, NotifyState::Status(&format!("listening on {url}"))]);
-        let (certificate, mut signals) = (tls.clone(), self.signals);
-        let shutdown = async move {
-            while signals.next().await == Wanted::Reload {
-                logs::reopen();
-                match certificate.reload() {
-                    Ok(()) => tracing::info!("SIGHUP: host certificate read again"),
-                    Err(reason) => {
-                        tracing::error!(%reason, "SIGHUP: the host certificate cannot be used; the old one stays")
-                    }
-                }
-                (hooks.reload)();
+        let certificate = tls.clone();
+        let read_again = move || match certificate.reload() {
+            Ok(()) => tracing::info!("SIGHUP: host certificate read again"),
+            Err(reason) => {
+                tracing::error!(%reason, "SIGHUP: the host certificate cannot be used; the old one stays")
             }
-            tell(&[NotifyState::Stopping]);
-            tracing::info!("ending");
-            (hooks.end)();
         };
+        let url = self.url();
+        let end = announced(&url, self.signals, read_again, hooks);
         let files = usize::try_from(files()).unwrap_or(usize::MAX);
         let (limits, half) = (self.limits, (files / 2).max(64));
         let limits = Limits {
@@ -108,7 +96,57 @@ impl Server {
             handshakes: limits.handshakes.min(half / 4),
             ..limits
         };
-        transport::serve(self.listener, tls, app, limits, shutdown).await
+        transport::serve(self.listener, tls, app, limits, end).await
+    }
+
+    /// The same without TLS, for a front end on this host: only a loopback address is served. Handlers find the other
+    /// end's address as `ConnectInfo<SocketAddr>`, and no [`transport::Peer`].
+    ///
+    /// # Errors
+    /// When the address is not the loopback's.
+    pub async fn run_plain<R, E>(self, app: axum::Router, hooks: Hooks<R, E>) -> std::io::Result<()>
+    where
+        R: Fn() + Send + 'static,
+        E: FnOnce() + Send + 'static,
+    {
+        if !self.address.ip().is_loopback() {
+            return Err(std::io::Error::new(
+                ErrorKind::InvalidInput,
+                "without TLS only the loopback is served",
+            ));
+        }
+        let url = format!("http://{}", self.address);
+        let end = announced(&url, self.signals, || (), hooks);
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(self.listener, app).with_graceful_shutdown(end).await
+    }
+}
+
+/// Says that the server is ready; the end that this gives comes with the signal for it.
+fn announced<R, E, C>(
+    url: &str,
+    mut signals: Signals,
+    read_again: C,
+    hooks: Hooks<R, E>,
+) -> impl Future<Output = ()> + Send + 'static + use<R, E, C>
+where
+    C: Fn() + Send + 'static,
+    R: Fn() + Send + 'static,
+    E: FnOnce() + Send + 'static,
+{
+    // Whoever started the server may have closed its output: that is no reason to stop.
+    let mut output = std::io::stdout();
+    let _ = writeln!(output, "listening on {url}").and_then(|()| output.flush());
+    tell(&[NotifyState::Ready, NotifyState::Status(&format!("listening on {url}"))]);
+    async move {
+        while signals.next().await == Wanted::Reload {
+            logs::reopen();
+            read_again();
+            (hooks.reload)();
+        }
+        tell(&[NotifyState::Stopping]);
+        tracing::info!("ending");
+        (hooks.end)();
     }
 }
 

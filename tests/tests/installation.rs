@@ -24,6 +24,7 @@ const PROGRAMS: [(&str, u32); 12] = [
     ("/usr/bin/accounting", 0o755),
     ("/usr/bin/mapping-query", 0o755),
     ("/usr/sbin/mapping-server", 0o755),
+    ("/usr/sbin/gridfw", 0o755),
 ];
 
 fn assert_owned_by_root(path: impl AsRef<Path>, mode: u32) {
@@ -173,6 +174,7 @@ fn uninstall_keeps_configuration_and_data_unless_told() {
         "/etc/glexec.conf",
         "/etc/pilotage",
         "/etc/pilotage/.made-by-install",
+        "/etc/pilotage/gridfw.toml",
         "/etc/pilotage/mapping-server.toml",
         "/etc/pilotage/policy.toml",
         "/etc/pilotage/queue.toml",
@@ -205,8 +207,10 @@ fn a_staged_installation_can_be_taken_away() {
     let left = m.command("/usr/bin/find").args(["/tmp/stage", "-type", "f"]).output().ok();
     let mut left: Vec<_> = left.lines().collect();
     left.sort_unstable();
-    let etc = ["glexec.conf", "pilotage/mapping-server.toml", "pilotage/policy.toml", "pilotage/queue.toml"];
-    assert_eq!(left, etc.map(|name| format!("/tmp/stage/etc/{name}")));
+    let names =
+        ["glexec.conf", "pilotage/gridfw.toml", "pilotage/mapping-server.toml", "pilotage/policy.toml"];
+    let etc = [&names[..], &["pilotage/queue.toml"]].concat();
+    assert_eq!(left, etc.iter().map(|name| format!("/tmp/stage/etc/{name}")).collect::<Vec<_>>());
     stage(uninstall(&m)).env("PURGE", "1").output().ok();
     assert!(!Path::new("/tmp/stage").exists());
     uninstall(&m).as_user("user").output().refused(1, &["root", "DESTDIR"]);

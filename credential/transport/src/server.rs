@@ -4,6 +4,7 @@ use crate::limits::{Handshakes, Overload, Share, Subjects, Ticket};
 use crate::pace::{Incoming, Outgoing, Paced};
 use crate::{Error, Limits, read};
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::{Request, Response, StatusCode, header};
 use credential::Trust;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests may go on after the shutdown has begun.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Who is at the other end: a request extension that [`serve`] adds to each request.
+/// Who is at the other end: a request extension that [`serve`] adds to each request, beside the address
+/// (`ConnectInfo<SocketAddr>`).
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// The judged credential.
@@ -310,7 +312,7 @@ async fn converse(
         Some(Err(overload)) => (Some(ticket), None, Some(overload)),
     };
     let stream = Paced::new(stream, &rooms.limits);
-    let service = TowerToHyperService::new(Door { peer, app, rooms, overload });
+    let service = TowerToHyperService::new(Door { peer, address, app, rooms, overload });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
@@ -347,6 +349,7 @@ fn one_line(text: &str) -> String {
 #[derive(Clone)]
 struct Door {
     peer: Result<Peer, Refusal>,
+    address: SocketAddr,
     app: axum::Router,
     rooms: Rooms,
     /// Why this connection is one too many.
@@ -390,6 +393,7 @@ impl Service<Request<hyper::body::Incoming>> for Door {
                     let limits = &self.rooms.limits;
                     let mut request = request.map(|body| Body::new(Incoming::new(Body::new(body), limits)));
                     request.extensions_mut().insert(peer.clone());
+                    request.extensions_mut().insert(ConnectInfo(self.address));
                     let mut app = self.app.clone();
                     Box::pin(async move {
                         let answer = app.call(request).await?;
