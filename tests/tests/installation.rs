@@ -174,6 +174,7 @@ fn uninstall_keeps_configuration_and_data_unless_told() {
         "/etc/glexec.conf",
         "/etc/pilotage",
         "/etc/pilotage/.made-by-install",
+        "/etc/pilotage/accounting.toml",
         "/etc/pilotage/gridfw.toml",
         "/etc/pilotage/mapping-server.toml",
         "/etc/pilotage/policy.toml",
@@ -207,10 +208,10 @@ fn a_staged_installation_can_be_taken_away() {
     let left = m.command("/usr/bin/find").args(["/tmp/stage", "-type", "f"]).output().ok();
     let mut left: Vec<_> = left.lines().collect();
     left.sort_unstable();
-    let names =
-        ["glexec.conf", "pilotage/gridfw.toml", "pilotage/mapping-server.toml", "pilotage/policy.toml"];
-    let etc = [&names[..], &["pilotage/queue.toml"]].concat();
-    assert_eq!(left, etc.iter().map(|name| format!("/tmp/stage/etc/{name}")).collect::<Vec<_>>());
+    let names = ["accounting", "gridfw", "mapping-server", "policy", "queue"];
+    let names = names.map(|name| format!("/tmp/stage/etc/pilotage/{name}.toml"));
+    let etc = [&["/tmp/stage/etc/glexec.conf".to_owned()][..], &names].concat();
+    assert_eq!(left, etc);
     stage(uninstall(&m)).env("PURGE", "1").output().ok();
     assert!(!Path::new("/tmp/stage").exists());
     uninstall(&m).as_user("user").output().refused(1, &["root", "DESTDIR"]);
