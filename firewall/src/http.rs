@@ -53,29 +53,40 @@ pub fn router(service: Service) -> Router {
         .with_state(service)
 }
 
-fn refuse(status: StatusCode, message: &str) -> Response {
-    let body = json!({ "code": status.as_u16(), "title": status.canonical_reason(), "message": message });
-    let mut response = (status, Json(body)).into_response();
-    if status == StatusCode::UNAUTHORIZED {
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"gridfw\""));
-    }
-    response
+/// What is not done, and why.
+#[derive(Debug)]
+pub struct Refused(StatusCode, String);
+
+/// With the reason that the sender reads.
+pub fn refuse(status: StatusCode, message: impl Into<String>) -> Refused {
+    Refused(status, message.into())
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status = match &self {
-            Self::Bad(_) => StatusCode::BAD_REQUEST,
-            Self::Refused(Refusal::NoJob(_)) => StatusCode::NOT_FOUND,
-            Self::Refused(Refusal::Forbidden(_)) => StatusCode::FORBIDDEN,
-            Self::Refused(Refusal::TooEarly(_)) => StatusCode::CONFLICT,
-            Self::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Store(_) | Self::NotCut(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        let Self(status, message) = self;
+        let body = json!({ "code": status.as_u16(), "title": status.canonical_reason(), "message": message });
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let basic = header::HeaderValue::from_static("Basic realm=\"gridfw\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, basic);
+        }
+        response
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        let status = match &failure {
+            Failure::Bad(_) => StatusCode::BAD_REQUEST,
+            Failure::Refused(Refusal::NoJob(_)) => StatusCode::NOT_FOUND,
+            Failure::Refused(Refusal::Forbidden(_)) => StatusCode::FORBIDDEN,
+            Failure::Refused(Refusal::TooEarly(_)) => StatusCode::CONFLICT,
+            Failure::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::Store(_) | Failure::NotCut(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        tracing::warn!(status = status.as_u16(), reason = %self, "not done");
-        refuse(status, &self.to_string())
+        tracing::warn!(status = status.as_u16(), reason = %failure, "not done");
+        refuse(status, failure.to_string())
     }
 }
 
@@ -114,7 +125,7 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    fn who(&self) -> Result<String, Response> {
+    fn who(&self) -> Result<String, Refused> {
         let names = ["x-api-user-cn", "x-remote-ident"];
         let headers = names
             .iter()
@@ -130,22 +141,22 @@ impl Request<'_> {
                 Unknown::NoLogin(_) => StatusCode::FORBIDDEN,
             };
             tracing::warn!(from = %self.from, reason = %unknown, "not believed");
-            refuse(status, &unknown.to_string())
+            refuse(status, unknown.to_string())
         })
     }
 
-    fn site(&self, site: &str) -> Result<(), Response> {
+    fn site(&self, site: &str) -> Result<(), Refused> {
         let sites = &self.service.sites;
         match is_site(site) && (sites.is_empty() || sites.iter().any(|one| one == site)) {
             true => Ok(()),
             false => Err(refuse(
                 StatusCode::NOT_FOUND,
-                &format!("site {:?} is not here; this is {}", openings::cut(site), sites.join(", ")),
+                format!("site {:?} is not here; this is {}", openings::cut(site), sites.join(", ")),
             )),
         }
     }
 
-    fn case(&self, site: &str, job: &str) -> Result<Case, Response> {
+    fn case(&self, site: &str, job: &str) -> Result<Case, Refused> {
         let who = self.who()?;
         self.site(site)?;
         let good = (1..=64).contains(&job.len())
@@ -154,33 +165,33 @@ impl Request<'_> {
             true => Ok(Case { who, job: job.to_owned() }),
             false => Err(refuse(
                 StatusCode::BAD_REQUEST,
-                &format!("{:?} is no number of a job", openings::cut(job)),
+                format!("{:?} is no number of a job", openings::cut(job)),
             )),
         }
     }
 }
 
-type From = ConnectInfo<SocketAddr>;
+type Origin = ConnectInfo<SocketAddr>;
 type Subject = Option<Extension<Peer>>;
 
 /// The keeper blocks: it asks programs and writes files.
 async fn off_the_loop<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Response> {
+) -> Result<T, Refused> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(IntoResponse::into_response),
-        Err(e) => Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string())),
+        Ok(done) => done.map_err(Refused::from),
+        Err(e) => Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())),
     }
 }
 
 async fn open(
     State(service): State<Service>,
-    ConnectInfo(from): From,
+    ConnectInfo(from): Origin,
     peer: Subject,
     Path((site, job)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let request = Request { service: &service, peer: peer.as_deref(), from, headers: &headers };
     let Case { who, job } = request.case(&site, &job)?;
     let body = match tokio::time::timeout(PATIENCE, to_bytes(body, MOST)).await {
@@ -188,7 +199,7 @@ async fn open(
         Ok(Err(_)) => {
             return Err(refuse(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                &format!("the body is larger than {MOST} bytes; send several requests"),
+                format!("the body is larger than {MOST} bytes; send several requests"),
             ));
         }
         Err(_) => {
@@ -198,7 +209,7 @@ async fn open(
             ));
         }
     };
-    let asked = openings::parse(&body).map_err(|e| Failure::Bad(e.to_string()).into_response())?;
+    let asked = openings::parse(&body).map_err(|e| Refused::from(Failure::Bad(e.to_string())))?;
     let hints: Vec<Vec<String>> = asked.iter().map(|one: &Asked| one.hints.clone()).collect();
     let keeper = Arc::clone(&service.keeper);
     let done = off_the_loop(move || keeper.open(&who, &job, &asked)).await?;
@@ -207,11 +218,11 @@ async fn open(
 
 async fn show(
     State(service): State<Service>,
-    ConnectInfo(from): From,
+    ConnectInfo(from): Origin,
     peer: Subject,
     Path((site, job)): Path<(String, String)>,
     headers: HeaderMap,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let request = Request { service: &service, peer: peer.as_deref(), from, headers: &headers };
     let Case { who, job } = request.case(&site, &job)?;
     let keeper = Arc::clone(&service.keeper);
@@ -221,12 +232,12 @@ async fn show(
 
 async fn close(
     State(service): State<Service>,
-    ConnectInfo(from): From,
+    ConnectInfo(from): Origin,
     peer: Subject,
     Path((site, job)): Path<(String, String)>,
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let request = Request { service: &service, peer: peer.as_deref(), from, headers: &headers };
     let Case { who, job } = request.case(&site, &job)?;
     let cut = match query.get("flush").map(String::as_str) {
@@ -242,11 +253,11 @@ async fn close(
 /// Clients look at the site before they look at its jobs.
 async fn site(
     State(service): State<Service>,
-    ConnectInfo(from): From,
+    ConnectInfo(from): Origin,
     peer: Subject,
     Path(site): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let request = Request { service: &service, peer: peer.as_deref(), from, headers: &headers };
     request.who()?;
     request.site(&site)?;
@@ -256,11 +267,11 @@ async fn site(
 /// And at the job, whose answer holds what they build the path of its firewall from.
 async fn job(
     State(service): State<Service>,
-    ConnectInfo(from): From,
+    ConnectInfo(from): Origin,
     peer: Subject,
     Path((site, job)): Path<(String, String)>,
     headers: HeaderMap,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let request = Request { service: &service, peer: peer.as_deref(), from, headers: &headers };
     let Case { who, job } = request.case(&site, &job)?;
     let keeper = Arc::clone(&service.keeper);
