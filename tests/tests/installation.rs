@@ -11,7 +11,7 @@ fn install(m: &Machine) -> Run {
 }
 
 /// What users and packages rely on, by path.
-const PROGRAMS: [(&str, u32); 12] = [
+const PROGRAMS: [(&str, u32); 13] = [
     ("/usr/sbin/glexec", 0o4111),
     ("/usr/libexec/pilotage/glexec-verify", 0o755),
     ("/usr/libexec/pilotage/glexec-map", 0o755),
