@@ -115,10 +115,21 @@ fn stepped_clock() {
     assert_eq!(site.wait(&id), Some(0), "{}\n{}", site.show(&id), site.log("agent"));
     let attempts = site.show(&id)["attempts"].as_array().map_or(0, Vec::len);
     assert!(attempts <= 2, "a step costs one lease at most: {}", site.show(&id));
-    // Further back, the users' proxies would not be valid yet, and be refused with that reason.
+    // Back by less than proxies are dated back: nobody notices.
     clock.step("-3m");
     let next = eventually(&site, &["submit", "--", "/bin/true"]);
     assert_eq!(site.wait(&next), Some(0), "{}\n{}", site.show(&next), site.log("agent"));
+    // Further back, no proxy of today is valid yet: a queue that believes its clock has to say so. What is kept does not
+    // suffer: the same clock put right serves at once, and what waited runs.
+    let waiting = eventually(&site, &["submit", "--cores", "64", "--", "/bin/true"]);
+    clock.step("-1h");
+    let refused = site.alice(&["jobs"]);
+    assert!(!refused.status.success(), "{}", String::from_utf8_lossy(&refused.stdout));
+    assert!(site.log("queue.log").contains("check the clocks"), "{}", site.log("queue.log"));
+    clock.step("+0");
+    let last = eventually(&site, &["submit", "--", "/bin/true"]);
+    assert_eq!(site.wait(&last), Some(0), "{}\n{}", site.show(&last), site.log("agent"));
+    assert_eq!(site.show(&waiting)["state"], "waiting", "{}", site.show(&waiting));
 }
 
 #[test]
