@@ -12,6 +12,7 @@
 )]
 
 mod bench_monitor;
+mod bench_pilot;
 mod bench_queue;
 mod bench_report;
 
@@ -123,15 +124,19 @@ fn main() {
     if !need::root() {
         return;
     }
-    // `pilotage-bench monitor` leaves the rest out, `pilotage-bench quick` the monitor.
+    // `pilotage-bench monitor` leaves the rest out, `pilotage-bench quick` the monitor, `pilotage-bench pilot` all but
+    // queue and pilot.
     let only = std::env::args().nth(1).unwrap_or_default();
     let host = bench_report::machine();
     let mut measures = Vec::new();
     if only != "monitor" {
-        measures.extend(switches());
+        if only != "pilot" {
+            measures.extend(switches());
+        }
         measures.extend(bench_queue::measures());
+        measures.extend(bench_pilot::measures());
     }
-    if only != "quick" {
+    if only != "quick" && only != "pilot" {
         bench_monitor::run();
     }
     if !measures.is_empty() {

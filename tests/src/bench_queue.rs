@@ -25,32 +25,52 @@ pub fn measures() -> Vec<Measure> {
         beside: None,
         goal: None,
     };
-    vec![array, no_ops()]
+    let mut all = vec![array];
+    all.extend(no_ops());
+    all
 }
 
-fn no_ops() -> Measure {
-    let site = Site::new("60s");
-    let slots = std::thread::available_parallelism().map_or(1, usize::from).to_string();
-    let ids = site.submit(&["--array", &format!("1-{NO_OPS}"), "--", "/bin/true"]);
+/// From the pilot's start to the last result.
+fn run(site: &Site, slots: usize, options: &[&str], command: &[&str]) -> f64 {
+    let array = format!("1-{NO_OPS}");
+    let ids = site.submit(&[&["--array", &array], options, &["--"], command].concat());
     let ids: Vec<&str> = ids.lines().collect();
     let took = timed(|| {
-        let _agent = site.agent("agent", &["--slots", &slots]);
+        let _agent = site.agent("agent", &["--slots", &slots.to_string()]);
         let waited = site.alice(&[&["wait"], &ids[..]].concat());
         assert!(waited.status.success(), "{}", site.log("agent"));
     });
+    rate(NO_OPS, took)
+}
+
+fn no_ops() -> Vec<Measure> {
+    let site = Site::new("60s");
+    let slots = std::thread::available_parallelism().map_or(1, usize::from);
+    let ours = run(&site, slots, &[], &["/bin/true"]);
+    std::fs::write(site.path("in"), [b'x'; 4096]).expect("the site's directory is there");
+    let script = "cp in out; head -c 1024 in; head -c 1024 in >&2";
+    let with_files = run(&site, slots, &["--input", "in", "--output", "out"], &["/bin/sh", "-c", script]);
     let bare = timed(|| {
         for _ in 0..NO_OPS {
             let status = Command::new("/bin/true").status().expect("it can be run");
             assert!(status.success(), "/bin/true failed");
         }
     });
-    Measure {
-        name: "no-op payloads of one pilot, --no-switch",
-        value: rate(NO_OPS, took),
+    let beside = |name, value, other: &str, rate, goal| Measure {
+        name,
+        value,
         unit: "1/s",
-        beside: Some(("a loop that starts /bin/true".to_owned(), rate(NO_OPS, bare))),
-        goal: Some(Goal::AtLeast(0.5)),
-    }
+        beside: Some((other.to_owned(), rate)),
+        goal: Some(Goal::AtLeast(goal)),
+    };
+    let plain = "no-op payloads of one pilot, --no-switch";
+    let mut all = vec![
+        beside(plain, ours, "a loop that starts /bin/true", rate(NO_OPS, bare), 0.5),
+        beside("the same with 4 kB in and out, 1 kB of logs", with_files, plain, ours, 0.6),
+    ];
+    let peer = crate::bench_pilot::hyperqueue(NO_OPS, slots);
+    all.extend(peer.map(|peer| beside(plain, ours, "HyperQueue's worker", peer, 1.6)));
+    all
 }
 
 fn timed(work: impl FnOnce()) -> Duration {

@@ -15,17 +15,19 @@ pub struct Measure {
     pub unit: &'static str,
     /// What it stands beside, measured in the same run, and how much that was.
     pub beside: Option<(String, f64)>,
-    /// The ratio to that which is aimed at.
+    /// What is aimed at.
     pub goal: Option<Goal>,
 }
 
-/// Which ratio is good.
+/// What is good.
 #[derive(Debug, Clone, Copy)]
 pub enum Goal {
     /// Not more than this: times.
     AtMost(f64),
     /// Not less than this: rates.
     AtLeast(f64),
+    /// The value itself is not more than this: latencies and sizes, which stand beside nothing.
+    Value(f64),
 }
 
 impl Measure {
@@ -37,6 +39,7 @@ impl Measure {
         Some(match self.goal? {
             Goal::AtMost(goal) => self.ratio()? <= goal,
             Goal::AtLeast(goal) => self.ratio()? >= goal,
+            Goal::Value(goal) => self.value <= goal,
         })
     }
 
@@ -44,6 +47,7 @@ impl Measure {
         let goal = self.goal.map(|goal| match goal {
             Goal::AtMost(ratio) => json!({ "at_most": ratio }),
             Goal::AtLeast(ratio) => json!({ "at_least": ratio }),
+            Goal::Value(most) => json!({ "most": most }),
         });
         json!({
             "name": self.name, "value": self.value, "unit": self.unit, "ratio": self.ratio(), "goal": goal, "met": self.met(),
@@ -88,7 +92,7 @@ pub fn publish(machine: &Value, measures: &[Measure], file: &Path) -> std::io::R
         let ratio = measure.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
         let goal = match measure.goal {
             None => "-".to_owned(),
-            Some(Goal::AtMost(goal)) => format!("<= {goal}"),
+            Some(Goal::AtMost(goal) | Goal::Value(goal)) => format!("<= {goal}"),
             Some(Goal::AtLeast(goal)) => format!(">= {goal}"),
         };
         let missed = if measure.met() == Some(false) { " (missed)" } else { "" };

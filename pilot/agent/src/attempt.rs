@@ -8,6 +8,7 @@ use super::lease::{
     ChildExit, Conclusion, Effects, GRACE, LeaseEvent, LeaseMachine, PACKING, StopReason, settle_output,
 };
 use super::ports::{NoPorts, PortLease};
+use super::results::Results;
 use super::session::{Input, Session, SessionNews};
 use super::stage::{Staged, stage};
 use anyhow::{Context, Result};
@@ -314,7 +315,8 @@ impl Work<'_> {
         let (mut delivery, mut pauses) = (Delivery::default(), Pauses::default());
         loop {
             delivery.send();
-            let mut sent = pin!(self.agent.client.result(self.lease.attempt, result));
+            let results = self.agent.results.get_or_init(|| Results::deliver(self.agent.client.clone()));
+            let mut sent = pin!(results.send(self.lease.attempt, result));
             let delivered = loop {
                 tokio::select! {
                     sent = &mut sent => {

@@ -5,6 +5,7 @@
 //! | what becomes of a lease: the decisions | [`lease`] |
 //! | carrying them out | [`attempt`], [`delivery`] |
 //! | claiming, heartbeats, draining | [`pilot`] |
+//! | results, many in one request | [`results`] |
 //! | proxy, ports and input of a payload | [`stage`], [`keys`], [`mod@ports`] |
 //! | finding, starting and talking to the runner | [`runner`], [`launch`], [`conversation`], [`session`] |
 //! | what the batch system and the node give | [`batch`], [`node`], [`scratch`], [`health`] |
@@ -24,6 +25,7 @@ mod pilot;
 pub mod ports;
 mod private;
 mod registry;
+mod results;
 mod runner;
 pub mod scratch;
 mod session;
@@ -39,6 +41,7 @@ use policy::SitePolicy;
 use policy::file::{POLICY_FILE, PortsPolicy};
 use ports::{PORT_DIR, PortPool, PortSource};
 use registry::Registry;
+use results::Results;
 use runner::Runner;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -110,6 +113,8 @@ struct Agent {
     /// 0700; removed at the end.
     private: private::Private,
     registry: Registry,
+    /// Set once the runtime is there.
+    results: std::sync::OnceLock<Results>,
 }
 
 /// Carries the command out: 0 ended when idle or drained, 1 refused, 2 cannot begin, 3 lost the queue, 4 the node fails
@@ -194,6 +199,7 @@ fn prepare(args: &Args) -> Result<Agent> {
         dial_name,
         private,
         registry: Registry::default(),
+        results: std::sync::OnceLock::new(),
     })
 }
 

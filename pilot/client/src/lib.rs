@@ -501,6 +501,11 @@ impl Client {
         self.tell(Method::POST, &format!("/v1/attempts/{attempt}/result"), result).await
     }
 
+    /// `POST /v1/results`: many results, each with its own answer.
+    pub async fn results(&self, results: &[NamedResult]) -> Result<Vec<ResultAnswer>, ClientError> {
+        self.post("/v1/results", &results, 0).await
+    }
+
     /// `POST /v1/pilots/{p}/bye`.
     pub async fn bye(&self, pilot: Uuid, bye: &Bye) -> Result<(), ClientError> {
         self.tell(Method::POST, &format!("/v1/pilots/{pilot}/bye"), bye).await
