@@ -4,6 +4,7 @@
 //! |---|---|
 //! | which of our crates may know which: the table in `docs/architecture.md` | [`edges`] |
 //! | no dependency that nobody uses | [`unused`] |
+//! | every test that `docs/threat-model.md` names exists, and every rule there has one | [`threats`] |
 //! | licences, banned crates, sources: `deny.toml` | [`deny`] |
 //!
 //! It asks `cargo metadata` and reads files of the repository; it needs no network once cargo has the crates.
@@ -17,6 +18,7 @@ mod deny;
 mod edges;
 mod licence;
 mod metadata;
+mod threats;
 mod unused;
 
 use anyhow::{Context, Result};
@@ -33,13 +35,16 @@ fn complaints(top: &Path) -> Result<Vec<String>> {
     let mut all = edges::complaints(&workspace, &read(ARCHITECTURE)?);
     all.extend(unused::complaints(&workspace, &read("Cargo.toml")?)?);
     all.extend(deny::complaints(&workspace, &read("deny.toml")?)?);
+    all.extend(threats::complaints(&read(threats::DOC)?, &threats::Names::read(top)?));
     Ok(all)
 }
 
 fn main() -> ExitCode {
     match complaints(Path::new(".")) {
         Ok(complaints) if complaints.is_empty() => {
-            println!("house: the edges between our crates, their dependencies and deny.toml agree");
+            println!(
+                "house: the edges between our crates, their dependencies, deny.toml and the tests of the threat model agree"
+            );
             ExitCode::SUCCESS
         }
         Ok(complaints) => {
