@@ -8,6 +8,10 @@ fn described(job: &Job, first: &[&str]) -> Result<Command, BatchError> {
     if let Some(mib) = job.memory_mib {
         limits.push_str(&format!(",mem_free={mib}M"));
     }
+    let nodes = job.avoided();
+    if !nodes.is_empty() {
+        limits.push_str(&format!(",h=!({})", nodes.join("|")));
+    }
     let command = Command::new(["qsub"].iter().chain(first).copied())
         .with("-N", job.name.as_str())
         .with("-o", job.output.as_str())

@@ -25,6 +25,10 @@ pub(crate) fn submit(job: &Job) -> Result<Command, BatchError> {
     if let Some(mib) = job.memory_mib {
         text.push_str(&format!("request_memory = {mib}MB\n"));
     }
+    let nodes: Vec<String> = job.avoided().iter().map(|node| format!("(Machine =!= \"{node}\")")).collect();
+    if !nodes.is_empty() {
+        text.push_str(&format!("requirements = {}\n", nodes.join(" && ")));
+    }
     if let Some(group) = &job.project {
         text.push_str(&format!("accounting_group = {}\n", group.as_str()));
     }

@@ -100,6 +100,8 @@ pub struct Job {
     pub environment: Option<Line>,
     /// File for standard output and error.
     pub output: Line,
+    /// Nodes that it shall not get, where the system can be told; names with other than letters, digits, `.`, `_`, `-` are left out.
+    pub avoid: Vec<Line>,
     /// More options, each one word of the submit command; for HTCondor lines of the submit description.
     pub options: Vec<Line>,
 }
@@ -109,6 +111,13 @@ impl Job {
     pub(crate) fn clock(&self) -> String {
         let (hours, rest) = (self.walltime / 3600, self.walltime % 3600);
         format!("{hours}:{:02}:{:02}", rest / 60, rest % 60)
+    }
+
+    /// The nodes to avoid, as words that mean nothing else to any system.
+    pub(crate) fn avoided(&self) -> Vec<&str> {
+        let part = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let names = self.avoid.iter().map(Line::as_str);
+        names.filter(|name| !name.starts_with(['-', '.']) && name.chars().all(part)).collect()
     }
 
     /// The whole script.

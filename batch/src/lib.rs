@@ -22,6 +22,7 @@ mod shell;
 mod slurm;
 
 pub use job::{Command, Job, JobId, JobName, JobStatus, Line, State};
+pub use shell::quote;
 
 use std::str::FromStr;
 

@@ -13,6 +13,10 @@ pub(crate) fn submit(job: &Job) -> Command {
         .with_some("--project", job.project.as_ref())
         .options(&job.options);
     let mut command = command;
+    let nodes: Vec<String> = job.avoided().iter().map(|node| format!("'{node}'")).collect();
+    if !nodes.is_empty() {
+        command = command.with("-p", format!("network_address NOT IN ({})", nodes.join(",")));
+    }
     command.argv.push(job.command.as_str().to_owned());
     command
 }

@@ -15,6 +15,10 @@ fn described(job: &Job, first: &[&str]) -> Command {
         Some(mib) => command.with("--mem", format!("{mib}M")),
         None => command,
     };
+    let command = match job.avoided().join(",") {
+        none if none.is_empty() => command,
+        nodes => command.with("--exclude", nodes),
+    };
     let command = command
         .with_some("--partition", job.queue.as_ref())
         .with_some("--account", job.project.as_ref())

@@ -21,6 +21,7 @@ fn job() -> Job {
         project: Some(line("grid")),
         environment: Some(line("smp")),
         output: line("/dev/null"),
+        avoid: Vec::new(),
         options: Vec::new(),
     }
 }
@@ -68,6 +69,23 @@ fn each_system_is_told_the_same_job_in_its_own_words() {
         assert!(condor.stdin.contains(wanted), "{wanted} in\n{}", condor.stdin);
     }
     assert!(condor.stdin.ends_with("queue 1\n"));
+}
+
+#[test]
+fn nodes_are_avoided_where_the_system_can_be_told() {
+    let avoid = ["wn1", "wn2.example.org", "x) | rm", "-x"].map(line).to_vec();
+    let job = Job { avoid, ..job() };
+    for (system, words) in [
+        (System::Slurm, "--exclude wn1,wn2.example.org "),
+        (System::Oar, "-p network_address NOT IN ('wn1','wn2.example.org') exec"),
+        (System::GridEngine, ",h=!(wn1|wn2.example.org) "),
+    ] {
+        assert!(said(system, &job).contains(words), "{}", said(system, &job));
+    }
+    let condor = batch(System::HtCondor).submit_command(&job).unwrap().stdin;
+    let words = "requirements = (Machine =!= \"wn1\") && (Machine =!= \"wn2.example.org\")\n";
+    assert!(condor.contains(words), "{condor}");
+    assert!(!said(System::Pbs, &job).contains("wn1"));
 }
 
 #[test]

@@ -175,6 +175,7 @@ fn uninstall_keeps_configuration_and_data_unless_told() {
         "/etc/pilotage",
         "/etc/pilotage/.made-by-install",
         "/etc/pilotage/accounting.toml",
+        "/etc/pilotage/factory.toml",
         "/etc/pilotage/gridfw.toml",
         "/etc/pilotage/mapping-server.toml",
         "/etc/pilotage/policy.toml",
@@ -208,7 +209,7 @@ fn a_staged_installation_can_be_taken_away() {
     let left = m.command("/usr/bin/find").args(["/tmp/stage", "-type", "f"]).output().ok();
     let mut left: Vec<_> = left.lines().collect();
     left.sort_unstable();
-    let names = ["accounting", "gridfw", "mapping-server", "policy", "queue"];
+    let names = ["accounting", "factory", "gridfw", "mapping-server", "policy", "queue"];
     let names = names.map(|name| format!("/tmp/stage/etc/pilotage/{name}.toml"));
     let etc = [&["/tmp/stage/etc/glexec.conf".to_owned()][..], &names].concat();
     assert_eq!(left, etc);

@@ -73,6 +73,9 @@ pub struct Args {
     /// End with code 4 when this node fails so many payloads in a row
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     max_failures: u32,
+    /// Id to register under, as `pilot factory` has written it down [default: a new one]
+    #[arg(long, value_name = "UUID")]
+    pilot_id: Option<uuid::Uuid>,
     /// Directory for payloads to work in [default: the batch system's scratch directory, else TMPDIR, else /tmp]
     #[arg(long, value_name = "D")]
     scratch: Option<PathBuf>,
@@ -162,6 +165,7 @@ fn limits(args: &Args, batch: Option<Duration>) -> pilot::Limits {
         give_up: args.give_up,
         end: args.time_left.or(batch).and_then(|left| Instant::now().checked_add(left)),
         max_failures: args.max_failures,
+        pilot: args.pilot_id,
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Limits {
     pub end: Option<Instant>,
     /// Payloads that the node may fail in a row.
     pub max_failures: u32,
+    /// Its id, where somebody else has chosen it.
+    pub pilot: Option<uuid::Uuid>,
 }
 
 impl Limits {
@@ -188,7 +190,7 @@ async fn life(agent: &Arc<Agent>, limits: Limits, ending: &Arc<Ending>) -> Resul
 
 async fn register(agent: &Agent, limits: Limits) -> Result<Registered, End> {
     let registration = Registration {
-        id: Some(uuid::Uuid::now_v7()),
+        id: Some(limits.pilot.unwrap_or_else(uuid::Uuid::now_v7)),
         host: agent.node.host.clone(),
         slots: limits.slots,
         cores: agent.node.cores.max(limits.slots),

@@ -29,6 +29,7 @@
 //! | user | `GET /v1/status` | -> [`Status`] |
 //! | pilot | `POST /v1/attempts/{a}/result` | [`AttemptResult`] -> 204; idempotent for one lease, 409 for a superseded one |
 //! | pilot | `POST /v1/pilots/{p}/drain` | -> 204; that pilot (of the same DN) is told to take no more work |
+//! | factory | `GET /v1/demand` | -> `Vec<`[`Demand`]`>`: what waits, by user and requirements |
 //! | pilot | `POST /v1/pilots/{p}/bye` | [`Bye`] -> 204; leases not reported go back at once |
 //! | all | `GET /healthz` | -> `ok` |
 //!
@@ -595,6 +596,24 @@ pub struct Pilot {
     pub seen: u64,
     /// Payloads it is running.
     pub running: u32,
+    /// Payloads that it was ever given.
+    #[serde(default)]
+    pub attempts: u32,
+}
+
+/// Waiting payloads of one user that ask for the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Subject of the user.
+    pub owner: String,
+    /// Cores of one payload.
+    pub cores: u32,
+    /// Memory of one payload in bytes, where it names any.
+    pub memory: Option<u64>,
+    /// Longest run of one payload in seconds, where it names any.
+    pub walltime: Option<u64>,
+    /// How many wait.
+    pub waiting: u64,
 }
 
 /// An error answer, `application/problem+json`.

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use pilot_agent as agent;
+use pilot_factory as factory;
 use pilot_queue as queue;
 use pilot_user as user;
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ enum Command {
     Queue(Box<queue::Args>),
     /// Run payloads from the queue on this worker node.
     Run(Box<agent::Args>),
+    /// Keep enough pilots queued at each site's batch system.
+    Factory(Box<factory::Args>),
     /// Start one payload; called by `pilot run` where pilot-runner is not installed.
     #[command(hide = true)]
     Runner,
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Queue(args) => queue::run(*args),
         Command::Run(args) => agent::run(*args),
+        Command::Factory(args) => factory::run(*args),
         Command::Runner => ExitCode::from(pilot_runner::run(None)),
         Command::User(command) => user::run(command),
     }

@@ -436,6 +436,11 @@ impl Client {
         self.get("/v1/pilots", 0).await
     }
 
+    /// `GET /v1/demand`.
+    pub async fn demand(&self) -> Result<Vec<Demand>, ClientError> {
+        self.get("/v1/demand", 0).await
+    }
+
     /// `POST /v1/pilots/{p}/drain`.
     pub async fn drain(&self, pilot: Uuid) -> Result<(), ClientError> {
         self.tell(Method::POST, &format!("/v1/pilots/{pilot}/drain"), &()).await

@@ -33,6 +33,9 @@ pub struct Args {
     /// Subject that may act as a pilot; repeat for several
     #[arg(long, value_name = "DN")]
     pub pilot_dn: Vec<String>,
+    /// Subject that may ask what waits, for all users, and submit pilots for it; repeat for several
+    #[arg(long, value_name = "DN")]
+    pub factory_dn: Vec<String>,
     /// How long a pilot may be silent before its payloads are taken back [default: 150s]
     #[arg(long, value_name = "DURATION")]
     pub lease: Option<String>,
@@ -107,6 +110,7 @@ struct FileArgs {
     voms_dir: Option<PathBuf>,
     require_crl: Option<bool>,
     pilot_dn: Vec<String>,
+    factory_dn: Vec<String>,
     lease: Option<String>,
     grace: Option<String>,
     max_attempts: Option<u32>,
@@ -143,6 +147,8 @@ pub struct Settings {
     pub trust: credential::Trust,
     /// Subjects that may act as pilots.
     pub pilots: BTreeSet<String>,
+    /// Subjects of factories: they see what waits for whom.
+    pub factories: BTreeSet<String>,
     /// Length of a lease.
     pub lease: Duration,
     /// Time after its end before it is taken back.
@@ -208,6 +214,7 @@ impl Settings {
             key: a.key.ok_or_else(|| need("key"))?,
             trust,
             pilots: a.pilot_dn.into_iter().map(dn).collect::<Result<_, _>>()?,
+            factories: a.factory_dn.into_iter().map(dn).collect::<Result<_, _>>()?,
             lease,
             grace,
             max_attempts: a.max_attempts.unwrap_or(3).max(1),
@@ -286,6 +293,7 @@ fn merge(a: Args, file: FileArgs) -> Result<Args, String> {
         voms_dir: a.voms_dir.or(file.voms_dir),
         require_crl: a.require_crl.or(file.require_crl),
         pilot_dn: a.pilot_dn.into_iter().chain(file.pilot_dn).collect(),
+        factory_dn: a.factory_dn.into_iter().chain(file.factory_dn).collect(),
         lease: a.lease.or(file.lease),
         grace: a.grace.or(file.grace),
         max_attempts: a.max_attempts.or(file.max_attempts),

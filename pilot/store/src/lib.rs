@@ -15,7 +15,7 @@ pub mod sqlite;
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
-use pilot_api::{HistoryEntry, Payload, PayloadState, Pilot};
+use pilot_api::{Demand, HistoryEntry, Payload, PayloadState, Pilot};
 use pilot_core::{Change, Need, View};
 use std::future::Future;
 use uuid::Uuid;
@@ -112,6 +112,8 @@ pub trait Store: Send + Sync + 'static {
     fn history(&self, payload: Uuid) -> impl Future<Output = Result<Vec<HistoryEntry>>> + Send;
     /// Pilots heard of since a time in milliseconds, newest sign of life first, 1000 at most.
     fn pilots(&self, since: u64) -> impl Future<Output = Result<Vec<Pilot>>> + Send;
+    /// What waits, by user and requirements; the largest first, 10,000 at most.
+    fn demand(&self) -> impl Future<Output = Result<Vec<Demand>>> + Send;
     /// What has to be watched.
     fn living(&self) -> impl Future<Output = Result<Living>> + Send;
     /// Up to 100 notices still to be sent, 10 of each owner at most: the least tried first.

@@ -1,7 +1,7 @@
 //! The store in memory. It forgets everything at the end of the process; what it does is what SQLite does.
 
 use crate::{Filter, Key, Living, Notice, Result, Store, StoreError, Transaction};
-use pilot_api::{HistoryEntry, PayloadState, Pilot, RawSpec};
+use pilot_api::{Demand, HistoryEntry, PayloadState, Pilot, RawSpec};
 use pilot_core::change::{Ended, NewDelegation, NewPayloads, NewPilot, Opened};
 use pilot_core::model::{self, Delegation, Earlier, Group, OpenLease};
 use pilot_core::{Change, Need, Requirements, View};
@@ -583,6 +583,7 @@ impl Store for MemoryStore {
         let mut found: Vec<_> = tables.pilots.iter().filter(|(_, p)| p.seen > since).collect();
         found.sort_by_key(|(id, p)| std::cmp::Reverse((p.seen, **id)));
         let running = |id: Uuid| tables.leases.values().filter(|l| l.pilot == id).count();
+        let attempts = |id: Uuid| tables.attempts.values().filter(|a| a.shown.pilot == id).count();
         Ok(found
             .into_iter()
             .take(1000)
@@ -593,8 +594,30 @@ impl Store for MemoryStore {
                 state: p.state,
                 seen: p.seen / 1000,
                 running: u32::try_from(running(*id)).unwrap_or(u32::MAX),
+                attempts: u32::try_from(attempts(*id)).unwrap_or(u32::MAX),
             })
             .collect())
+    }
+
+    async fn demand(&self) -> Result<Vec<Demand>> {
+        let tables = self.0.lock().await;
+        let mut found: BTreeMap<(&str, Requirements), u64> = BTreeMap::new();
+        for (requirements, payloads) in &tables.waiting {
+            for (_, id) in payloads {
+                let owner = tables.payloads.get(id).map_or("", |p| p.owner.as_str());
+                *found.entry((owner, *requirements)).or_default() += 1;
+            }
+        }
+        let demand = found.into_iter().map(|((owner, r), waiting)| Demand {
+            owner: owner.to_owned(),
+            cores: r.cores,
+            memory: r.memory,
+            walltime: r.walltime,
+            waiting,
+        });
+        let mut demand: Vec<Demand> = demand.collect();
+        demand.sort_by(|a, b| (b.waiting, &a.owner).cmp(&(a.waiting, &b.owner)));
+        Ok(demand)
     }
 
     async fn living(&self) -> Result<Living> {

@@ -60,6 +60,7 @@ pub fn router(queue: Arc<Queue>) -> Router {
         .route("/pilots/{id}/sync", post(pilots::sync))
         .route("/pilots/{id}/drain", post(pilots::drain))
         .route("/pilots/{id}/bye", post(pilots::bye))
+        .route("/demand", get(pilots::demand))
         .route("/attempts/{id}/delegation", post(pilots::delegation))
         .route("/attempts/{id}/result", post(pilots::result))
         .route("/attempts/{id}/logs/{channel}", put(content::append))
@@ -143,6 +144,24 @@ impl FromRequestParts<Arc<Queue>> for PilotDn {
             return Err(problem::forbidden("not_a_pilot", title));
         }
         // What was limited for data transfers registers no pilots and fetches nobody's proxy.
+        user.full()?;
+        Ok(Self(user.dn().to_owned()))
+    }
+}
+
+/// Somebody who may see what waits, whoever's it is.
+#[derive(Debug, Clone)]
+pub struct FactoryDn(pub String);
+
+impl FromRequestParts<Arc<Queue>> for FactoryDn {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, queue: &Arc<Queue>) -> Result<Self, Refusal> {
+        let user = User::from_request_parts(parts, queue).await?;
+        if !queue.settings.factories.contains(user.dn()) {
+            let title = format!("{} is no factory here; the operator adds it with --factory-dn", user.dn());
+            return Err(problem::forbidden("not_a_factory", title));
+        }
         user.full()?;
         Ok(Self(user.dn().to_owned()))
     }

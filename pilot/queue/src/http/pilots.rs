@@ -1,7 +1,7 @@
 //! What pilots ask, and the list of pilots.
 
 use super::problem::{self, Refusal};
-use super::{Asked, Hold, Id, Input, MAX_WAIT, PilotDn, User, blocking, detached, until};
+use super::{Asked, FactoryDn, Hold, Id, Input, MAX_WAIT, PilotDn, User, blocking, detached, until};
 use crate::engine::now;
 use crate::state::Queue;
 use crate::{proxies, validate};
@@ -9,8 +9,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use pilot_api::{
-    AttemptResult, Bye, CertificateRequest, Claim, Claimed, Heartbeat, HeartbeatReply, Lease, NamedResult,
-    Pilot, Registered, Registration, ResultAnswer, SignedChain,
+    AttemptResult, Bye, CertificateRequest, Claim, Claimed, Demand, Heartbeat, HeartbeatReply, Lease,
+    NamedResult, Pilot, Registered, Registration, ResultAnswer, SignedChain,
 };
 use pilot_core::event::{ByPilot, Register};
 use pilot_core::{Answer, Event, Need, View, model};
@@ -57,6 +57,11 @@ pub async fn register(
 pub async fn list(State(queue): Shared, user: User) -> Result<Json<Vec<Pilot>>, Refusal> {
     let _turn = queue.lists.turn(user.dn()).await;
     Ok(Json(queue.store.pilots(now().saturating_sub(86_400_000)).await?))
+}
+
+/// `GET /v1/demand`
+pub async fn demand(State(queue): Shared, _: FactoryDn) -> Result<Json<Vec<Demand>>, Refusal> {
+    Ok(Json(queue.store.demand().await?))
 }
 
 /// `POST /v1/pilots/{p}/claim`: asks the writer at once, then each time there is news and a look promises success.

@@ -2,6 +2,7 @@
 
 mod delegation;
 mod ends;
+mod factories;
 mod flow;
 mod leases;
 mod long_life;

@@ -2,7 +2,7 @@
 
 use super::{count, error, from_json, int, nat, parse, to_json};
 use crate::{Filter, Key, Living, Notice, Result};
-use pilot_api::{Attempt, HistoryEntry, Outcome, Payload, PayloadState, Pilot};
+use pilot_api::{Attempt, Demand, HistoryEntry, Outcome, Payload, PayloadState, Pilot};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -131,16 +131,25 @@ pub async fn history(conn: &mut SqliteConnection, payload: Uuid) -> Result<Vec<H
 }
 
 pub async fn pilots(conn: &mut SqliteConnection, since: u64) -> Result<Vec<Pilot>> {
-    let rows = sqlx::query_as::<_, (String, String, String, String, i64, i64)>(
+    let rows = sqlx::query_as::<_, (String, String, String, String, i64, i64, i64)>(
         "SELECT p.id, p.dn, p.registration, p.state, p.seen,
-                (SELECT count(*) FROM leases l WHERE l.pilot = p.id)
+                (SELECT count(*) FROM leases l WHERE l.pilot = p.id),
+                (SELECT count(*) FROM attempts a WHERE a.pilot = p.id)
          FROM pilots p WHERE p.seen > ? ORDER BY p.seen DESC, p.id DESC LIMIT 1000",
     )
     .bind(int(since))
     .fetch_all(conn)
     .await
     .map_err(error)?;
-    let pilot = |(id, dn, registration, state, seen, running): (String, String, String, String, i64, i64)| {
+    let pilot = |(id, dn, registration, state, seen, running, attempts): (
+        String,
+        String,
+        String,
+        String,
+        i64,
+        i64,
+        i64,
+    )| {
         Ok(Pilot {
             id: parse(&id)?,
             dn,
@@ -148,9 +157,29 @@ pub async fn pilots(conn: &mut SqliteConnection, since: u64) -> Result<Vec<Pilot
             state: parse(&state)?,
             seen: nat(seen) / 1000,
             running: count(running),
+            attempts: count(attempts),
         })
     };
     rows.into_iter().map(pilot).collect()
+}
+
+pub async fn demand(conn: &mut SqliteConnection) -> Result<Vec<Demand>> {
+    let rows = sqlx::query_as::<_, (String, i64, Option<i64>, Option<i64>, i64)>(
+        "SELECT p.owner, s.cores, s.memory, s.walltime, count(*) FROM payloads p JOIN signatures s ON s.id = p.signature
+         WHERE p.state = 'waiting' GROUP BY p.owner, s.id ORDER BY count(*) DESC, p.owner, s.id LIMIT 10000",
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(error)?;
+    let demand =
+        |(owner, cores, memory, walltime, waiting): (String, i64, Option<i64>, Option<i64>, i64)| Demand {
+            owner,
+            cores: count(cores),
+            memory: memory.map(nat),
+            walltime: walltime.map(nat),
+            waiting: nat(waiting),
+        };
+    Ok(rows.into_iter().map(demand).collect())
 }
 
 pub async fn living(conn: &mut SqliteConnection) -> Result<Living> {

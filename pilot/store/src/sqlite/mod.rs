@@ -7,7 +7,7 @@ mod lock;
 mod purge;
 
 use crate::{Filter, Key, Living, Notice, Result, Store, StoreError, Transaction};
-use pilot_api::{HistoryEntry, Payload, PayloadState, Pilot};
+use pilot_api::{Demand, HistoryEntry, Payload, PayloadState, Pilot};
 use pilot_core::{Change, Need, View};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -231,6 +231,10 @@ impl Store for SqliteStore {
 
     async fn pilots(&self, since: u64) -> Result<Vec<Pilot>> {
         lists::pilots(&mut *self.reader().await?, since).await
+    }
+
+    async fn demand(&self) -> Result<Vec<Demand>> {
+        lists::demand(&mut *self.reader().await?).await
     }
 
     async fn living(&self) -> Result<Living> {
