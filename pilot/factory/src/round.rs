@@ -48,13 +48,14 @@ pub async fn look(config: &Config, client: &Client, ledger: &[Entry]) -> Result<
     let names = config.places.iter();
     let listings = join_all(names.map(|(name, place)| async { (name.clone(), listing(place).await) })).await;
     let listings: BTreeMap<String, Result<Vec<JobStatus>, String>> = listings.into_iter().collect();
-    let demand: Vec<Demand> = client.demand().await?.into_iter().map(demand).collect();
+    // Pilots before demand: one that takes a payload in between must not look busy while the payload still seems to wait.
     let seen: BTreeMap<Uuid, Seen> = client
         .pilots()
         .await?
         .into_iter()
         .map(|p| (p.id, Seen { host: p.registration.host, worked: p.attempts > 0 }))
         .collect();
+    let demand: Vec<Demand> = client.demand().await?.into_iter().map(demand).collect();
     let now = now();
     let settle = |e: &Entry| {
         let site = config.sites.iter().find(|s| s.name == e.site);
