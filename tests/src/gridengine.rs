@@ -81,6 +81,11 @@ impl<'m> GridEngine<'m> {
         number
     }
 
+    /// A program with the environment that Grid Engine's own commands want.
+    pub fn run(&self, program: &str) -> Run {
+        sge(self.machine, program)
+    }
+
     /// Runs one of its commands as root.
     pub fn ask(&self, command: &str, args: &[&str]) -> Ran {
         sge(self.machine, command).args(args).output()

@@ -81,6 +81,21 @@ impl<'m> Slurm<'m> {
         self.services.push(started.and_then(|s| s.listens(port)).unwrap_or_else(|e| panic!("{e}")));
     }
 
+    /// Ends the controller; nobody can submit or list until [`Slurm::up`].
+    pub fn down(&mut self) {
+        // MUNGE, controller, node: as started.
+        drop(self.services.remove(1));
+    }
+
+    /// Starts the controller again, with the state that it saved.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn up(&mut self) {
+        self.daemon("slurmctld", &["-D"], ports(self.machine).0);
+        self.services.swap(1, 2);
+    }
+
     /// Submits a shell script as an account, with options of `sbatch`; returns the number of the job. Its output goes to
     /// `job.out` in the home.
     ///
@@ -195,7 +210,7 @@ fn configure(m: &Machine, tracking: Tracking) {
         "ClusterName=test\nSlurmctldHost={host}({ADDRESS})\nSlurmUser={ADMIN}\nAuthType=auth/munge\n\
          SlurmctldPort={control}\nSlurmdPort={node}\nStateSaveLocation={SPOOL}/state\nSlurmdSpoolDir={SPOOL}/node\n\
          SlurmctldPidFile={SPOOL}/state/pid\nSlurmdPidFile={SPOOL}/node/pid\n{}\
-         JobAcctGatherFrequency=1\nSelectType=select/cons_tres\nSelectTypeParameters=CR_Core_Memory\n\
+         JobAcctGatherFrequency=1\nMinJobAge=3600\nSelectType=select/cons_tres\nSelectTypeParameters=CR_Core_Memory\n\
          AccountingStorageType=accounting_storage/none\nMpiDefault=none\nSwitchType=switch/none\nKillWait=2\n\
          SchedulerParameters=batch_sched_delay=0,sched_interval=1\n\
          NodeName={host} NodeAddr={ADDRESS} {memory} State=UNKNOWN\n\

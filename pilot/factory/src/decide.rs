@@ -193,8 +193,13 @@ pub fn decide(world: &World<'_>) -> Plan {
         }
     }
     let mut counts = Counts::of(world, &live);
-    while rooms.iter_mut().fold(false, |any, room| one(world, room, &mut counts, &mut left, &mut plan) || any)
-    {
+    // One pilot for each site in turn, until no site takes another one.
+    loop {
+        let before = plan.submit.len();
+        rooms.iter_mut().for_each(|room| one(world, room, &mut counts, &mut left, &mut plan));
+        if plan.submit.len() == before {
+            break;
+        }
     }
     for room in rooms {
         let reason = format!("submits {}: {}", room.submitted, room.bound);
@@ -357,20 +362,14 @@ fn absorb(site: &Site, demand: &[Demand], left: &mut [u64]) {
     }
 }
 
-/// Plans one more pilot for a site, or says why there is none.
-fn one(
-    world: &World<'_>,
-    room: &mut Room<'_>,
-    counts: &mut Counts,
-    left: &mut [u64],
-    plan: &mut Plan,
-) -> bool {
+/// Plans one more pilot for a site, or notes what bounds it.
+fn one(world: &World<'_>, room: &mut Room<'_>, counts: &mut Counts, left: &mut [u64], plan: &mut Plan) {
     if room.left == 0 {
-        return false;
+        return;
     }
     if counts.total >= u64::from(world.limits.total) {
         room.bound = format!("the cap of {} pilots of all sites is reached", world.limits.total);
-        return false;
+        return;
     }
     let may = |d: &Demand| counts.full(world.limits, &d.owner).is_none();
     // The user with the fewest pilots first: nobody's thousand payloads keep others from their first pilot.
@@ -380,10 +379,10 @@ fn one(
         let blocked = pick(room.site, world.demand, left, |_| true);
         let blocked = blocked.and_then(|at| counts.full(world.limits, &world.demand[at].owner));
         room.bound = blocked.unwrap_or_else(|| "as many as the waiting payloads need".into());
-        return false;
+        return;
     };
     let next = pick(room.site, world.demand, left, |d| may(d) && counts.of_owner(&d.owner) == fewest);
-    let Some(at) = next else { return false };
+    let Some(at) = next else { return };
     let demand = &world.demand[at];
     left[at] = left[at].saturating_sub(fits(room.site, demand).unwrap_or(1));
     counts.add(world.limits, &demand.owner);
@@ -391,7 +390,6 @@ fn one(
     room.submitted += 1;
     let (site, owner) = (room.site.name.clone(), demand.owner.clone());
     plan.submit.push(Submit { site, owner, avoid: room.avoid.clone() });
-    true
 }
 
 /// Demand that no site can ever meet, with each site's reason.
