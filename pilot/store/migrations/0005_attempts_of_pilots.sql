@@ -2,4 +2,4 @@
 
 CREATE INDEX attempts_pilot ON attempts (pilot);
 
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
