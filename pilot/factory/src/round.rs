@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
-/// How long a batch system's word that it would never run a pilot is believed.
-const BELIEVED: Duration = Duration::from_secs(300);
+/// How long a batch system's word that it would never run a pilot is believed. It may only have just started.
+const BELIEVED: Duration = Duration::from_secs(30);
 /// How names of pilots' jobs begin.
 const PREFIX: &str = "pp-";
 
