@@ -22,6 +22,8 @@ pub enum Backend {
     Nft,
     /// Only the log: what would be done.
     DryRun,
+    /// Nothing: there are remote firewalls only.
+    None,
 }
 
 /// A whole configuration: the file as it is written.
@@ -38,12 +40,28 @@ pub struct File {
     users: BTreeMap<Dn, AccountName>,
     policy: Policy,
     nft: Nft,
+    remote: Vec<Remote>,
+    agent: Agent,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Front {
     addresses: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remote {
+    url: String,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Agent {
+    masters: Vec<Dn>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -85,6 +103,15 @@ impl Default for Nft {
     }
 }
 
+/// A firewall elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// `https://HOST:PORT`.
+    pub url: String,
+    /// Certificate and key that are shown there; those of the service when there are none.
+    pub shown: Option<(PathBuf, PathBuf)>,
+}
+
 /// A configuration whose values have been checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -108,6 +135,10 @@ pub struct Config {
     pub always_cut: bool,
     /// The table.
     pub table: Table,
+    /// Further firewalls.
+    pub remote: Vec<Elsewhere>,
+    /// Who tells this host what to hold, when it is an agent.
+    pub masters: Vec<Dn>,
 }
 
 /// Why a configuration cannot be used: file, place, reason.
@@ -165,6 +196,7 @@ impl File {
         if every.is_zero() {
             return Err("every: 0 would never rest; write 60s".into());
         }
+        let remote = self.remote.into_iter().map(Remote::check).collect::<Result<_, _>>()?;
         let odd = self.sites.iter().find(|site| !is_site(site));
         if let Some(odd) = odd {
             return Err(format!(
@@ -182,6 +214,8 @@ impl File {
             rules,
             always_cut: self.policy.flush,
             table: Table { name, hook: self.nft.hook, protect: self.nft.protect, mark: self.nft.mark },
+            remote,
+            masters: self.agent.masters,
         })
     }
 }
@@ -195,6 +229,26 @@ impl Policy {
         let Self { sources, openings_per_job: most, ipv4, .. } = self.clone();
         Ok(Rules { ports: written.ports, protocols, sources, most, ipv4 })
     }
+}
+
+impl Remote {
+    fn check(self) -> Result<Elsewhere, String> {
+        let shown = match (self.cert, self.key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => return Err("[[remote]]: cert and key belong together; give both, or neither".into()),
+        };
+        Ok(Elsewhere { url: origin(&self.url)?, shown })
+    }
+}
+
+/// `https://HOST:PORT` and nothing else.
+fn origin(url: &str) -> Result<String, String> {
+    let bad = || format!("[[remote]] url: {url:?} is no place of an agent; write https://HOST:PORT");
+    let place = url.strip_prefix("https://").ok_or_else(bad)?;
+    let place = place.strip_suffix('/').unwrap_or(place);
+    place.parse::<service::Address>().map_err(|_| bad())?;
+    Ok(format!("https://{place}"))
 }
 
 /// Whether a text can be the name of a site in a path.
@@ -219,6 +273,7 @@ mod tests {
             sample.lines().map(|l| l.strip_prefix("#: ").unwrap_or(l).to_owned() + "\n").collect();
         let config = Config::parse(&uncommented).unwrap();
         assert!(!config.believed.front_ends.is_empty() && !config.believed.users.is_empty());
+        assert!(!config.remote.is_empty() && !config.masters.is_empty());
         assert!(config.always_cut && !config.table.protect.is_empty() && config.table.mark != 0);
         for key in [
             "listen",
@@ -238,6 +293,10 @@ mod tests {
             "hook",
             "protect",
             "mark",
+            "url",
+            "cert",
+            "key",
+            "masters",
         ] {
             assert!(
                 uncommented.lines().any(|line| line.starts_with(&format!("{key} = "))),
@@ -258,6 +317,9 @@ mod tests {
             ("every = '0s'\n", "60s"),
             ("every = 'soon'\n", "10s, 5m"),
             ("sites = ['a/b']\n", "sites:"),
+            ("[[remote]]\nurl = 'http://a:1'\n", "https://HOST:PORT"),
+            ("[[remote]]\nurl = 'https://a/x'\n", "https://HOST:PORT"),
+            ("[[remote]]\nurl = 'https://a:1'\ncert = '/c'\n", "give both"),
             ("batch = 'lsf'\n", "unknown variant"),
         ] {
             let reason = Config::parse(text).expect_err(text).to_string();

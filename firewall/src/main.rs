@@ -5,13 +5,14 @@
 //! | what a request may say | [`openings`], [`ports`] |
 //! | who asks, and whether it may be opened | [`who`], [`decide`] |
 //! | openings as elements of sets, and as text for nft | [`elements`], [`render`] |
-//! | what holds them | [`backend`] |
+//! | what holds them, here and elsewhere | [`backend`], [`agent`] |
 //! | what is kept, and when it goes | [`store`], [`keeper`] |
 //! | batch system, name service, programs | [`system`] |
 //! | paths and status codes | [`http`] |
 //! | the configuration file | [`config`] |
 #![forbid(unsafe_code)]
 
+mod agent;
 mod backend;
 mod config;
 mod decide;
@@ -25,9 +26,10 @@ mod store;
 mod system;
 mod who;
 
+use agent::{Agent, Remote};
 use backend::{DryRun, Firewall, Nft};
 use clap::Parser;
-use config::{Backend, Config};
+use config::{Backend, Config, Elsewhere};
 use keeper::{Keeper, Parts};
 use service::check::{self, Finding};
 use service::{Address, Hooks, Server, Signals};
@@ -54,6 +56,9 @@ struct Args {
     /// What holds the openings on this host [default: nft]
     #[arg(long, value_enum)]
     backend: Option<Backend>,
+    /// Hold what another gridfw says: one of [agent] masters in the configuration. Keeps no store and asks no batch system
+    #[arg(long, conflicts_with_all = ["batch", "store"], requires = "cert")]
+    agent: bool,
     /// Whose jobs they are for
     #[arg(long, value_enum)]
     batch: Option<Batch>,
@@ -113,7 +118,6 @@ struct Setup {
     config: Config,
     listen: Address,
     backend: Backend,
-    batch: Batch,
     store: PathBuf,
 }
 
@@ -128,14 +132,6 @@ fn setup(args: &Args) -> Result<Setup, Failure> {
     let written = config.listen.as_deref().unwrap_or("localhost:8446").parse::<Address>();
     let listen = args.listen.clone().map_or(written, Ok).map_err(|e| (2, format!("listen: {e}")))?;
     let backend = args.backend.or(config.backend).unwrap_or(Backend::Nft);
-    let missing = || {
-        (
-            2,
-            "no batch system is named; give --batch oar or --batch slurm, or batch in the configuration"
-                .to_owned(),
-        )
-    };
-    let batch = args.batch.or(config.batch).ok_or_else(missing)?;
     let store = args.store.clone().unwrap_or_else(|| config.store.clone());
     if args.cert.is_none() && !is_loopback(&listen) {
         let reason = format!(
@@ -143,7 +139,28 @@ fn setup(args: &Args) -> Result<Setup, Failure> {
         );
         return Err((2, reason));
     }
-    Ok(Setup { config, listen, backend, batch, store })
+    if args.cert.is_none() && config.remote.iter().any(|remote| remote.shown.is_none()) {
+        return Err((
+            2,
+            "[[remote]]: agents want to see who speaks; give cert and key there, or --cert and --key".into(),
+        ));
+    }
+    if backend == Backend::None && (args.agent || config.remote.is_empty()) {
+        return Err((
+            2,
+            "backend none: nothing would hold an opening; name agents in [[remote]], or take nft".into(),
+        ));
+    }
+    if args.agent && config.masters.is_empty() {
+        return Err((2, "--agent: nobody may say what is open; name subjects in [agent] masters".into()));
+    }
+    Ok(Setup { config, listen, backend, store })
+}
+
+fn batch(args: &Args, config: &Config) -> Result<Batch, Failure> {
+    let missing =
+        "no batch system is named; give --batch oar or --batch slurm, or batch in the configuration";
+    args.batch.or(config.batch).ok_or_else(|| (2, missing.to_owned()))
 }
 
 fn is_loopback(address: &Address) -> bool {
@@ -168,28 +185,27 @@ fn look(args: Args) -> Result<u8, Failure> {
             return Ok(1);
         }
     };
-    let believed = &setup.config.believed;
-    let mut findings = vec![match (believed.front_ends.len(), believed.users.len()) {
-        (0, 0) => Finding::Doubtful(format!(
-            "{shown}: nobody is believed; name front ends in [front] or subjects in [users]"
-        )),
-        (fronts, users) => Finding::Good(format!("{shown}: {fronts} front ends, {users} users")),
-    }];
+    let mut findings = vec![trusted(&args, &setup.config, &shown)];
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
         findings.extend(check::certificate(cert, key, &trust(&args)));
     }
     findings.push(check::listen(&setup.listen));
-    findings.push(check::writable(
-        "store",
-        setup.store.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-    ));
     let host = Host::here();
     let found = |what: &str, done: Result<String, String>| match done {
         Ok(good) => Finding::Good(format!("{what}: {good}")),
         Err(reason) => Finding::Bad(format!("{what}: {reason}")),
     };
-    let jobs = Commands { batch: setup.batch, host: host.clone() }.now();
-    findings.push(found("batch system", jobs.map(|jobs| format!("{} jobs that are not over", jobs.len()))));
+    if !args.agent {
+        let place = setup.store.parent().filter(|p| !p.as_os_str().is_empty());
+        findings.push(check::writable("store", place.unwrap_or(Path::new("."))));
+        let jobs = batch(&args, &setup.config).map_err(|(_, reason)| reason);
+        let jobs = jobs.and_then(|batch| Commands { batch, host: host.clone() }.now());
+        findings
+            .push(found("batch system", jobs.map(|jobs| format!("{} jobs that are not over", jobs.len()))));
+        for agent in remotes(&args, &setup.config) {
+            findings.push(found(agent.name(), agent.holds(&Default::default()).map(|_| "answers".into())));
+        }
+    }
     if setup.backend == Backend::Nft {
         let table = setup.config.table.clone();
         findings.push(found(
@@ -201,6 +217,18 @@ fn look(args: Args) -> Result<u8, Failure> {
         }
     }
     Ok(u8::from(!check::report(&findings)))
+}
+
+/// Who may say something here.
+fn trusted(args: &Args, config: &Config, file: &str) -> Finding {
+    let Config { believed, masters, .. } = config;
+    match (args.agent, believed.front_ends.len(), believed.users.len()) {
+        (true, ..) => Finding::Good(format!("{file}: {} masters", masters.len())),
+        (_, 0, 0) => Finding::Doubtful(format!(
+            "{file}: nobody is believed; name front ends in [front] or subjects in [users]"
+        )),
+        (_, fronts, users) => Finding::Good(format!("{file}: {fronts} front ends, {users} users")),
+    }
 }
 
 /// `--audit`.
@@ -218,17 +246,33 @@ fn audit(args: &Args, job: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn parts(setup: &Setup) -> Result<Parts, Failure> {
-    let host = Host::here();
+/// What holds openings on this host, if anything does.
+fn local(setup: &Setup) -> Option<Box<dyn Firewall>> {
     let table = setup.config.table.clone();
-    let firewall: Box<dyn Firewall> = match setup.backend {
-        Backend::Nft => Box::new(Nft::new(table, host.clone())),
-        Backend::DryRun => Box::new(DryRun(table)),
+    match setup.backend {
+        Backend::Nft => Some(Box::new(Nft::new(table, Host::here()))),
+        Backend::DryRun => Some(Box::new(DryRun(table))),
+        Backend::None => None,
+    }
+}
+
+fn remotes(args: &Args, config: &Config) -> Vec<Box<dyn Firewall>> {
+    let own = args.cert.clone().zip(args.key.clone());
+    let remote = |elsewhere: &Elsewhere| -> Option<Box<dyn Firewall>> {
+        let (cert, key) = elsewhere.shown.clone().or_else(|| own.clone())?;
+        let (url, ca_dir) = (elsewhere.url.clone(), args.ca_dir.clone());
+        Some(Box::new(Remote { url, cert, key, ca_dir, host: Host::here() }))
     };
+    config.remote.iter().filter_map(remote).collect()
+}
+
+fn parts(args: &Args, setup: &Setup) -> Result<Parts, Failure> {
+    let host = Host::here();
+    let batch = batch(args, &setup.config)?;
     Ok(Parts {
         store: Box::new(Sqlite::open(&setup.store).map_err(|e| (3, e.to_string()))?),
-        firewalls: vec![firewall],
-        jobs: Box::new(Commands { batch: setup.batch, host: host.clone() }),
+        firewalls: local(setup).into_iter().chain(remotes(args, &setup.config)).collect(),
+        jobs: Box::new(Commands { batch, host: host.clone() }),
         names: Box::new(host),
         rules: setup.config.rules.clone(),
         always_cut: setup.config.always_cut,
@@ -246,14 +290,34 @@ async fn serve(args: Args) -> Result<(), Failure> {
         }
         _ => None,
     };
-    let parts = parts(&setup)?;
     if setup.backend == Backend::Nft {
         let nft = Nft::new(setup.config.table.clone(), Host::here());
         let looked = tokio::task::spawn_blocking(move || nft.may_touch()).await;
         looked.map_err(|e| (3, e.to_string()))?.map_err(|e| (3, e))?;
     }
+    let ended = match (args.agent, tls, local(&setup)) {
+        (true, Some(tls), Some(firewall)) => {
+            let agent = Agent { firewall, masters: setup.config.masters, held: Default::default() };
+            let server = Server::bind(&setup.listen, signals).await.map_err(broken)?;
+            server.run(tls, agent::router(Arc::new(agent)), Hooks { reload: || (), end: || () }).await
+        }
+        (_, tls, _) => keep(args, setup, signals, tls).await?,
+    };
+    ended.map_err(|e| (3, e.to_string()))?;
+    tracing::info!("ended; what is open stays open");
+    Ok(())
+}
+
+/// The service that decides.
+async fn keep(
+    args: Args,
+    setup: Setup,
+    signals: Signals,
+    tls: Option<transport::ServerTls>,
+) -> Result<std::io::Result<()>, Failure> {
+    let parts = parts(&args, &setup)?;
     let keeper = Arc::new(Keeper::new(parts).map_err(|e| (3, e.to_string()))?);
-    let server = Server::bind(&setup.listen, signals).await.map_err(broken)?;
+    let server = Server::bind(&setup.listen, signals).await.map_err(|e| (3, e.to_string()))?;
     // Before the first request: what was stored holds, and what ended meanwhile is gone.
     let first = Arc::clone(&keeper);
     tokio::task::spawn_blocking(move || first.look()).await.map_err(|e| (3, e.to_string()))?;
@@ -262,14 +326,12 @@ async fn serve(args: Args) -> Result<(), Failure> {
     let believed = Arc::new(setup.config.believed);
     let router = http::router(http::Service { keeper, believed, sites: setup.config.sites.into() });
     let hooks = Hooks { reload: move || wake.notify_one(), end: || () };
-    match tls {
+    let ended = match tls {
         Some(tls) => server.run(tls, router, hooks).await,
         None => server.run_plain(router, hooks).await,
-    }
-    .map_err(|e| (3, e.to_string()))?;
+    };
     looking.abort();
-    tracing::info!("ended; what is open stays open");
-    Ok(())
+    Ok(ended)
 }
 
 /// Again and again, and at once when woken.

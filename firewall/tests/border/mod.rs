@@ -160,8 +160,15 @@ impl Border {
     }
 
     pub fn start(&self) -> Gridfw<'_> {
+        self.start_with(&[])
+    }
+
+    /// With more on its command line.
+    pub fn start_with(&self, more: &[&str]) -> Gridfw<'_> {
         let log = File::options().append(true).create(true).open(self.path("log")).unwrap();
-        let mut child = self.command().stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut command = self.command();
+        command.args(more);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("listening on http://");
