@@ -309,7 +309,7 @@ mod tests {
     fn errors_name_their_place_and_the_remedy() {
         for (text, why) in [
             ("x = 1\n", "line 1, column 1: unknown field `x`"),
-            ("[nft]\n  tabel = 'a'\n", "line 2, column 3"),
+            ("[nft]\n  tablo = 'a'\n", "line 2, column 3"),
             ("[nft]\ntable = 'a b'\n", "letters, digits and _"),
             ("[front]\naddresses = ['front']\n", "192.0.2.0/24"),
             ("[policy]\nports = 'ssh'\n", "8000..8010"),
