@@ -182,7 +182,7 @@ mod tests {
 
     fn rules() -> Rules {
         let protocols = vec![Proto::Tcp, Proto::Udp, Proto::TcpUdp, Proto::All];
-        Rules { ports: Ports::range(1, 65535), protocols, sources: Vec::new(), most: 10, ipv4: true }
+        Rules { ports: Ports::merged(vec![(1, 65535)]), protocols, sources: Vec::new(), most: 10, ipv4: true }
     }
 
     fn places() -> Places {

@@ -46,11 +46,14 @@ pub struct Element {
 /// Sources: anywhere comes before every network.
 type Sources = BTreeSet<Option<IpNet>>;
 
+/// Ranges of ports by their source, as they come.
+type Ranges = BTreeMap<Option<IpNet>, Vec<(u16, u16)>>;
+
 #[derive(Default)]
 struct Destination {
     icmp: Sources,
     all: Sources,
-    ports: BTreeMap<Transport, BTreeMap<Option<IpNet>, Ports>>,
+    ports: BTreeMap<Transport, Ranges>,
 }
 
 /// The elements that stand for these openings together.
@@ -85,8 +88,8 @@ impl Destination {
             Proto::TcpUdp => &[Transport::Tcp, Transport::Udp],
         };
         for transport in transports {
-            let ports = self.ports.entry(*transport).or_default().entry(from).or_default();
-            *ports = ports.union(opening.ports());
+            let ranges = self.ports.entry(*transport).or_default().entry(from).or_default();
+            ranges.extend(opening.ports().ranges());
         }
     }
 
@@ -94,14 +97,16 @@ impl Destination {
         let widest = |all: Sources, what| widest(all).into_iter().map(move |from| Element { to, from, what });
         let mut found: Vec<Element> = widest(self.icmp, What::Icmp).collect();
         found.extend(widest(self.all, What::All));
-        for (transport, by_source) in &self.ports {
-            for (from, ports) in by_source {
+        for (transport, by_source) in self.ports {
+            let by_source: BTreeMap<_, _> =
+                by_source.into_iter().map(|(from, ranges)| (from, Ports::merged(ranges))).collect();
+            for (from, ports) in &by_source {
                 let wider = by_source.iter().filter(|(other, _)| *other != from && covers(other, from));
                 let left = wider.fold(ports.clone(), |left, (_, theirs)| left.without(theirs));
                 let element = |(low, high): &(u16, u16)| Element {
                     to,
                     from: *from,
-                    what: What::Ports(*transport, *low, *high),
+                    what: What::Ports(transport, *low, *high),
                 };
                 found.extend(left.ranges().iter().map(element));
             }

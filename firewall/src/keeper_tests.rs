@@ -100,8 +100,13 @@ impl Site {
 
     fn keeper(&self) -> Keeper {
         let protocols = vec![openings::Proto::TcpUdp, openings::Proto::All];
-        let rules =
-            Rules { ports: Ports::range(1, 65535), protocols, sources: Vec::new(), most: 3, ipv4: true };
+        let rules = Rules {
+            ports: Ports::merged(vec![(1, 65535)]),
+            protocols,
+            sources: Vec::new(),
+            most: 3,
+            ipv4: true,
+        };
         let keeper = Keeper::new(Parts {
             store: Box::new(Sqlite::open(&self.dir.path().join("db")).unwrap()),
             firewalls: vec![Box::new(self.world.clone())],

@@ -18,16 +18,10 @@ impl Ports {
         self.0.is_empty()
     }
 
-    /// One range; empty unless `1 <= low <= high`.
-    pub fn range(low: u16, high: u16) -> Self {
-        Self(if 1 <= low && low <= high { vec![(low, high)] } else { Vec::new() })
-    }
-
-    /// All that are in one or the other.
-    pub fn union(&self, other: &Self) -> Self {
-        let mut all: Vec<_> = self.0.iter().chain(&other.0).copied().collect();
+    /// All of these ranges together, in whatever order they come; sorted once, so that many cost little more than few.
+    pub fn merged(mut all: Vec<(u16, u16)>) -> Self {
         all.sort_unstable();
-        let mut merged: Vec<(u16, u16)> = Vec::with_capacity(all.len());
+        let mut merged: Vec<(u16, u16)> = Vec::new();
         for (low, high) in all {
             match merged.last_mut() {
                 Some(last) if u32::from(low) <= u32::from(last.1) + 1 => last.1 = last.1.max(high),
@@ -91,17 +85,26 @@ impl Written {
     /// # Errors
     /// What is wrong and what would be accepted.
     pub fn parse(value: &Value) -> Result<Self, String> {
-        let mut written = Self::default();
+        let mut reading = Reading::default();
         match value {
-            Value::Array(all) => all.iter().try_for_each(|one| written.add(one))?,
-            one => written.add(one)?,
+            Value::Array(all) => all.iter().try_for_each(|one| reading.add(one))?,
+            one => reading.add(one)?,
         }
-        if written.ports.is_empty() {
+        if reading.ranges.is_empty() {
             return Err(format!("names no port; {ACCEPTED}"));
         }
-        Ok(written)
+        Ok(Self { ports: Ports::merged(reading.ranges), hints: reading.hints })
     }
+}
 
+/// What has been read so far.
+#[derive(Default)]
+struct Reading {
+    ranges: Vec<(u16, u16)>,
+    hints: Vec<String>,
+}
+
+impl Reading {
     fn add(&mut self, value: &Value) -> Result<(), String> {
         match value {
             Value::Number(number) => {
@@ -143,7 +146,7 @@ impl Written {
     }
 
     fn take(&mut self, low: u16, high: u16) {
-        self.ports = self.ports.union(&Ports::range(low, high));
+        self.ranges.push((low, high));
     }
 }
 
@@ -213,12 +216,18 @@ mod tests {
     }
 
     #[test]
+    fn as_many_as_there_are_can_be_named_one_by_one() {
+        let odd: Vec<u32> = (0..32768).map(|n| 2 * n + 1).collect();
+        assert_eq!(Written::parse(&json!(odd)).unwrap().ports.ranges().len(), 32768);
+    }
+
+    #[test]
     fn sets_are_added_and_taken_away() {
         let set = |text: &str| Written::parse(&json!(text)).unwrap().ports;
         assert_eq!(set("1..10").without(&set("3..4 10")).to_string(), "1..2,5..9");
         assert_eq!(set("1..10").without(&set("1..65535")), Ports::default());
         assert_eq!(set("5").without(&set("6")).to_string(), "5");
         assert_eq!(set("65530..65535").without(&set("65535")).to_string(), "65530..65534");
-        assert_eq!(set("1..3").union(&set("4..6 65535")).to_string(), "1..6,65535");
+        assert_eq!(set("4..6 65535 1..3 2").to_string(), "1..6,65535");
     }
 }
