@@ -187,7 +187,7 @@ fn prepare(args: &Args) -> Result<Agent> {
     })?;
     let node = Node::inspect(args.time_left.is_none())?;
     let (ports, dial_name) = ports(args, &node)?;
-    let client = Client::new(&settings)?;
+    let client = Client::new(&settings)?.as_pilot()?;
     let private = private::Private::create_in(&scratch)?;
     tracing::info!(host = node.host, cores = node.cores, memory = node.memory, scratch = %scratch.display(),
         runner = %runner.path().display(), time_left_s = node.time_left.map(|left| left.as_secs()), "node examined");

@@ -33,6 +33,8 @@
 //! | pilot | `POST /v1/pilots/{p}/bye` | [`Bye`] -> 204; leases not reported go back at once |
 //! | all | `GET /healthz` | -> `ok` |
 //!
+//! A pilot shows its secret ([`SECRET_HEADER`]) with every call; every request and answer says its version ([`VERSION_HEADER`]).
+//!
 //! Order for a pilot: logs and output first, then the result: the result ends the lease. `wait` is in whole seconds;
 //! the queue may answer earlier (a sync is held one heartbeat at most, a claim one lease or 60 s).
 
@@ -53,6 +55,16 @@ pub use spec::{
 };
 /// The values of an enumeration, in the order of the declaration: `VARIANTS`.
 pub use strum::VariantArray;
+
+/// Names this version of the interface in every request and every answer; a request without it is version 1.
+pub const VERSION_HEADER: &str = "pilot-api";
+/// The present version. 2: results in batches, secrets of pilots, short lists.
+pub const VERSION: u32 = 2;
+/// The oldest version that the queue understands.
+pub const OLDEST: u32 = 1;
+/// Header of every call of a pilot: a random word of its own, the same from its registration to its end. Whoever does not show it
+/// moves none of its leases, whatever ids and credentials he has.
+pub const SECRET_HEADER: &str = "pilot-secret";
 
 /// How often a user's proxy is delegated on its way to a payload: to the queue, and from there to the pilot. `glexec`
 /// only copies what it gets.

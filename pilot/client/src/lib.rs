@@ -193,6 +193,8 @@ pub struct Client {
     connection: Arc<RwLock<Credentialed>>,
     settings: Arc<Settings>,
     queue: String,
+    /// Shown with every call of a pilot.
+    secret: Option<Arc<str>>,
 }
 
 /// A connection and the file that its proxy came from.
@@ -219,7 +221,20 @@ impl Client {
         let http = connection(&settings.proxy, &settings.ca_dir)?;
         let queue = settings.queue.trim_end_matches('/').to_owned();
         let connection = Arc::new(RwLock::new(Credentialed { http, from }));
-        Ok(Self { connection, settings: Arc::new(settings.clone()), queue })
+        Ok(Self { connection, settings: Arc::new(settings.clone()), queue, secret: None })
+    }
+
+    /// The same for a pilot: with a secret of its own, which nobody else can show.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn as_pilot(mut self) -> Result<Self, ClientError> {
+        let mut bytes = [0; 32];
+        let failed = |e: openssl::error::ErrorStack| ClientError::Credential(format!("no randomness: {e}"));
+        openssl::rand::rand_bytes(&mut bytes).map_err(failed)?;
+        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.secret = Some(secret.into());
+        Ok(self)
     }
 
     /// Takes a proxy that was renewed meanwhile. One that cannot be used is left alone until the file changes again: it may
@@ -247,7 +262,12 @@ impl Client {
         // A look at the file costs less than the request, and no long-lived caller can forget it.
         self.renew();
         let connection = self.connection.read().unwrap_or_else(PoisonError::into_inner);
-        connection.http.request(method, format!("{}{path}", self.queue))
+        let request = connection.http.request(method, format!("{}{path}", self.queue));
+        let request = request.header(VERSION_HEADER, VERSION);
+        match &self.secret {
+            Some(secret) => request.header(SECRET_HEADER, &**secret),
+            None => request,
+        }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {

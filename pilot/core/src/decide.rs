@@ -1,7 +1,7 @@
 //! The one function that decides.
 
 use crate::change::{Answer, Change, Decision, Effect, Refused};
-use crate::event::Event;
+use crate::event::{Event, Holder};
 use crate::model::{Payload, View};
 use crate::{claims, payloads, pilots, submissions};
 use uuid::Uuid;
@@ -23,7 +23,7 @@ pub fn decide(view: &View, event: &Event, now: u64) -> Decision {
         Event::Register(register) => pilots::register(&mut plan, view, register),
         Event::Claim(ask) => claims::claim(&mut plan, view, ask),
         Event::Heartbeat(by, body) => pilots::heartbeat(&mut plan, view, by, body),
-        Event::Results(dn, results) => payloads::results(&mut plan, view, dn, results),
+        Event::Results(by, results) => payloads::results(&mut plan, view, by, results),
         Event::Leave(by, reason) => pilots::leave(&mut plan, view, by, reason),
         Event::Drain(by) => pilots::drain(&mut plan, view, by),
         Event::LeaseDue(lease, renewed) => payloads::lease_due(&mut plan, view, *lease, *renewed),
@@ -61,9 +61,10 @@ impl Plan {
     }
 }
 
-/// The payload of an attempt whose lease is in force, for somebody who shows that lease and this DN.
-pub fn entitled<'a>(view: &'a View, attempt: Uuid, lease: Uuid, dn: &str) -> Result<&'a Payload, Refused> {
-    let found = view.attempts.iter().find(|a| a.id == attempt && a.dn == dn);
+/// The payload of an attempt whose lease is in force, for a holder that shows that lease, and its secret.
+pub fn entitled<'a>(view: &'a View, attempt: Uuid, lease: Uuid, by: &Holder) -> Result<&'a Payload, Refused> {
+    let found = view.attempts.iter().find(|a| a.id == attempt && a.dn == by.dn);
     let found = found.ok_or(Refused::Unknown("attempt"))?;
+    crate::pilots::is_holder(found.secret.as_deref(), by.secret.as_deref())?;
     found.payload.as_ref().filter(|_| found.lease == lease).ok_or(Refused::Superseded)
 }

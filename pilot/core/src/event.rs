@@ -28,7 +28,7 @@ pub enum Event {
     /// A pilot is alive.
     Heartbeat(ByPilot, Heartbeat),
     /// A pilot reports ends: attempt and result.
-    Results(String, Vec<(Uuid, AttemptResult)>),
+    Results(Holder, Vec<(Uuid, AttemptResult)>),
     /// A pilot leaves, with its reason.
     Leave(ByPilot, String),
     /// A pilot is told to take no more work.
@@ -50,6 +50,15 @@ pub struct ByOwner {
     pub user: String,
 }
 
+/// Who acts for leases: a pilot that shows nothing but itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The asking DN.
+    pub dn: String,
+    /// Digest of the secret that was shown, with that DN.
+    pub secret: Option<String>,
+}
+
 /// A pilot and who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByPilot {
@@ -57,7 +66,7 @@ pub struct ByPilot {
     pub pilot: Uuid,
     /// The asking DN.
     pub dn: String,
-    /// Digest of the secret that was shown, with the key of the connection.
+    /// Digest of the secret that was shown, with that DN.
     pub secret: Option<String>,
 }
 

@@ -111,7 +111,7 @@ pub struct Pilot {
     pub memory: Option<u64>,
     /// Last sign of life; grows with each.
     pub seen: u64,
-    /// Digest of the secret that it got when it registered, and of the key of its connection then.
+    /// Digest of the secret that it showed when it registered, and of its DN; none for a pilot that has shown none.
     pub secret: Option<String>,
     /// Payloads that it has leased.
     pub held: Vec<Payload>,
@@ -128,6 +128,8 @@ pub struct Attempt {
     pub pilot: Uuid,
     /// DN of the pilot.
     pub dn: String,
+    /// The pilot's secret, as in [`Pilot::secret`].
+    pub secret: Option<String>,
     /// Whether the pilot has reported its end.
     pub reported: bool,
     /// Its payload, while its lease is in force.

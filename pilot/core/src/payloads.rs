@@ -2,8 +2,9 @@
 
 use crate::change::{Answer, Change, Effect, Ended, History, Opened, Refused};
 use crate::decide::Plan;
-use crate::event::ByOwner;
+use crate::event::{ByOwner, Holder};
 use crate::model::{Delegation, OpenLease, Payload, Terms, View};
+use crate::pilots::is_holder;
 use crate::rules::{self, Consequence, MAX_RETURNS, PayloadEvent, PayloadFacts};
 use pilot_api::{AttemptResult, Outcome, Report};
 use uuid::Uuid;
@@ -206,14 +207,14 @@ pub(crate) fn cancel(plan: &mut Plan, view: &View, by: &ByOwner, id: Uuid) -> Re
 pub(crate) fn results(
     plan: &mut Plan,
     view: &View,
-    dn: &str,
+    by: &Holder,
     results: &[(Uuid, AttemptResult)],
 ) -> Result<Answer, Refused> {
     let mut ended: Vec<Uuid> = Vec::new();
     let mut answers = Vec::with_capacity(results.len());
     for (attempt, result) in results {
         let repeated = ended.contains(attempt);
-        let answer = if repeated { Ok(()) } else { one_result(plan, view, dn, *attempt, result) };
+        let answer = if repeated { Ok(()) } else { one_result(plan, view, by, *attempt, result) };
         if answer.is_ok() {
             ended.push(*attempt);
         }
@@ -226,20 +227,26 @@ pub(crate) fn results(
 fn one_result(
     plan: &mut Plan,
     view: &View,
-    dn: &str,
+    by: &Holder,
     attempt: Uuid,
     result: &AttemptResult,
 ) -> Result<(), Refused> {
-    let found = view.attempts.iter().find(|a| a.id == attempt && a.dn == dn);
+    let found = view.attempts.iter().find(|a| a.id == attempt && a.dn == by.dn);
     let found = found.ok_or(Refused::Unknown("attempt"))?;
+    is_holder(found.secret.as_deref(), by.secret.as_deref())?;
     if found.lease != result.lease {
         return Err(Refused::Superseded);
     }
     match &found.payload {
         Some(payload) => {
             let returned = result.returned;
-            let end =
-                End { outcome: result.outcome, report: Some(&result.report), actor: dn, why: "", returned };
+            let end = End {
+                outcome: result.outcome,
+                report: Some(&result.report),
+                actor: &by.dn,
+                why: "",
+                returned,
+            };
             end_attempt(plan, &view.terms, payload, end)
         }
         None if found.reported => Ok(()),

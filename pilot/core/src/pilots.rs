@@ -42,9 +42,14 @@ fn of_dn<'a>(view: &'a View, by: &ByPilot) -> Result<&'a Pilot, Refused> {
     view.pilot.as_ref().filter(|p| p.dn == by.dn).ok_or(Refused::Unknown("pilot"))
 }
 
-/// Whether the call shows the secret that the pilot got when it registered, on a connection with the key of then.
+/// Whether the call shows the secret that the pilot showed when it registered.
 pub(crate) fn is_that_pilot(pilot: &Pilot, by: &ByPilot) -> Result<(), Refused> {
-    match (&pilot.secret, &by.secret) {
+    is_holder(pilot.secret.as_deref(), by.secret.as_deref())
+}
+
+/// Whether the secret that was shown is the pilot's own. One that registered without, as older ones do, needs none.
+pub(crate) fn is_holder(own: Option<&str>, shown: Option<&str>) -> Result<(), Refused> {
+    match (own, shown) {
         (None, _) => Ok(()),
         (Some(own), Some(shown)) if own == shown => Ok(()),
         (Some(_), _) => Err(Refused::NotThatPilot),

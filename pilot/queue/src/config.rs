@@ -78,6 +78,9 @@ pub struct Args {
     /// Bytes per second that a body has to make on average [default: 1024]
     #[arg(long, value_name = "BYTES")]
     pub least_rate: Option<u64>,
+    /// Keys that users' proxies are delegated to: ecdsa (P-256), or rsa for tools that know nothing else [default: ecdsa]
+    #[arg(long, value_name = "KIND")]
+    pub proxy_key: Option<String>,
     /// Give payloads full proxies instead of limited ones
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub full_proxies: Option<bool>,
@@ -125,6 +128,7 @@ struct FileArgs {
     max_connections: Option<u64>,
     stall: Option<String>,
     least_rate: Option<u64>,
+    proxy_key: Option<String>,
     full_proxies: Option<bool>,
     notify_private: Option<bool>,
     log_file: Option<PathBuf>,
@@ -175,6 +179,8 @@ pub struct Settings {
     pub stall: Duration,
     /// Bytes per second that a body has to make.
     pub least_rate: u64,
+    /// Keys that are made for delegations.
+    pub proxy_key: delegation::KeyKind,
     /// Whether pilots get limited proxies.
     pub limited: bool,
     /// Whether notices may go to private addresses.
@@ -228,6 +234,7 @@ impl Settings {
             max_connections: number(a.max_connections, limits.connections),
             stall: a.stall.as_deref().map_or(Ok(limits.stall), |text| duration("stall", text))?,
             least_rate: a.least_rate.unwrap_or(limits.least_rate),
+            proxy_key: key_kind(a.proxy_key.as_deref().unwrap_or("ecdsa"))?,
             limited: !a.full_proxies.unwrap_or(false),
             notify_private: a.notify_private.unwrap_or(false),
             log_file: a.log_file,
@@ -308,6 +315,7 @@ fn merge(a: Args, file: FileArgs) -> Result<Args, String> {
         max_connections: a.max_connections.or(file.max_connections),
         stall: a.stall.or(file.stall),
         least_rate: a.least_rate.or(file.least_rate),
+        proxy_key: a.proxy_key.or(file.proxy_key),
         full_proxies: a.full_proxies.or(file.full_proxies),
         notify_private: a.notify_private.or(file.notify_private),
         log_file: a.log_file.or(file.log_file),
@@ -331,6 +339,14 @@ fn beside(store: &Path) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
     name.push(".d");
     name.into()
+}
+
+fn key_kind(word: &str) -> Result<delegation::KeyKind, String> {
+    match word {
+        "ecdsa" => Ok(delegation::KeyKind::EcdsaP256),
+        "rsa" => Ok(delegation::KeyKind::Rsa2048),
+        other => Err(format!("--proxy-key {other:?}: write ecdsa or rsa")),
+    }
 }
 
 fn number(given: Option<u64>, default: usize) -> usize {
@@ -378,6 +394,7 @@ mod tests {
         assert!(refused(|a| a.store = None).contains("--store"));
         assert!(refused(|a| a.lease = Some("5".into())).contains("--lease"));
         assert!(refused(|a| a.lease = Some("0s".into())).contains("--lease"));
+        assert!(refused(|a| a.proxy_key = Some("dsa".into())).contains("ecdsa or rsa"));
         assert!(refused(|a| a.pilot_dn = vec!["CN=x".into()]).contains("DN"));
     }
 

@@ -3,6 +3,7 @@
 use crate::engine::now;
 use credential::cert::Cert;
 use credential::{Trust, pem, split_pem, verify_chain};
+use delegation::KeyKind;
 use identity::VerifiedIdentity;
 use pilot_api::DELEGATIONS;
 use pilot_store::Key;
@@ -33,8 +34,8 @@ impl Denied {
 }
 
 /// Makes a key pair and a request: (key PEM, request PEM).
-pub fn request() -> Result<(String, String), Denied> {
-    delegation::new_request().map_err(|e| Denied::internal("making a key", &e))
+pub fn request(kind: KeyKind) -> Result<(String, String), Denied> {
+    delegation::new_request_for(kind).map_err(|e| Denied::internal("making a key", &e))
 }
 
 /// Checks what a user has signed: it fits the key, the queue trusts it, and it is the same person as on the connection.

@@ -207,6 +207,7 @@ impl Tables {
             lease: row.lease,
             pilot: row.pilot,
             dn: self.pilots.get(&row.pilot)?.new.dn.clone(),
+            secret: self.pilots.get(&row.pilot)?.new.secret.clone(),
             reported: row.shown.report.is_some(),
             payload: if open { self.payload(row.payload) } else { None },
         })

@@ -93,7 +93,8 @@ pub async fn download(
 ) -> Result<Response, Refusal> {
     validate::sha256(&sha256)?;
     let own = queue.store.has_blob(&sha256, user.dn()).await?;
-    let leased = user.may_be_pilot(&queue) && queue.store.blob_leased(&sha256, user.dn()).await?;
+    let leased =
+        user.may_be_pilot(&queue) && !user.0.limited && queue.store.blob_leased(&sha256, user.dn()).await?;
     if !own && !leased {
         return Err(problem::unknown("blob"));
     }
@@ -117,13 +118,13 @@ struct ChannelPath {
 /// `PUT /v1/attempts/{a}/logs/{channel}`
 pub async fn append(
     State(queue): Shared,
-    PilotDn(dn): PilotDn,
+    PilotDn(holder): PilotDn,
     Id(attempt): Id,
     channel: Named,
     Asked(placed): Asked<Placed>,
     request: Request,
 ) -> Result<StatusCode, Refusal> {
-    entitled(&queue, attempt, placed.lease, &dn).await?;
+    entitled(&queue, attempt, placed.lease, &holder).await?;
     let chunk = bytes(request, &queue, MAX_CHUNK).await?;
     let q = queue.clone();
     blocking(move || q.files.append(attempt, channel.0, placed.offset, &chunk)).await?;
@@ -153,21 +154,21 @@ pub struct Leased {
 /// `PUT /v1/attempts/{a}/output`
 pub async fn keep_output(
     State(queue): Shared,
-    PilotDn(dn): PilotDn,
+    PilotDn(holder): PilotDn,
     Id(attempt): Id,
     Asked(leased): Asked<Leased>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Refusal> {
-    entitled(&queue, attempt, leased.lease, &dn).await?;
+    entitled(&queue, attempt, leased.lease, &holder).await?;
     let limit = queue.settings.max_blob;
     check_length(&headers, "output", limit)?;
     let received = queue.files.receive(body.into_data_stream(), limit, "output").await?;
     // The upload may have outlasted the lease.
-    let payload = entitled(&queue, attempt, leased.lease, &dn).await?;
+    let payload = entitled(&queue, attempt, leased.lease, &holder).await?;
     let size = received.size;
     blocking(move || queue.files.keep(received, &queue.files.output(attempt))).await?;
-    tracing::info!(payload = %payload.id, %attempt, size, actor = dn, "output stored");
+    tracing::info!(payload = %payload.id, %attempt, size, actor = holder.dn, "output stored");
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -21,9 +21,12 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use identity::VerifiedIdentity;
 use pilot_api::Problem;
+use pilot_core::event::Holder;
 use problem::Refusal;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -71,7 +74,21 @@ pub fn router(queue: Arc<Queue>) -> Router {
         .fallback(no_such_call)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_JSON))
+        .layer(axum::middleware::from_fn(speaks))
         .with_state(queue)
+}
+
+/// Says which version of the interface this is, and refuses who speaks one that is no longer understood.
+async fn speaks(request: Request, next: Next) -> Response {
+    let version = request.headers().get(pilot_api::VERSION_HEADER);
+    // Programs of before versions were counted say none.
+    let version = version.map_or(Some(1), |v| v.to_str().ok()?.parse::<u32>().ok());
+    let mut answer = match version {
+        Some(pilot_api::OLDEST..) => next.run(request).await,
+        _ => problem::too_old().into_response(),
+    };
+    answer.headers_mut().insert(pilot_api::VERSION_HEADER, pilot_api::VERSION.into());
+    answer
 }
 
 async fn healthz(State(queue): State<Arc<Queue>>, _: User) -> Result<&'static str, Refusal> {
@@ -129,9 +146,21 @@ impl<S: std::marker::Sync> FromRequestParts<S> for User {
     }
 }
 
-/// Somebody who may act as a pilot.
+/// Somebody who may act as a pilot, with the digest of the secret that it shows.
 #[derive(Debug, Clone)]
-pub struct PilotDn(pub String);
+pub struct PilotDn(pub Holder);
+
+/// A secret is a word that nobody guesses.
+const SECRET: std::ops::RangeInclusive<usize> = 32..=256;
+
+/// What is kept of a secret. The subject is part of it and the key of the connection is not: a renewed proxy has another key.
+fn digest(dn: &str, secret: &[u8]) -> String {
+    let mut hash = openssl::sha::Sha256::new();
+    for part in [dn.as_bytes(), b"\0", secret] {
+        hash.update(part);
+    }
+    hex::encode(hash.finish())
+}
 
 impl FromRequestParts<Arc<Queue>> for PilotDn {
     type Rejection = Refusal;
@@ -145,7 +174,13 @@ impl FromRequestParts<Arc<Queue>> for PilotDn {
         }
         // What was limited for data transfers registers no pilots and fetches nobody's proxy.
         user.full()?;
-        Ok(Self(user.dn().to_owned()))
+        let secret = match parts.headers.get(pilot_api::SECRET_HEADER).map(|value| value.as_bytes()) {
+            Some(secret) if !SECRET.contains(&secret.len()) => {
+                return Err(problem::invalid("pilot-secret: write 32 to 256 characters"));
+            }
+            secret => secret.map(|secret| digest(user.dn(), secret)),
+        };
+        Ok(Self(Holder { dn: user.dn().to_owned(), secret }))
     }
 }
 

@@ -12,7 +12,7 @@ use pilot_api::{
     AttemptResult, Bye, CertificateRequest, Claim, Claimed, Demand, Heartbeat, HeartbeatReply, Lease,
     NamedResult, Pilot, Registered, Registration, ResultAnswer, SignedChain,
 };
-use pilot_core::event::{ByPilot, Register};
+use pilot_core::event::{ByPilot, Holder, Register};
 use pilot_core::{Answer, Event, Need, View, model};
 use pilot_store::Store;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 type Shared = State<Arc<Queue>>;
 
-fn by(pilot: Uuid, dn: &str) -> ByPilot {
-    ByPilot { pilot, dn: dn.to_owned(), secret: None }
+fn by(pilot: Uuid, holder: &Holder) -> ByPilot {
+    ByPilot { pilot, dn: holder.dn.clone(), secret: holder.secret.clone() }
 }
 
 /// The payload of an attempt, for whoever shows its lease in force.
@@ -30,25 +30,26 @@ pub async fn entitled(
     queue: &Queue,
     attempt: Uuid,
     lease: Uuid,
-    dn: &str,
+    holder: &Holder,
 ) -> Result<model::Payload, Refusal> {
     let mut view = View::default();
     queue.store.load(&mut view, &Need::Attempts(vec![attempt])).await?;
-    Ok(pilot_core::entitled(&view, attempt, lease, dn)?.clone())
+    Ok(pilot_core::entitled(&view, attempt, lease, holder)?.clone())
 }
 
 /// `POST /v1/pilots`
 pub async fn register(
     State(queue): Shared,
-    PilotDn(dn): PilotDn,
+    PilotDn(holder): PilotDn,
     Input(registration): Input<Registration>,
 ) -> Result<(StatusCode, Json<Registered>), Refusal> {
     let registration = validate::registration(registration)?;
     let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let (lease_ms, heartbeat_ms) = (millis(queue.settings.lease), millis(queue.settings.heartbeat()));
     let pilot = registration.id.unwrap_or_else(Uuid::now_v7);
-    tracing::info!(%pilot, actor = dn, host = registration.host, "pilot registers");
-    let event = Event::Register(Box::new(Register { id: pilot, dn, registration, secret: None }));
+    tracing::info!(%pilot, actor = holder.dn, host = registration.host, "pilot registers");
+    let Holder { dn, secret } = holder;
+    let event = Event::Register(Box::new(Register { id: pilot, dn, registration, secret }));
     detached(async move { Ok(queue.decide(event).await?) }).await?;
     Ok((StatusCode::CREATED, Json(Registered { pilot, lease_ms, heartbeat_ms })))
 }
@@ -67,13 +68,13 @@ pub async fn demand(State(queue): Shared, _: FactoryDn) -> Result<Json<Vec<Deman
 /// `POST /v1/pilots/{p}/claim`: asks the writer at once, then each time there is news and a look promises success.
 pub async fn claim(
     State(queue): Shared,
-    PilotDn(dn): PilotDn,
+    PilotDn(holder): PilotDn,
     Id(id): Id,
     Asked(asked): Asked<Hold>,
     Input(claim): Input<Claim>,
 ) -> Result<Json<Claimed>, Refusal> {
     let deadline = until(asked.wait, queue.settings.lease.min(MAX_WAIT));
-    let by = by(id, &dn);
+    let by = by(id, &holder);
     let mut promising = true;
     loop {
         let own = queue.effects.pilot_waiters.of(id);
@@ -135,7 +136,7 @@ fn reply(answer: Answer) -> Result<HeartbeatReply, Refusal> {
 /// `POST /v1/pilots/{p}/sync`
 pub async fn sync(
     State(queue): Shared,
-    PilotDn(dn): PilotDn,
+    PilotDn(holder): PilotDn,
     Id(id): Id,
     Asked(asked): Asked<Hold>,
     Input(body): Input<Heartbeat>,
@@ -146,7 +147,7 @@ pub async fn sync(
     // Enabled before the first look, so that nothing that happens from here on is missed.
     let mut news = Box::pin(waiter.notified());
     news.as_mut().enable();
-    let event = Event::Heartbeat(by(id, &dn), body.clone());
+    let event = Event::Heartbeat(by(id, &holder), body.clone());
     let (q, renewing) = (queue.clone(), event.clone());
     let mut answer = reply(detached(async move { Ok(q.decide(renewing).await?) }).await?.answer)?;
     while !queue.is_news(&answer, &body) && Instant::now() < deadline {
@@ -166,21 +167,25 @@ pub async fn sync(
 }
 
 /// `POST /v1/pilots/{p}/drain`
-pub async fn drain(State(queue): Shared, PilotDn(dn): PilotDn, Id(id): Id) -> Result<StatusCode, Refusal> {
-    let event = Event::Drain(by(id, &dn));
+pub async fn drain(
+    State(queue): Shared,
+    PilotDn(holder): PilotDn,
+    Id(id): Id,
+) -> Result<StatusCode, Refusal> {
+    let event = Event::Drain(by(id, &holder));
     detached(async move { Ok(queue.decide(event).await?) }).await?;
-    tracing::info!(pilot = %id, actor = dn, "pilot told to drain");
+    tracing::info!(pilot = %id, actor = holder.dn, "pilot told to drain");
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /v1/pilots/{p}/bye`
 pub async fn bye(
     State(queue): Shared,
-    PilotDn(dn): PilotDn,
+    PilotDn(holder): PilotDn,
     Id(id): Id,
     Input(bye): Input<Bye>,
 ) -> Result<StatusCode, Refusal> {
-    let event = Event::Leave(by(id, &dn), identity::one_line(&bye.reason));
+    let event = Event::Leave(by(id, &holder), identity::one_line(&bye.reason));
     detached(async move { Ok(queue.decide(event).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -188,11 +193,11 @@ pub async fn bye(
 /// `POST /v1/attempts/{a}/delegation`
 pub async fn delegation(
     State(queue): Shared,
-    PilotDn(dn): PilotDn,
+    PilotDn(holder): PilotDn,
     Id(attempt): Id,
     Input(request): Input<CertificateRequest>,
 ) -> Result<Json<SignedChain>, Refusal> {
-    let payload = entitled(&queue, attempt, request.lease, &dn).await?;
+    let payload = entitled(&queue, attempt, request.lease, &holder).await?;
     let key = queue.store.key_of_payload(payload.id).await?;
     let key = key.ok_or_else(|| problem::unknown("delegation"))?;
     let walltime = payload.requirements.walltime;
@@ -203,26 +208,26 @@ pub async fn delegation(
     let limited = queue.settings.limited;
     let chain = blocking(move || proxies::sign(&request.csr, &key, lifetime, limited)).await?;
     let (payload, seconds) = (payload.id, lifetime.as_secs());
-    tracing::info!(%payload, %attempt, actor = dn, lifetime = seconds, "proxy delegated to the pilot");
+    tracing::info!(%payload, %attempt, actor = holder.dn, lifetime = seconds, "proxy delegated to the pilot");
     Ok(Json(SignedChain { chain }))
 }
 
 /// `POST /v1/attempts/{a}/result`
 pub async fn result(
     State(queue): Shared,
-    PilotDn(dn): PilotDn,
+    PilotDn(holder): PilotDn,
     Id(attempt): Id,
     Input(result): Input<AttemptResult>,
 ) -> Result<StatusCode, Refusal> {
     let result = validate::result(result)?;
     let outcome = result.outcome;
-    let event = Event::Results(dn.clone(), vec![(attempt, result)]);
+    let event = Event::Results(holder.clone(), vec![(attempt, result)]);
     let done = detached(async move { Ok(queue.decide(event).await?) }).await?;
     match done.answer {
         Answer::Results(mut results) => match results.pop() {
             Some(Ok(())) => Ok(StatusCode::NO_CONTENT),
             Some(Err(refused)) => {
-                tracing::info!(%attempt, actor = dn, %outcome, "report refused");
+                tracing::info!(%attempt, actor = holder.dn, %outcome, "report refused");
                 Err(refused.into())
             }
             None => Err(problem::internal("a result", &"no answer")),
@@ -237,7 +242,7 @@ const MOST_RESULTS: usize = 1000;
 /// `POST /v1/results`: each is judged by itself.
 pub async fn results(
     State(queue): Shared,
-    PilotDn(dn): PilotDn,
+    PilotDn(holder): PilotDn,
     Input(named): Input<Vec<NamedResult>>,
 ) -> Result<Json<Vec<ResultAnswer>>, Refusal> {
     if named.len() > MOST_RESULTS {
@@ -249,7 +254,7 @@ pub async fn results(
     };
     let results = named.into_iter().map(check).collect::<Result<Vec<_>, Refusal>>()?;
     let attempts: Vec<Uuid> = results.iter().map(|r| r.0).collect();
-    let event = Event::Results(dn, results);
+    let event = Event::Results(holder, results);
     match detached(async move { Ok(queue.decide(event).await?) }).await?.answer {
         Answer::Results(answers) => {
             let answer = |(attempt, answer): (Uuid, Result<(), pilot_core::Refused>)| ResultAnswer {

@@ -70,6 +70,16 @@ pub fn unknown(what: &str) -> Refusal {
     problem(StatusCode::NOT_FOUND, &format!("unknown_{}", what.replace(' ', "_")), title)
 }
 
+/// 426: the program speaks a version of the interface that this queue does not understand.
+pub fn too_old() -> Refusal {
+    let title = format!(
+        "this queue speaks version {} of the interface, and understands {} and later: install the pilot program of the queue's release",
+        pilot_api::VERSION,
+        pilot_api::OLDEST
+    );
+    problem(StatusCode::UPGRADE_REQUIRED, "too_old", title)
+}
+
 /// 409 with a code of its own.
 pub fn conflict(code: &str, title: impl Into<String>) -> Refusal {
     problem(StatusCode::CONFLICT, code, title)
@@ -184,7 +194,7 @@ impl From<Refused> for Refusal {
             }
             Refused::NotThatPilot => forbidden(
                 "not_that_pilot",
-                "only the pilot that registered under this id may do this: show its secret, on a connection with its key",
+                "only the pilot that registered under this id may do this: show the secret that it registered with",
             ),
         }
     }

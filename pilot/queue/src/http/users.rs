@@ -36,8 +36,9 @@ pub async fn delegate(
 ) -> Result<(StatusCode, Json<Delegation>), Refusal> {
     user.full()?;
     let id = asked.unwrap_or_default().id.unwrap_or_else(Uuid::now_v7);
+    let kind = queue.settings.proxy_key;
     let turn = queue.keys.turn(user.dn()).await;
-    let (key, csr) = blocking(proxies::request).await?;
+    let (key, csr) = blocking(move || proxies::request(kind)).await?;
     drop(turn);
     let owner = user.dn().to_owned();
     let event = Event::Delegate(Box::new(change::NewDelegation { id, owner, key, csr, at: now() }));

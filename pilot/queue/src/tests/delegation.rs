@@ -117,3 +117,22 @@ async fn a_payload_with_an_expired_proxy_is_held_until_it_gets_a_new_one() {
     assert_eq!(payload.state, PayloadState::Waiting);
     assert_eq!(w.claim(pilot, 1).await[0].payload, id);
 }
+
+#[tokio::test]
+async fn keys_are_of_the_kind_that_the_operator_chose() {
+    for (kind, wanted) in [
+        (delegation::KeyKind::EcdsaP256, openssl::pkey::Id::EC),
+        (delegation::KeyKind::Rsa2048, openssl::pkey::Id::RSA),
+    ] {
+        let w = World::with(|s| s.proxy_key = kind).await;
+        let asked: Delegation = w.post(&w.alice, "/v1/delegations", Value::Null).await.json();
+        let request = openssl::x509::X509Req::from_pem(asked.csr.as_bytes()).unwrap();
+        assert_eq!(request.public_key().unwrap().id(), wanted);
+        let (_, pilot, lease) = w.leased().await;
+        let (key, csr) = delegation::new_request().unwrap();
+        let path = format!("/v1/attempts/{}/delegation", lease.attempt);
+        let signed: SignedChain =
+            w.post(&w.pilot, &path, json!({"lease": lease.lease, "csr": csr})).await.json();
+        assert!(delegation::join(&signed.chain, &key).is_ok(), "{pilot}");
+    }
+}

@@ -182,3 +182,61 @@ async fn a_limited_proxy_never_acts_as_a_pilot() {
         w.post(&limited, &path, json!({})).await.refused(403, "limited_proxy");
     }
 }
+
+#[tokio::test]
+async fn only_the_pilot_with_the_secret_moves_its_leases() {
+    let w = World::new().await;
+    let ask = async |secret: Option<&str>, method: &str, path: &str, body: Value| {
+        let mut request = axum::http::Request::builder().method(method).uri(path);
+        if let Some(secret) = secret {
+            request = request.header(SECRET_HEADER, secret);
+        }
+        let mut request = request.body(axum::body::Body::from(body.to_string())).unwrap();
+        request.extensions_mut().insert(transport::Peer { identity: w.pilot.identity.clone() });
+        w.raw(request).await
+    };
+    let (own, other) = ("0123456789abcdef0123456789abcdef", "0123456789abcdef0123456789abcdee");
+    let body = json!({"id": Uuid::now_v7(), "host": "wn1", "slots": 4, "cores": 4, "memory": null,
+                      "switches_identity": true, "time_left": null});
+    ask(Some("short"), "POST", "/v1/pilots", body.clone()).await.refused(400, "invalid");
+    let pilot = ask(Some(own), "POST", "/v1/pilots", body.clone()).await.json::<Registered>().pilot;
+    assert_eq!(ask(Some(own), "POST", "/v1/pilots", body.clone()).await.json::<Registered>().pilot, pilot);
+    ask(Some(other), "POST", "/v1/pilots", body).await.refused(409, "id_taken");
+    let delegation = w.delegate(&w.alice).await;
+    let id = w.submit_true(&w.alice, delegation).await;
+    let claim = json!({"max": 1, "cores": 4, "memory": null, "time_left": null});
+    let path = |word: &str| format!("/v1/pilots/{pilot}/{word}");
+    ask(Some(other), "POST", &path("claim"), claim.clone()).await.refused(403, "not_that_pilot");
+    let lease = ask(Some(own), "POST", &path("claim"), claim).await.json::<Claimed>().leases.remove(0);
+    let result = json!({"lease": lease.lease, "outcome": "ok", "report": {"host": "wn1"}});
+    let attempt = |word: &str| format!("/v1/attempts/{}/{word}", lease.attempt);
+    for foreign in [None, Some(other)] {
+        let sync = json!({"leases": [], "state": "draining"});
+        ask(foreign, "POST", &path("sync"), sync).await.refused(403, "not_that_pilot");
+        ask(foreign, "POST", &path("bye"), json!({"reason": "x"})).await.refused(403, "not_that_pilot");
+        ask(foreign, "POST", &attempt("result"), result.clone()).await.refused(403, "not_that_pilot");
+        let log = format!("{}?offset=0&lease={}", attempt("logs/stdout"), lease.lease);
+        ask(foreign, "PUT", &log, json!("x")).await.refused(403, "not_that_pilot");
+        let csr = json!({"lease": lease.lease, "csr": "x"});
+        ask(foreign, "POST", &attempt("delegation"), csr).await.refused(403, "not_that_pilot");
+        let mut named = result.clone();
+        named["attempt"] = json!(lease.attempt);
+        let answers: Vec<ResultAnswer> = ask(foreign, "POST", "/v1/results", json!([named])).await.json();
+        assert_eq!(answers[0].problem.as_ref().unwrap().code, "not_that_pilot");
+        assert_eq!(w.state(id).await, PayloadState::Matched);
+    }
+    ask(Some(own), "POST", &attempt("result"), result).await.ok();
+    assert_eq!(w.state(id).await, PayloadState::Done);
+}
+
+#[tokio::test]
+async fn every_answer_says_the_version_and_the_oldest_are_refused() {
+    let w = World::new().await;
+    let answer = w.get(&w.alice, "/v1/payloads").await;
+    assert_eq!(answer.headers[VERSION_HEADER].to_str().unwrap(), VERSION.to_string());
+    let mut request = axum::http::Request::builder().uri("/v1/payloads").header(VERSION_HEADER, "0");
+    request.extensions_mut().unwrap().insert(transport::Peer { identity: w.alice.identity.clone() });
+    let refused = w.raw(request.body(axum::body::Body::empty()).unwrap()).await;
+    refused.refused(426, "too_old");
+    assert!(refused.problem().title.contains("install the pilot program"));
+}

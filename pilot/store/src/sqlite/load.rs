@@ -138,7 +138,7 @@ async fn delivered(conn: &mut SqliteConnection, pilot: Uuid, leases: &[Uuid]) ->
 
 async fn attempts(conn: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<Attempt>> {
     let json = to_json(&ids)?;
-    let sql = "SELECT a.id, a.lease, a.pilot, p.dn, a.report IS NOT NULL FROM attempts a JOIN pilots p ON p.id = a.pilot
+    let sql = "SELECT a.id, a.lease, a.pilot, p.dn, a.report IS NOT NULL, p.secret FROM attempts a JOIN pilots p ON p.id = a.pilot
                WHERE a.id IN (SELECT value FROM json_each(?))";
     let rows = sqlx::query(sql).bind(&json).fetch_all(&mut *conn).await.map_err(error)?;
     let mut held = payloads(conn, "l.attempt IN (SELECT value FROM json_each(?))", json).await?;
@@ -154,6 +154,7 @@ async fn attempts(conn: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<Attem
                 lease: id(row, 1)?,
                 pilot: id(row, 2)?,
                 dn: get(row, 3)?,
+                secret: get(row, 5)?,
                 reported: get(row, 4)?,
                 payload: payload_of(attempt),
             })

@@ -2,7 +2,7 @@
 
 use pilot_api::*;
 use pilot_core::change::NewDelegation;
-use pilot_core::event::{Ask, ByOwner, ByPilot, Register, Sign, Submit};
+use pilot_core::event::{Ask, ByOwner, ByPilot, Holder, Register, Sign, Submit};
 use pilot_core::{Answer, Change, Decision, Effect, Event, Refused, View, decide};
 use pilot_store::{Filter, Store, Transaction};
 use std::collections::BTreeMap;
@@ -224,7 +224,10 @@ impl<S: Store> World<S> {
                     let outcome = Outcome::VARIANTS[usize::from(outcome)];
                     let result = AttemptResult { lease, outcome, returned, report: Report::default() };
                     for _ in 0..=u8::from(twice) {
-                        let event = Event::Results(DN.into(), vec![(attempt, result.clone())]);
+                        let event = Event::Results(
+                            Holder { dn: DN.into(), secret: None },
+                            vec![(attempt, result.clone())],
+                        );
                         let answer = self.happen(tx, &event).await?;
                         if answer != Answer::Results(vec![Ok(())]) {
                             return Err(format!("a result of a lease in force is refused: {answer:?}"));
@@ -240,7 +243,11 @@ impl<S: Store> World<S> {
                         returned: false,
                         report: Report::default(),
                     };
-                    self.happen(tx, &Event::Results(DN.into(), vec![(attempt, result)])).await?;
+                    self.happen(
+                        tx,
+                        &Event::Results(Holder { dn: DN.into(), secret: None }, vec![(attempt, result)]),
+                    )
+                    .await?;
                 }
             }
             Op::Cancel(n) => {
@@ -463,7 +470,8 @@ impl<S: Store> World<S> {
                     (*attempt, AttemptResult { lease: *lease, outcome: Outcome::Ok, returned: false, report })
                 });
                 let results: Vec<_> = results.collect();
-                self.happen(&mut tx, &Event::Results(DN.into(), results)).await?;
+                self.happen(&mut tx, &Event::Results(Holder { dn: DN.into(), secret: None }, results))
+                    .await?;
                 if self.told.open.is_empty() && self.told.state.values().all(|s| s.is_final()) {
                     break;
                 }
