@@ -119,7 +119,7 @@ impl Sending<'_> {
     }
 
     /// Sends the batch and notes that everything up to this seal was answered for.
-    fn send(&mut self, upto: &Head) -> Result<(), ForwardError> {
+    fn send(&mut self, until: &Head) -> Result<(), ForwardError> {
         let batch = std::mem::take(&mut self.batch);
         self.bytes = 0;
         if batch.records.is_empty() {
@@ -144,7 +144,7 @@ impl Sending<'_> {
                 }
             }
         }
-        Ok(self.ledger.note_forwarded(&self.dest, upto)?)
+        Ok(self.ledger.note_forwarded(&self.dest, until)?)
     }
 }
 

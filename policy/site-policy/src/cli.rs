@@ -38,7 +38,7 @@ pub enum Command {
     Import(ImportArgs),
     /// Show the blocks of ports on this node: who has them, since when, which rest, and who listens
     ///
-    /// Exit code: 0 shown, 1 [ports] hosts does not name this host, 2 usage, 3 something cannot be read.
+    /// Exit code: 0 shown, 1 hosts of the table ports does not name this host, 2 usage, 3 something cannot be read.
     Ports(PortsArgs),
     /// Write firewall rules for grid services, or the snippets that tell programs their range of ports
     ///
@@ -206,7 +206,7 @@ pub struct FirewallArgs {
     /// How the rules are written
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "nft")]
     pub format: Format,
-    /// Callback range of the site [default: [ports] range]
+    /// Callback range of the site [default: range of the table ports]
     #[arg(long, value_name = "RANGE")]
     pub range: Option<String>,
     /// Callback range of the peers [default: 1024-65535]
@@ -215,7 +215,7 @@ pub struct FirewallArgs {
     /// Public address of a router that hides the site's hosts
     #[arg(long, value_name = "OUTSIDE")]
     pub nat: Option<Ipv4Addr>,
-    /// A host behind it: NAME=ADDRESS with its share of [ports] hosts, or ADDRESS:SHARE
+    /// A host behind it: NAME=ADDRESS with its share in hosts of the table ports, or ADDRESS:SHARE
     #[arg(long, value_name = "HOST", value_delimiter = ',', requires = "nat")]
     pub hosts: Vec<String>,
     /// Write also what is dangerous: dcap beyond local networks
