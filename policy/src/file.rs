@@ -8,7 +8,6 @@ mod raw;
 use crate::callers::CallerPattern;
 use crate::glexec_conf::GlexecConf;
 use crate::ids::{IdRange, IdSet};
-use crate::ports::variables::Variable;
 use crate::ports::{PortRange, PortWall};
 use crate::services::ServicePorts;
 use identity::{AccountName, Malformed, Service};
@@ -252,8 +251,9 @@ pub struct PortsPolicy {
     pub hostname: Option<String>,
     /// One share per host behind a common address.
     pub hosts: BTreeMap<String, PortRange>,
-    /// What payloads with ports find in their environment.
-    pub variables: Vec<&'static Variable>,
+    /// Names of what payloads with ports find in their environment, as written; `None` leaves it to us. Read by
+    /// [`crate::ports::variables::chosen`], and not here: the setuid program shall not carry the names of other programs.
+    pub variables: Option<Vec<String>>,
     /// Whether the kernel keeps payloads inside their leases.
     pub enforce: Enforce,
     /// Whether ports of loopback addresses are free all the same.

@@ -39,6 +39,7 @@ use node::Node;
 use pilot_client::{Client, Connection};
 use policy::SitePolicy;
 use policy::file::{POLICY_FILE, PortsPolicy};
+use policy::ports::variables;
 use ports::{PORT_DIR, PortPool, PortSource};
 use registry::Registry;
 use results::Results;
@@ -212,13 +213,16 @@ fn ports(args: &Args, node: &Node) -> Result<(Option<PortSource>, String)> {
     let policy = ports_policy(&args.policy)?;
     let names = [Some(node.host.as_str()), node.canonical.as_deref()];
     let names: Vec<&str> = names.into_iter().flatten().collect();
+    let variables = policy.as_ref().and_then(|policy| policy.variables.as_deref());
+    let variables = variables::chosen(variables).map_err(anyhow::Error::msg);
+    let variables = variables.with_context(|| args.policy.display().to_string())?;
     let share = policy.as_ref().map_or(Ok(None), |p| p.share_of(&names));
     let share = share.with_context(|| args.policy.display().to_string())?;
     let (Some(policy), Some(range)) = (policy, share) else { return Ok((None, node.host.clone())) };
     let dial_name = node::dial_name(policy.hostname.as_deref(), node.canonical.as_deref(), &node.host)?;
     let pool = PortPool::open(&args.port_dir, range, policy.per_payload, policy.quarantine)?;
     let patience = policy.quarantine.saturating_add(PATIENCE);
-    Ok((Some(PortSource { pool, default: policy.default, patience, variables: policy.variables }), dial_name))
+    Ok((Some(PortSource { pool, default: policy.default, patience, variables }), dial_name))
 }
 
 /// A site without a policy file has no ports to give; a file that was named must be there.

@@ -3,7 +3,6 @@
 mod services;
 
 use super::*;
-use crate::ports::variables::{self, VARIABLES};
 use identity::ChainRules;
 use serde::{Deserialize, Deserializer, de::Error};
 use std::ops::Range;
@@ -218,7 +217,7 @@ struct Ports {
     loopback: Spanned<bool>,
     hostname: String,
     hosts: BTreeMap<String, Spanned<String>>,
-    variables: Option<Vec<Spanned<String>>>,
+    variables: Option<Vec<String>>,
 }
 
 impl Default for Ports {
@@ -494,10 +493,6 @@ impl Ports {
         }
         let hostname = (!self.hostname.is_empty()).then_some(self.hostname);
         let (range, quarantine) = (self.range, self.quarantine);
-        let variables = match self.variables {
-            None => variables::usual(),
-            Some(names) => names.into_iter().map(variable).collect::<Result<_, _>>()?,
-        };
         Ok(PortsPolicy {
             range,
             per_payload,
@@ -505,17 +500,11 @@ impl Ports {
             quarantine,
             hostname,
             hosts,
-            variables,
+            variables: self.variables,
             enforce,
             loopback,
         })
     }
-}
-
-fn variable(name: Spanned<String>) -> Result<&'static Variable, Finding> {
-    let known = || VARIABLES.iter().map(|variable| variable.name).collect::<Vec<_>>().join(", ");
-    Variable::named(name.get_ref())
-        .ok_or_else(|| (name.span(), format!("no such variable {:?}; known are {}", name.get_ref(), known())))
 }
 
 fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {

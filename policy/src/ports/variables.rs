@@ -125,6 +125,19 @@ impl Variable {
     }
 }
 
+/// The variables that a site has chosen by their names, or the usual ones.
+///
+/// # Errors
+/// Names the first one that is not in the table, and those that are.
+pub fn chosen(names: Option<&[String]>) -> Result<Vec<&'static Variable>, String> {
+    let known = || VARIABLES.iter().map(|variable| variable.name).collect::<Vec<_>>().join(", ");
+    let one = |name: &String| {
+        let unknown = || format!("[ports] variables: no such variable {name:?}; known are {}", known());
+        Variable::named(name).ok_or_else(unknown)
+    };
+    names.map_or_else(|| Ok(usual()), |names| names.iter().map(one).collect())
+}
+
 /// The variables that payloads get unless the site says otherwise.
 pub fn usual() -> Vec<&'static Variable> {
     VARIABLES.iter().filter(|variable| variable.usual).collect()
@@ -145,6 +158,11 @@ mod tests {
         assert_eq!(value("JAVA_TOOL_OPTIONS"), "-Dorg.globus.tcp.port.range=40000,40002");
         assert_eq!((value("PILOT_PORTS"), value("PILOT_PORT_2")), ("40000-40002".into(), "40002".into()));
         assert_eq!(value("DCCP_PORTS"), "40000:40002");
+        let one = chosen(Some(&["PILOT_PORTS".to_owned()])).unwrap();
+        assert_eq!(one.iter().map(|v| v.name).collect::<Vec<_>>(), ["PILOT_PORTS"]);
+        assert!(chosen(Some(&["PATH".to_owned()])).unwrap_err().contains("\"PATH\"; known are GLOBUS"));
+        let usual: Vec<_> = chosen(None).unwrap().iter().map(|v| v.name).collect();
+        assert_eq!(usual, ["GLOBUS_TCP_PORT_RANGE", "GLOBUS_HOSTNAME", "PILOT_PORTS", "PILOT_PORT_0"]);
         let names: std::collections::BTreeSet<_> = VARIABLES.iter().map(|v| v.name).collect();
         assert_eq!(names.len(), VARIABLES.len(), "each name once");
     }

@@ -4,7 +4,7 @@ use super::Site;
 use crate::finding::{About, Finding, Severity};
 use crate::node::Node;
 use policy::file::PortsPolicy;
-use policy::ports::PortRange;
+use policy::ports::{PortRange, variables};
 use std::path::Path;
 
 /// Ports for each simultaneous user, by the firewall guide of Globus: at a site whose users are clients elsewhere, and at one
@@ -34,6 +34,9 @@ pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) -> Result<(), Str
         }
     }
     let ports = &site.policy.ports;
+    if let Err(why) = variables::chosen(ports.variables.as_deref()) {
+        about.error(why, "pilots do not start; docs/ports.md describes each");
+    }
     let Some(range) = ports.range else { return Ok(()) };
     enough(ports, range, &mut about);
     let node = Node::look()?;
