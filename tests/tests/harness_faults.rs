@@ -173,11 +173,7 @@ fn programs_are_replaced_and_signalled_while_they_run() {
     assert!(exe.to_string_lossy().ends_with("(deleted)"), "{}", exe.display());
     let storm =
         SignalStorm::on(child.id().cast_signed(), &[libc::SIGCONT, libc::SIGWINCH], Duration::from_millis(1));
-    let end = Instant::now() + Duration::from_secs(30);
-    while storm.sent() < 50 {
-        assert!(Instant::now() < end, "only {} signals in half a minute", storm.sent());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    storm.wait_for(50);
     assert!(child.try_wait().expect("it is ours").is_none(), "these signals end nobody");
     drop(storm);
     child.kill().expect("it is ours");

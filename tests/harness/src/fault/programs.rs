@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Puts an equal program in the place of one, as an upgrade by a package manager does: whoever runs it keeps a file that
 /// has no name any more.
@@ -59,8 +59,21 @@ impl SignalStorm {
         Self { sent, thread: Some(thread) }
     }
 
+    /// Waits until so many signals have reached the process.
+    ///
+    /// # Panics
+    /// When that takes more than a minute.
+    #[track_caller]
+    pub fn wait_for(&self, count: u64) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.sent() < count {
+            assert!(Instant::now() < end, "only {} of {count} signals in a minute", self.sent());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// How many signals reached the process so far.
-    pub fn sent(&self) -> u64 {
+    fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed) & !STOP
     }
 }
