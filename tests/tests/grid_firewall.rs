@@ -105,7 +105,8 @@ fn openssl_subject(cert: &PathBuf) -> String {
 
 fn rules(more: &str) -> String {
     let line = "firewall --policy /dev/null --role server --range 40000,40010 --host 192.0.2.2 --peer 198.51.100.0/24";
-    let out = Command::new("/usr/bin/site-policy").args(line.split(' ')).args(more.split(' ')).output().unwrap();
+    let out =
+        Command::new("/usr/bin/site-policy").args(line.split(' ')).args(more.split(' ')).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
 }

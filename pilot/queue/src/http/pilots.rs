@@ -248,20 +248,23 @@ pub async fn results(
     if named.len() > MOST_RESULTS {
         return Err(problem::invalid(format!("at most {MOST_RESULTS} results at once; send them in parts")));
     }
+    let mut results = Vec::with_capacity(named.len());
     let check = |named: NamedResult| {
         let NamedResult { attempt, lease, outcome, returned, report } = named;
-        Ok((attempt, validate::result(AttemptResult { lease, outcome, returned, report })?))
+        let checked = validate::result(AttemptResult { lease, outcome, returned, report });
+        let valid = checked.map(|valid| results.push((attempt, valid)));
+        ResultAnswer { attempt, problem: valid.err().map(|invalid| Refusal::from(invalid).0) }
     };
-    let results = named.into_iter().map(check).collect::<Result<Vec<_>, Refusal>>()?;
-    let attempts: Vec<Uuid> = results.iter().map(|r| r.0).collect();
+    let mut answers: Vec<ResultAnswer> = named.into_iter().map(check).collect();
     let event = Event::Results(holder, results);
     match detached(async move { Ok(queue.decide(event).await?) }).await?.answer {
-        Answer::Results(answers) => {
-            let answer = |(attempt, answer): (Uuid, Result<(), pilot_core::Refused>)| ResultAnswer {
-                attempt,
-                problem: answer.err().map(|refused| Refusal::from(refused).0),
-            };
-            Ok(Json(attempts.into_iter().zip(answers).map(answer).collect()))
+        Answer::Results(decided) => {
+            // Those that were valid were decided, in their order.
+            let valid = answers.iter_mut().filter(|answer| answer.problem.is_none());
+            for (answer, decided) in valid.zip(decided) {
+                answer.problem = decided.err().map(|refused| Refusal::from(refused).0);
+            }
+            Ok(Json(answers))
         }
         other => Err(problem::internal("results", &format!("{other:?}"))),
     }

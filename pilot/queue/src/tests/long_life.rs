@@ -79,9 +79,12 @@ async fn many_results_in_one_call() {
     let result = |l: &Lease, lease| json!({"attempt": l.attempt, "lease": lease, "outcome": "ok", "report": {"host": "wn1"}});
     let mut results: Vec<Value> = leases.iter().map(|l| result(l, l.lease)).collect();
     results[1] = result(&leases[1], Uuid::now_v7());
+    let mut invalid = result(&leases[2], leases[2].lease);
+    invalid["outcome"] = json!("lost");
+    results.insert(0, invalid);
     let answers: Vec<ResultAnswer> = w.post(&w.pilot, "/v1/results", json!(results)).await.json();
     let refused: Vec<_> = answers.iter().map(|a| a.problem.as_ref().map(|p| p.code.as_str())).collect();
-    assert_eq!(refused, [None, Some("lease_superseded"), None]);
+    assert_eq!(refused, [Some("invalid"), None, Some("lease_superseded"), None]);
     assert_eq!(w.state(leases[0].payload).await, PayloadState::Done);
     assert_eq!(w.state(leases[1].payload).await, PayloadState::Matched);
 }
