@@ -5,6 +5,7 @@
 use pilot_api::{PayloadState, PilotState};
 use pilot_core::{Need, View};
 use pilot_store::{SqliteStore, Store};
+use sqlx::migrate::Migrator;
 use sqlx::{Connection, SqliteConnection};
 use std::path::Path;
 use std::time::Duration;
@@ -17,10 +18,33 @@ const LEASE: &str = "01a221f8-0000-7000-8000-000000000004";
 const ATTEMPT: &str = "01a221f8-0000-7000-8000-000000000005";
 const DELEGATION: &str = "01a221f8-0000-7000-8000-000000000006";
 
-/// As the first version of the queue left it.
+static ALL: Migrator = sqlx::migrate!();
+
+async fn connect(file: &Path) -> SqliteConnection {
+    SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", file.display())).await.unwrap()
+}
+
+/// As the first version of the queue left it, which knew nothing of migrations.
 async fn first_schema(file: &Path) {
-    let mut conn = SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", file.display())).await.unwrap();
+    let mut conn = connect(file).await;
     sqlx::raw_sql(include_str!("../migrations/0001_first.sql")).execute(&mut conn).await.unwrap();
+    fill(&mut conn).await;
+    sqlx::raw_sql("PRAGMA user_version = 1").execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+/// As a version with so many migrations left it, with data from the time of the first one.
+async fn later_schema(file: &Path, migrations: usize) {
+    let mut conn = connect(file).await;
+    let first =
+        |count| Migrator { migrations: ALL.iter().take(count).cloned().collect(), ..Migrator::DEFAULT };
+    first(1).run(&mut conn).await.unwrap();
+    fill(&mut conn).await;
+    first(migrations).run(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+async fn fill(conn: &mut SqliteConnection) {
     let spec = r#"{"command":["true"],"cores":2,"memory":5,"notify":"https://x.example/"}"#;
     let told =
         r#"{"host":"wn7","slots":1,"cores":4,"memory":null,"switches_identity":true,"time_left":null}"#;
@@ -34,11 +58,9 @@ async fn first_schema(file: &Path) {
          INSERT INTO pilots (id, dn, registration, slots, cores, state, seen) VALUES ('{PILOT}', '/CN=P', '{told}', 1, 4, 'busy', 1500);
          INSERT INTO attempts (id, payload, number, pilot, lease, leased) VALUES ('{ATTEMPT}', '{LEASED}', 1, '{PILOT}', '{LEASE}', 1400);
          INSERT INTO leases VALUES ('{LEASE}', '{ATTEMPT}', '{LEASED}', '{PILOT}', 1500);
-         INSERT INTO events (payload, at, actor, state, cause) VALUES ('{PAYLOAD}', 1000, '/CN=A', 'waiting', 'accepted');
-         PRAGMA user_version = 1;"
+         INSERT INTO events (payload, at, actor, state, cause) VALUES ('{PAYLOAD}', 1000, '/CN=A', 'waiting', 'accepted');"
     );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(data)).execute(&mut conn).await.unwrap();
-    conn.close().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(data)).execute(conn).await.unwrap();
 }
 
 fn id(text: &str) -> Uuid {
@@ -46,12 +68,21 @@ fn id(text: &str) -> Uuid {
 }
 
 #[tokio::test]
-async fn a_store_of_the_first_schema_goes_on() {
+async fn a_store_of_any_earlier_schema_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("queue.db");
-    first_schema(&file).await;
+    for migrations in 0..ALL.iter().count() {
+        let file = dir.path().join(format!("{migrations}.db"));
+        match migrations {
+            0 => first_schema(&file).await,
+            several => later_schema(&file, several).await,
+        }
+        goes_on(&file).await;
+    }
+}
+
+async fn goes_on(file: &Path) {
     for _ in 0..2 {
-        let store = SqliteStore::open(&file, Duration::from_secs(5)).await.unwrap();
+        let store = SqliteStore::open(file, Duration::from_secs(5)).await.unwrap();
         assert_eq!(store.payload(id(PAYLOAD)).await.unwrap().unwrap().state, PayloadState::Waiting);
         assert_eq!(store.history(id(PAYLOAD)).await.unwrap()[0].cause, "accepted");
         let living = store.living().await.unwrap();
