@@ -2,15 +2,28 @@
 //!
 //! A method makes one request. Whoever may repeat it wraps it in [`Client::patiently`], which waits between attempts
 //! with full jitter and gives up at once on errors that will not go away.
+//!
+//! | looking for | see |
+//! |---|---|
+//! | the calls of users, the calls of pilots | `users`, `pilots` |
+//! | how long is waited between attempts | [`Pauses`] |
+//! | what is said about a connection that failed | `reason` |
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder, Retryable};
+mod pauses;
+mod pilots;
+mod reason;
+mod users;
+
+pub use pauses::Pauses;
+
+use backon::Retryable;
 use bytes::Bytes;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::x509::X509;
 use pilot_api::*;
+use reason::{reasons, remedy};
 use reqwest::{Body, Method, RequestBuilder, Response};
 use serde::{Serialize, de::DeserializeOwned};
-use std::error::Error;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,10 +35,6 @@ use uuid::Uuid;
 pub const CALL: Duration = Duration::from_secs(30);
 /// How long a transfer of input, output or logs may take.
 const TRANSFER: Duration = Duration::from_secs(3600);
-/// Payloads in one answer, where all are wanted.
-const PAGE: u32 = 200;
-/// First and longest pause between attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(20));
 
 /// Why a call failed. Every text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -337,237 +346,9 @@ impl Client {
     }
 }
 
-/// The calls of users.
-impl Client {
-    /// `POST /v1/delegations`; repeated under one id, so that a lost answer leaves no second key in the queue.
-    pub async fn new_delegation(&self, patience: Duration) -> Result<Delegation, ClientError> {
-        let asked = NewDelegation { id: Some(Uuid::now_v7()) };
-        self.patiently(patience, || self.post("/v1/delegations", &asked, 0)).await
-    }
-
-    /// `PUT /v1/delegations/{id}`.
-    pub async fn sign_delegation(&self, id: Uuid, chain: &SignedChain) -> Result<(), ClientError> {
-        self.tell(Method::PUT, &format!("/v1/delegations/{id}"), chain).await
-    }
-
-    /// `PUT /v1/blobs/{sha256}`.
-    pub async fn put_blob(&self, sha256: &str, body: Body) -> Result<(), ClientError> {
-        self.transfer(&format!("/v1/blobs/{sha256}"), body).await
-    }
-
-    /// `POST /v1/payloads`; repeated under the submission's id, by which the queue knows it again.
-    pub async fn submit(
-        &self,
-        patience: Duration,
-        submission: &Submission,
-    ) -> Result<Submitted, ClientError> {
-        self.patiently(patience, || self.post("/v1/payloads", submission, 0)).await
-    }
-
-    /// `GET /v1/payloads`: those that are asked for, page by page. Oldest first, as [`Payload::listed`].
-    pub async fn listed(&self, which: &Which) -> Result<Vec<Payload>, ClientError> {
-        let mut which = which.clone();
-        let mut pages: Vec<Vec<Payload>> = Vec::new();
-        loop {
-            let asked = Which { limit: which.limit.min(pilot_api::PAGE), ..which.clone() };
-            let page: Vec<Payload> = self.get(&format!("/v1/payloads?{}", asked.query()), 0).await?;
-            let got = u32::try_from(page.len()).unwrap_or(u32::MAX);
-            which.limit = which.limit.saturating_sub(got);
-            which.before = page.first().map(|oldest| oldest.id);
-            pages.push(page);
-            if got < asked.limit || which.limit == 0 {
-                return Ok(pages.into_iter().rev().flatten().collect());
-            }
-        }
-    }
-
-    /// The same in pieces, which each is taken down before the next is asked for: what one answer holds is bounded, whatever
-    /// is stored. Oldest first.
-    pub async fn listed_all<T>(
-        &self,
-        patience: Duration,
-        which: &Which,
-        take: impl Fn(&Payload) -> T,
-    ) -> Result<Vec<T>, ClientError> {
-        let mut which = Which { limit: PAGE, ..which.clone() };
-        let mut all = Vec::new();
-        loop {
-            let page = self.patiently(patience, || self.listed(&which)).await?;
-            all.extend(page.iter().rev().map(&take));
-            let Some(oldest) = page.first().filter(|_| page.len() >= PAGE as usize) else { break };
-            which.before = Some(oldest.id);
-        }
-        all.reverse();
-        Ok(all)
-    }
-
-    /// `GET /v1/status`.
-    pub async fn status(&self) -> Result<Status, ClientError> {
-        self.get("/v1/status", 0).await
-    }
-
-    /// `GET /v1/payloads/{id}`; with `wait` (seconds) held until it is final.
-    pub async fn payload(&self, id: Uuid, wait: u64) -> Result<Payload, ClientError> {
-        let query = if wait > 0 { format!("?wait={wait}&final=1") } else { String::new() };
-        self.get(&format!("/v1/payloads/{id}{query}"), wait).await
-    }
-
-    /// `GET /v1/payloads/{id}/events`.
-    pub async fn events(&self, id: Uuid) -> Result<Vec<HistoryEntry>, ClientError> {
-        self.get(&format!("/v1/payloads/{id}/events"), 0).await
-    }
-
-    /// `POST /v1/payloads/{id}/{cancel,hold}`.
-    pub async fn wish(&self, id: Uuid, word: &str) -> Result<Payload, ClientError> {
-        self.post(&format!("/v1/payloads/{id}/{word}"), &(), 0).await
-    }
-
-    /// `POST /v1/payloads/{id}/release`.
-    pub async fn release(&self, id: Uuid, release: &Release) -> Result<Payload, ClientError> {
-        self.post(&format!("/v1/payloads/{id}/release"), release, 0).await
-    }
-
-    /// `GET /v1/payloads/{id}/logs/{stream}`.
-    pub async fn log(
-        &self,
-        id: Uuid,
-        stream: &str,
-        offset: u64,
-        wait: u64,
-        attempt: Option<u32>,
-    ) -> Result<LogPart, ClientError> {
-        let attempt = attempt.map(|n| format!("&attempt={n}")).unwrap_or_default();
-        let path = format!("/v1/payloads/{id}/logs/{stream}?offset={offset}&wait={wait}{attempt}");
-        let answer = self.send(self.request(Method::GET, &path), CALL + Duration::from_secs(wait)).await?;
-        let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok());
-        let (end, attempt) =
-            (header("x-log-end") == Some("1"), header("x-log-attempt").and_then(|n| n.parse().ok()));
-        let bytes = answer.bytes().await.map_err(|e| self.unreachable(&e))?;
-        Ok(LogPart { bytes, end, attempt })
-    }
-
-    /// `GET /v1/payloads/{id}/output`: a tar stream.
-    pub async fn output(&self, id: Uuid) -> Result<Response, ClientError> {
-        self.send(self.request(Method::GET, &format!("/v1/payloads/{id}/output")), TRANSFER).await
-    }
-
-    /// `GET /v1/pilots`.
-    pub async fn pilots(&self) -> Result<Vec<Pilot>, ClientError> {
-        self.get("/v1/pilots", 0).await
-    }
-
-    /// `GET /v1/demand`.
-    pub async fn demand(&self) -> Result<Vec<Demand>, ClientError> {
-        self.get("/v1/demand", 0).await
-    }
-
-    /// `POST /v1/pilots/{p}/drain`.
-    pub async fn drain(&self, pilot: Uuid) -> Result<(), ClientError> {
-        self.tell(Method::POST, &format!("/v1/pilots/{pilot}/drain"), &()).await
-    }
-}
-
-/// The calls of pilots.
-impl Client {
-    /// `POST /v1/pilots`.
-    pub async fn register(&self, registration: &Registration) -> Result<Registered, ClientError> {
-        self.post("/v1/pilots", registration, 0).await
-    }
-
-    /// `POST /v1/pilots/{p}/claim`.
-    pub async fn claim(&self, pilot: Uuid, claim: &Claim, wait: u64) -> Result<Claimed, ClientError> {
-        self.post(&format!("/v1/pilots/{pilot}/claim?wait={wait}"), claim, wait).await
-    }
-
-    /// `GET /v1/blobs/{sha256}`.
-    pub async fn blob(&self, sha256: &str) -> Result<Response, ClientError> {
-        self.send(self.request(Method::GET, &format!("/v1/blobs/{sha256}")), TRANSFER).await
-    }
-
-    /// `POST /v1/attempts/{a}/delegation`.
-    pub async fn attempt_delegation(
-        &self,
-        attempt: Uuid,
-        request: &CertificateRequest,
-    ) -> Result<SignedChain, ClientError> {
-        self.post(&format!("/v1/attempts/{attempt}/delegation"), request, 0).await
-    }
-
-    /// `POST /v1/pilots/{p}/sync`.
-    pub async fn sync(
-        &self,
-        pilot: Uuid,
-        sync: &Heartbeat,
-        wait: u64,
-    ) -> Result<HeartbeatReply, ClientError> {
-        self.post(&format!("/v1/pilots/{pilot}/sync?wait={wait}"), sync, wait).await
-    }
-
-    /// `PUT /v1/attempts/{a}/logs/{stream}`.
-    pub async fn put_log(
-        &self,
-        attempt: Uuid,
-        stream: &str,
-        lease: Uuid,
-        offset: u64,
-        bytes: Bytes,
-    ) -> Result<(), ClientError> {
-        let path = format!("/v1/attempts/{attempt}/logs/{stream}?lease={lease}&offset={offset}");
-        self.send(self.request(Method::PUT, &path).body(bytes), CALL).await.map(|_| ())
-    }
-
-    /// `PUT /v1/attempts/{a}/output`.
-    pub async fn put_output(&self, attempt: Uuid, lease: Uuid, body: Body) -> Result<(), ClientError> {
-        self.transfer(&format!("/v1/attempts/{attempt}/output?lease={lease}"), body).await
-    }
-
-    /// `POST /v1/attempts/{a}/result`.
-    pub async fn result(&self, attempt: Uuid, result: &AttemptResult) -> Result<(), ClientError> {
-        self.tell(Method::POST, &format!("/v1/attempts/{attempt}/result"), result).await
-    }
-
-    /// `POST /v1/results`: many results, each with its own answer.
-    pub async fn results(&self, results: &[NamedResult]) -> Result<Vec<ResultAnswer>, ClientError> {
-        self.post("/v1/results", &results, 0).await
-    }
-
-    /// `POST /v1/pilots/{p}/bye`.
-    pub async fn bye(&self, pilot: Uuid, bye: &Bye) -> Result<(), ClientError> {
-        self.tell(Method::POST, &format!("/v1/pilots/{pilot}/bye"), bye).await
-    }
-}
-
 /// A body that streams a file; its length goes into the request.
 pub fn file_body(file: tokio::fs::File) -> Body {
     Body::wrap_stream(tokio_util::io::ReaderStream::with_capacity(file, 128 << 10))
-}
-
-/// The pauses between attempts, without end: each a random part of a span that doubles (full jitter), so that many pilots
-/// do not come back at the same moment.
-#[derive(Debug)]
-pub struct Pauses(ExponentialBackoff);
-
-impl Default for Pauses {
-    fn default() -> Self {
-        let spans =
-            ExponentialBuilder::new().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1).with_factor(2.0);
-        Self(spans.without_max_times().build())
-    }
-}
-
-impl Pauses {
-    /// The next pause.
-    pub fn after_failure(&mut self) -> Duration {
-        self.0.next().unwrap_or(PAUSES.1).mul_f64(fastrand::f64().clamp(0.05, 1.0))
-    }
-}
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(self.after_failure())
-    }
 }
 
 fn connection(proxy: &Path, ca_dir: &Path) -> Result<reqwest::Client, ClientError> {
@@ -596,66 +377,9 @@ fn is_past(time: &Asn1TimeRef) -> bool {
     Asn1Time::days_from_now(0).is_ok_and(|now| *time < now)
 }
 
-/// The causes of an error below the first, which only repeats the URL: each once, as one line.
-fn reasons(error: &reqwest::Error) -> String {
-    let mut causes: Vec<String> = Vec::new();
-    let mut next: Option<&dyn Error> = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string().replace(['\n', '\r'], " ");
-        // A cause often repeats what is below it, and says more: the reason why a certificate is refused stands only there.
-        if !causes.iter().any(|earlier| earlier.contains(&text)) {
-            causes.retain(|earlier| !text.contains(earlier.as_str()));
-            causes.push(text);
-        }
-        next = cause.source();
-    }
-    let text = if causes.is_empty() { error.to_string() } else { causes.join(": ") };
-    if error.is_timeout() { format!("no answer in time ({text})") } else { text }
-}
-
-/// What to do about a connection that failed: the words of OpenSSL and of the system, and their usual cause.
-fn remedy(reason: &str) -> &'static str {
-    const REMEDIES: [(&[&str], &str); 8] = [
-        (
-            &["hostname mismatch", "ip address mismatch", "hostname verification"],
-            "its certificate is for another host: use the name that the certificate has",
-        ),
-        (
-            &["certificate has expired"],
-            "its certificate, or that of its CA, has expired: tell the queue's operator, and update the CA directory",
-        ),
-        (&["certificate is not yet valid"], "its certificate is not valid yet: check this host's clock"),
-        (
-            &["unable to get", "self-signed", "self signed", "certificate verify failed", "unable to verify"],
-            "its certificate is not from a CA in the CA directory: check --ca-dir or X509_CERT_DIR",
-        ),
-        (
-            &["wrong version number", "packet length too long", "http request", "unknown protocol"],
-            "no TLS is spoken on this port: check --queue or PILOT_QUEUE",
-        ),
-        (&["alert"], "the queue, or something before it, ended the TLS handshake: its log says why"),
-        (
-            &["dns error", "lookup address", "name or service not known", "failed to resolve"],
-            "the host name cannot be found: check --queue or PILOT_QUEUE",
-        ),
-        (&["no answer in time", "timed out"], "a firewall may be in between, or the queue is overloaded"),
-    ];
-    let reason = reason.to_lowercase();
-    let known = REMEDIES.iter().find(|(words, _)| words.iter().any(|word| reason.contains(word)));
-    known.map_or("check --queue or PILOT_QUEUE, and that the queue runs", |(_, remedy)| remedy)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_limit_and_are_never_zero() {
-        let spans = (0..200_u32).map(|failures| (PAUSES.0 * (1 << failures.min(16))).min(PAUSES.1));
-        for (pause, span) in Pauses::default().zip(spans) {
-            assert!(pause <= span && pause >= span.mul_f64(0.049), "{pause:?} of {span:?}");
-        }
-    }
 
     #[test]
     fn an_error_says_whether_to_try_again() {

@@ -18,16 +18,16 @@ pub struct Waiters(Mutex<HashMap<Uuid, Weak<Notify>>>);
 impl Waiters {
     /// The bell of an id. Enable [`Notify::notified`] first, look at the store then: no ring gets lost in between.
     pub fn of(&self, id: Uuid) -> Arc<Notify> {
-        let mut bells = lock(&self.0);
-        if let Some(bell) = bells.get(&id).and_then(Weak::upgrade) {
+        let mut waiters = lock(&self.0);
+        if let Some(bell) = waiters.get(&id).and_then(Weak::upgrade) {
             return bell;
         }
         // Sweep only when the map would have to grow: constant cost per call on average.
-        if bells.len() == bells.capacity() {
-            bells.retain(|_, bell| bell.strong_count() > 0);
+        if waiters.len() == waiters.capacity() {
+            waiters.retain(|_, bell| bell.strong_count() > 0);
         }
         let bell = Arc::new(Notify::new());
-        bells.insert(id, Arc::downgrade(&bell));
+        waiters.insert(id, Arc::downgrade(&bell));
         bell
     }
 
@@ -111,17 +111,17 @@ mod tests {
 
     #[tokio::test]
     async fn listeners_are_woken_and_forgotten() {
-        let (bells, id) = (Waiters::default(), Uuid::now_v7());
-        let bell = bells.of(id);
+        let (waiters, id) = (Waiters::default(), Uuid::now_v7());
+        let bell = waiters.of(id);
         {
             let mut heard = std::pin::pin!(bell.notified());
             heard.as_mut().enable();
-            bells.ring(Uuid::now_v7());
-            bells.ring(id);
+            waiters.ring(Uuid::now_v7());
+            waiters.ring(id);
             tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap();
         }
         drop(bell);
-        (0..100).for_each(|_| drop(bells.of(Uuid::now_v7())));
-        assert!(lock(&bells.0).len() < 50, "dead bells are swept");
+        (0..100).for_each(|_| drop(waiters.of(Uuid::now_v7())));
+        assert!(lock(&waiters.0).len() < 50, "dead waiters are swept");
     }
 }
