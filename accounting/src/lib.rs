@@ -21,6 +21,9 @@
 //! | one record in full, and who ran where | [`report`] |
 //!
 //! The records themselves, and the spool that holds them, are the crate `record`.
+//!
+//! Must never: change a record, or answer from a damaged one as if it were whole. Called by: its own program only; `glexec` links
+//! `record` and nothing of this.
 #![forbid(unsafe_code)]
 
 pub mod ban_check;

@@ -9,6 +9,8 @@
 //! | the same on another host | [`Batch::over_ssh`] |
 //!
 //! Answers of batch systems are other people's text: what is not understood is an error that shows the line.
+//!
+//! Must never: run a command, or decide whether one is run. Called by: the factory and `gridfw`.
 #![forbid(unsafe_code)]
 
 mod gridengine;

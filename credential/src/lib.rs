@@ -15,6 +15,9 @@
 //!
 //! Every parser takes `&[u8]` or `&str` and does no I/O, so that it can be fuzzed alone. Only [`cadir`], [`voms::lsc`]'s
 //! callers and [`file`](mod@file) read files. The order of the checks is described in `docs/credentials.md`.
+//!
+//! Must never: run as root, or forgive a byte that it does not understand. Called by: `glexec-verify`, and every server and client
+//! whose peers show proxies.
 #![forbid(unsafe_code)]
 
 pub mod anchor;

@@ -10,6 +10,9 @@
 //! | batch system, name service, programs | [`system`] |
 //! | paths and status codes | [`http`] |
 //! | the configuration file | [`config`] |
+//!
+//! Must never: touch a table of nftables that is not its own, or take a job's word for whose it is. Called by: nobody; people
+//! and programs talk to it over HTTP.
 #![forbid(unsafe_code)]
 
 mod agent;

@@ -15,6 +15,9 @@
 //! | uid and gid ranges | [`ids`] |
 //! | callback ports | [`ports`] |
 //! | grid services and where they listen | [`services`] |
+//!
+//! Must never: open a file, ask a service, or name another program in the image. Called by: `glexec`, `site-policy`, agent and
+//! `accounting`.
 #![forbid(unsafe_code)]
 
 pub mod callers;

@@ -14,6 +14,8 @@
 //! | argument texts that are safe to store | [`text`] |
 //! | what the caller says about the work and its batch job | [`claim`] |
 //! | the kernel's counters of a cgroup | [`counters`] |
+//!
+//! Must never: answer before what it wrote is on the disk. Called by: `glexec`, which writes, and `accounting`, which reads.
 #![forbid(unsafe_code)]
 
 pub mod claim;

@@ -2,6 +2,9 @@
 //!
 //! [`new_request`] and [`join`] are the receiver's side, [`sign`] the issuer's. [`check`] tells before all that whether
 //! a credential can be delegated as often as its way is long.
+//!
+//! Must never: let a private key leave its maker, or sign for longer than the issuer's own proxy lives. Called by: queue, agent and
+//! user commands.
 
 #![forbid(unsafe_code)]
 

@@ -3,6 +3,8 @@
 //! The server half ([`ServerTls`], [`serve`]) lets any client finish the handshake, judges its chain with
 //! [`credential::verify_chain`] and answers refused ones with the reason, so that users see more than a TLS alert. Nobody takes more than [`Limits`]
 //! allow. Handlers find the client in the request extension [`Peer`]. The client half ([`client`](mod@client), [`client_from_pem`]) trusts the CA directory only.
+//!
+//! Must never: decide what an authenticated peer may do. Called by: servers through `service`, and clients of ours.
 #![forbid(unsafe_code)]
 
 mod client;

@@ -9,6 +9,8 @@
 //! Each wall binds the calling thread and all threads that it starts afterwards, for the rest of their lives. The first
 //! two must hold or the child answers nothing. The third is Landlock's, which older kernels do not have: [`narrow`] says
 //! what it got.
+//!
+//! Must never: leave a wall out in silence. Called by: `glexec-verify` and `glexec-map`, around themselves.
 #![forbid(unsafe_code)]
 
 mod calls;

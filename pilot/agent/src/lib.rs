@@ -10,6 +10,9 @@
 //! | finding, starting and talking to the runner | [`runner`], [`launch`], [`conversation`], [`session`] |
 //! | what the batch system and the node give | [`batch`], [`node`], [`scratch`], [`health`] |
 //! | logs on their way to the queue | [`spool`] |
+//!
+//! Must never: touch a user's file under its own account, or believe what a payload's account says about another session.
+//! Called by: the program `pilot`.
 
 mod attempt;
 pub mod batch;

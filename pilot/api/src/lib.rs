@@ -37,6 +37,8 @@
 //!
 //! Order for a pilot: logs and output first, then the result: the result ends the lease. `wait` is in whole seconds;
 //! the queue may answer earlier (a sync is held one heartbeat at most, a claim one lease or 60 s).
+//!
+//! Must never: do input or output, or know how anything is stored. Called by: every other room of the pilot.
 
 pub mod names;
 mod output;

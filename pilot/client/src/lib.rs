@@ -8,6 +8,8 @@
 //! | the calls of users, the calls of pilots | `users`, `pilots` |
 //! | how long is waited between attempts | [`Pauses`] |
 //! | what is said about a connection that failed | `reason` |
+//!
+//! Must never: repeat a call that is not safe to repeat. Called by: agent, factory and user commands.
 
 mod pauses;
 mod pilots;

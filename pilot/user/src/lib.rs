@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 usage or credential, 3 the queue is out of reach or sent nonsense;
 //! `wait` and `submit --wait` exit with the payload's own code.
+//!
+//! Must never: write to a terminal what others wrote without escaping it, or replace a file unasked. Called by: the program `pilot`.
 
 mod hints;
 mod jobs;

@@ -17,6 +17,8 @@
 //!
 //! It needs no privilege and changes nothing. Exit codes: 0 clean or would run, 1 errors or would be refused, 2 usage,
 //! 3 something could not be read.
+//!
+//! Must never: decide by rules of its own; it asks `policy` and the helpers, as `glexec` does. Called by: administrators.
 #![forbid(unsafe_code)]
 
 mod accounts;
