@@ -13,7 +13,9 @@ pub(crate) struct Process {
     pub(crate) name: String,
 }
 
-/// All living processes that `/proc` shows; zombies have ended already and do not count.
+/// All living processes that `/proc` shows. Zombies have ended already and do not count; neither does one on its way there.
+/// It has given back its memory, so it executes nothing any more, but between leaving its cgroup (which is then empty, and
+/// may be removed) and becoming a zombie it is still shown as running: a short time, unless a busy machine stops it there.
 pub(crate) fn all() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -24,7 +26,7 @@ pub(crate) fn all() -> Vec<Process> {
 fn one(pid: i32) -> Option<Process> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-    if field("State:")?.starts_with(['Z', 'X']) {
+    if field("State:")?.starts_with(['Z', 'X']) || field("VmSize:").is_none() {
         return None;
     }
     let uids = field("Uid:")?.split_whitespace().filter_map(|u| u.parse().ok()).collect();
