@@ -306,7 +306,7 @@ fn complaint_18_nothing_survives_the_payload() {
         set_conf(&m, "linger", linger);
         assert_eq!(sh(&m, daemon).output().ok(), "alice");
         let left = || m.processes_of("alice");
-        eventually(&format!("linger = {linger}: nothing is left"), Duration::from_secs(5), || {
+        eventually(&format!("linger = {linger}: nothing is left"), Duration::from_secs(30), || {
             left().is_empty().then_some(())
         });
     }

@@ -317,7 +317,7 @@ fn at_is_no_way_around() {
     let m = site(OLD_RIGHTS);
     let script = to_file(&m);
     let _atd = Service::start("atd", m.command("/usr/sbin/atd").arg("-f")).unwrap();
-    eventually("atd", Duration::from_secs(5), || Path::new("/run/atd.pid").exists().then_some(()));
+    eventually("atd", Duration::from_secs(30), || Path::new("/run/atd.pid").exists().then_some(()));
     let wait = "until [ -e /home/alice/service.out ]; do sleep 0.1; done";
     let ran = payload(&m, &format!("cd; echo {script} | at now; timeout 15 sh -c '{wait}'")).output();
     assert!(ran.errors().contains("job "), "the job is accepted: {}", ran.errors());

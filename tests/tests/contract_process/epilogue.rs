@@ -146,7 +146,7 @@ fn without_linger_it_does_not_run() {
     let m = site_with(&format!("echo done >{SEEN}"));
     set_conf(&m, "linger", "no");
     sh(&m, "exit 9").output().exits(9);
-    eventually("the record is closed", Duration::from_secs(5), || {
+    eventually("the record is closed", Duration::from_secs(30), || {
         m.records().iter().any(|r| r["state"] == "closed").then_some(())
     });
     assert!(!Path::new(SEEN).exists());
@@ -209,7 +209,7 @@ fn only_root_can_disturb_glexec_then() {
     assert_eq!(written(file), format!("ready {payload}"), "not one signal got through");
     stop_catcher(file);
     running.end_within(Duration::from_secs(20)).exits(7);
-    eventually("the payload is gone", Duration::from_secs(5), || {
+    eventually("the payload is gone", Duration::from_secs(30), || {
         m.processes_of("alice").is_empty().then_some(())
     });
 }

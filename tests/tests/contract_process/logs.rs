@@ -132,7 +132,7 @@ fn all_logs() -> String {
 
 /// The monitor lines, once the payload's end is among them.
 fn finished_monitor() -> Vec<(String, String)> {
-    eventually("the monitor says Terminated", Duration::from_secs(5), || {
+    eventually("the monitor says Terminated", Duration::from_secs(30), || {
         Some(monitor_lines(&all_logs()))
             .filter(|lines| lines.iter().any(|(_, t)| t.starts_with("Terminated")))
     })
