@@ -140,7 +140,7 @@ fn payload_outlives_its_caller(machine: &Machine, proxy: &str) -> bool {
         .args(["-c", &call])
         .spawn();
     wait_for(|| std::fs::read_to_string("/tmp/session").ok());
-    wait_for(|| (machine.processes_of("alice").len() >= 2).then_some(()));
+    wait_for(|| (machine.processes_of("alice").len() >= 3).then_some(()));
     shell.signal(9);
     wait_for(|| (!shell.is_running()).then_some(()));
     let deadline = Instant::now() + Duration::from_secs(5);

@@ -306,10 +306,12 @@ impl Machine {
         answer["records"].as_array().cloned().expect("the answer has records")
     }
 
-    /// Processes that run under an account, by id.
+    /// Processes that run under an account, by id: really or effectively. The process of `glexec` that a caller waits for is
+    /// none of them, though it bears the account as its saved uid: it is the caller's, and may end after the session.
     pub fn processes_of(&self, name: &str) -> Vec<i32> {
         let uid = self.uid(name);
-        processes::all().into_iter().filter(|p| p.uids.contains(&uid)).map(|p| p.pid).collect()
+        let runs = |p: &processes::Process| p.uids.iter().take(2).any(|of| *of == uid);
+        processes::all().into_iter().filter(runs).map(|p| p.pid).collect()
     }
 }
 
