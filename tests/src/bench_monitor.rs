@@ -43,13 +43,13 @@ fn site() -> Machine {
 fn monitor(machine: &Machine) -> Running {
     let running = machine.command("/usr/sbin/glexec-monitor").spawn();
     let watches = || machine.log().contains("watching /usr/sbin/glexec").then_some(());
-    eventually("the monitor", Duration::from_secs(10), watches);
+    eventually("the monitor", Duration::from_secs(60), watches);
     running
 }
 
 fn end(monitor: Running) {
     monitor.signal(15);
-    monitor.end_within(Duration::from_secs(10)).exits(0);
+    monitor.end_within(Duration::from_secs(60)).exits(0);
 }
 
 /// CPU time of loop and writer, nanoseconds.

@@ -97,7 +97,7 @@ pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Optio
 /// Waits for a file that a payload writes, until its text ends with a line break.
 #[track_caller]
 pub fn written(path: &str) -> String {
-    eventually(path, Duration::from_secs(20), || fs::read_to_string(path).ok().filter(|t| t.ends_with('\n')))
+    eventually(path, Duration::from_secs(60), || fs::read_to_string(path).ok().filter(|t| t.ends_with('\n')))
         .trim_end()
         .to_owned()
 }
@@ -111,7 +111,7 @@ pub fn lives(pid: i32) -> bool {
 /// Waits for the end of a process that is nobody's child here.
 #[track_caller]
 pub fn wait_gone(pid: i32) {
-    eventually(&format!("end of process {pid}"), Duration::from_secs(20), || (!lives(pid)).then_some(()));
+    eventually(&format!("end of process {pid}"), Duration::from_secs(60), || (!lives(pid)).then_some(()));
 }
 
 /// Sends a signal as an account; true when it was allowed.
@@ -218,7 +218,7 @@ impl Syslog {
         let found = || self.lines().into_iter().find(|l| l.contains(text));
         eventually(
             &format!("a log message with {text:?}, not {:?}", self.lines()),
-            Duration::from_secs(5),
+            Duration::from_secs(60),
             found,
         )
     }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 /// Long enough for a packet within one kernel, on a loaded machine, too.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How long nothing must come through. A rule that lets through does so at once.
 pub const SILENCE: Duration = Duration::from_millis(300);
 

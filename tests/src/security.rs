@@ -87,7 +87,7 @@ pub fn supervisors_are_done() {
         let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1).map(str::to_owned));
         parent.is_some_and(|parent| comm(&parent) != "glexec") && lives(pid.parse().unwrap_or(0))
     };
-    eventually("the end of the supervisors at work", Duration::from_secs(10), || {
+    eventually("the end of the supervisors at work", Duration::from_secs(60), || {
         let all = names("/proc").into_iter().filter(|pid| pid.parse::<i32>().is_ok());
         let named = |pid: &String| ["glexec-super", "glexec-reaper"].contains(&comm(pid).as_str());
         let at_work = all.filter(|pid| named(pid) && is_ours(pid) && is_alone(pid));

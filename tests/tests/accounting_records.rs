@@ -52,7 +52,7 @@ fn usage_of_a_long_payload_is_recorded_while_it_runs_and_outlives_the_node() {
     let open = format!("/var/spool/pilotage/records/open/{id}.jsonl");
     let left = std::fs::read(&open).unwrap();
     machine.glexec().args(["--session", &id, "--end"]).output().ok();
-    let _ = run.end_within(Duration::from_secs(20));
+    let _ = run.end_within(Duration::from_secs(60));
     std::fs::remove_file(format!("/var/spool/pilotage/records/closed/{id}.jsonl")).unwrap();
     std::fs::write(&open, left).unwrap();
     let spool = record::Spool::new("/var/spool/pilotage/records");

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A site that asks only its mapping service.
 fn site_with_service(port: u16, table: &str) -> Machine {
@@ -306,7 +306,7 @@ fn complaint_18_nothing_survives_the_payload() {
         set_conf(&m, "linger", linger);
         assert_eq!(sh(&m, daemon).output().ok(), "alice");
         let left = || m.processes_of("alice");
-        eventually(&format!("linger = {linger}: nothing is left"), Duration::from_secs(30), || {
+        eventually(&format!("linger = {linger}: nothing is left"), Duration::from_secs(60), || {
             left().is_empty().then_some(())
         });
     }

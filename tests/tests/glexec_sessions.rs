@@ -28,7 +28,7 @@ fn start(machine: &Machine, proxy: &str, work_dir: Option<&str>) -> (Running, St
 }
 
 fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = look() {
             return found;
@@ -55,7 +55,7 @@ fn the_caller_ends_its_session_after_the_proxy_is_gone() {
     machine.glexec().args(["--session", &id, "--end"]).output().ok();
     assert_eq!(machine.processes_of("alice"), Vec::<i32>::new(), "the child outside the group is ended too");
     assert!(!Path::new("/tmp/job-1").exists() && !session_exists(&id));
-    running.end_within(Duration::from_secs(30)).exits(137);
+    running.end_within(Duration::from_secs(60)).exits(137);
     let record = machine.records().into_iter().find(|r| r["record_id"] == id.as_str()).unwrap();
     assert_eq!((&record["state"], &record["exit"]["signal"]), (&"closed".into(), &9.into()));
 }
@@ -66,7 +66,7 @@ fn signals_reach_the_payload_s_first_process() {
     let (machine, proxy) = machine();
     let (running, id) = start(&machine, &proxy, None);
     machine.glexec().args(["--session", &id, "--signal", "TERM"]).output().ok();
-    running.end_within(Duration::from_secs(30)).exits(9);
+    running.end_within(Duration::from_secs(60)).exits(9);
     assert_eq!(std::fs::read_to_string("/tmp/term").unwrap(), "term\n");
 }
 
@@ -80,7 +80,7 @@ fn nobody_but_the_opener_may_touch_a_session() {
         rival.refused(201, &["no session"]);
     }
     machine.glexec().args(["--session", &id, "--kill"]).output().ok();
-    running.end_within(Duration::from_secs(30)).exits(137);
+    running.end_within(Duration::from_secs(60)).exits(137);
 }
 
 fn is_closed_as_lost(machine: &Machine, id: &str) {
@@ -231,7 +231,7 @@ fn no_call_goes_on_when_the_sessions_cannot_be_listed() {
     std::fs::rename("/run/glexec/lock", &lock).unwrap();
     call().ok();
     machine.glexec().args(["--session", &id, "--end"]).output().ok();
-    let _ = running.end_within(Duration::from_secs(30));
+    let _ = running.end_within(Duration::from_secs(60));
 }
 
 /// The call refuses a directory that is there. Killed before it came to that, it must not leave it to the next call.
@@ -255,7 +255,7 @@ fn a_directory_that_was_there_before_stays_however_the_call_ends() {
         let running = call().spawn();
         std::thread::sleep(whole * n / 60);
         running.signal(9);
-        killed += u32::from(running.end_within(Duration::from_secs(10)).signal() == Some(9));
+        killed += u32::from(running.end_within(Duration::from_secs(60)).signal() == Some(9));
         // A reaper or the next call closes what is left.
         supervisors_are_done();
         call().output().refused(201, &[dir]);
@@ -286,7 +286,7 @@ fn records_of_an_earlier_boot_are_closed_as_lost() {
     let (machine, proxy) = machine();
     let (running, id) = start(&machine, &proxy, None);
     machine.glexec().args(["--session", &id, "--kill"]).output().ok();
-    let _ = running.end_within(Duration::from_secs(30));
+    let _ = running.end_within(Duration::from_secs(60));
     // A record that another boot left open, made from a real one: /run is empty after a boot, the spool is not.
     let spool = Path::new("/var/spool/pilotage/records");
     let text = std::fs::read_to_string(spool.join("closed").join(format!("{id}.jsonl"))).unwrap();

@@ -220,7 +220,7 @@ fn every_thread_of_the_mapper_is_behind_the_walls() {
         }
     }
     assert!(call.is_running());
-    call.end_within(Duration::from_secs(20)).refused(203, &["mapping service unavailable", "no answer"]);
+    call.end_within(Duration::from_secs(60)).refused(203, &["mapping service unavailable", "no answer"]);
 }
 
 /// Waits for a child that was started by hand and has nothing to read yet.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// Forks as fast as it can, at the limit that [`bounded`] sets: whoever is killed makes room for the next one.
 const BOMB: &str = "setsid perl -e 'fork while 1' >/dev/null 2>&1 & ";
 

@@ -203,10 +203,10 @@ fn what_root_creates_belongs_to_root_alone() {
     // The first caller is a stranger with an open umask; the log file and all directories are made now.
     let script = "umask 0; exec /usr/sbin/glexec /usr/bin/id";
     let _ = m.command("/bin/sh").as_user("bob").args(["-c", script]).output().exits(203);
-    let script = "umask 0; exec /usr/sbin/glexec /bin/sh -c 'echo > /tmp/runs; sleep 30'";
+    let script = "umask 0; exec /usr/sbin/glexec /bin/sh -c 'echo > /tmp/runs; sleep 600'";
     let run = m.command("/bin/sh").as_user("pilot").env("GLEXEC_CLIENT_CERT", &proxy).args(["-c", script]);
     let running = run.spawn();
-    eventually("the payload", Duration::from_secs(10), || Path::new("/tmp/runs").exists().then_some(()));
+    eventually("the payload", Duration::from_secs(60), || Path::new("/tmp/runs").exists().then_some(()));
     let mut wrong = Vec::new();
     let places = [RUN.to_owned(), SPOOL.to_owned(), harness::GLEXEC_LOG.to_owned()];
     for place in places.into_iter().chain(leaves(&m)) {

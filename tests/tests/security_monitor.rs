@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 /// The setuid bit counts inside of the payload, so that nothing but the monitor stands before `glexec`.
 const OLD_RIGHTS: &str = "[payload]\nno_new_privs = false\n";
 const KILL: &str = "[payload]\nno_new_privs = false\nnested = \"kill\"\n";
@@ -278,9 +278,8 @@ fn without_cgroups_a_lost_session_s_processes_are_found_by_birth() {
         pids.sort_unstable();
         pids
     };
-    let of_other = eventually("its five", || {
-        Some(sorted(m.processes_of("alice"))).filter(|pids| pids.len() == 5)
-    });
+    let of_other =
+        eventually("its five", || Some(sorted(m.processes_of("alice"))).filter(|pids| pids.len() == 5));
     fs::remove_file("/tmp/s").unwrap();
     let (_running, id) = lasting(&m);
     let sessions = Path::new("/run/glexec/sessions");
@@ -338,7 +337,7 @@ fn storms(m: &Machine, monitor: &Running) -> bool {
     }
     // Each of them is written down: one by one up to the limit of a minute, then as a number.
     let written = |log: &str| refusals(m).len() as u64 + counted_only(log);
-    contract::eventually("a word about each call", Duration::from_secs(30), || {
+    contract::eventually("a word about each call", Duration::from_secs(60), || {
         (written(&m.log()) >= calls).then_some(())
     });
     assert_eq!(written(&m.log()), calls, "{}", m.log());

@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const ON: &str = "[payload]\npid_namespace = true\n";
 const ON_WITH_OLD_RIGHTS: &str = "[payload]\npid_namespace = true\nno_new_privs = false\n";
 
@@ -72,7 +72,7 @@ fn a_payload_sees_and_signals_its_own_processes_only() {
     let m = site(ON);
     let before = mounts();
     let bystander = m.command("/bin/sleep").as_user("alice").arg("60").spawn();
-    let other = sh(&m, "echo up >/home/alice/up; sleep 60").spawn();
+    let other = sh(&m, "echo up >/home/alice/up; sleep 600").spawn();
     written("/home/alice/up");
     let script = format!(
         "for p in /proc/[0-9]*; do echo \"sees $(cat $p/comm)\"; done; \
@@ -111,7 +111,7 @@ fn a_payload_sees_and_signals_its_own_processes_only() {
 #[needs(root)]
 fn process_1_is_out_of_reach_and_holds_one_line_to_the_supervisor() {
     let m = site(ON);
-    let running = sh(&m, "echo up >/home/alice/up; sleep 60").spawn();
+    let running = sh(&m, "echo up >/home/alice/up; sleep 600").spawn();
     written("/home/alice/up");
     let supervisor = supervisor_of(&sessions()[0]);
     let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();

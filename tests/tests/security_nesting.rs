@@ -178,8 +178,8 @@ fn each_sign_is_enough_by_itself() {
     let direct = payload(&m, TRY).output().text();
     assert!(direct.contains("code 203") && direct.contains("session_account"), "{direct}");
     // From outside of the session's cgroup and tree, while the session lives: the account alone tells.
-    let mut first = payload(&m, "echo > /tmp/lives; sleep 60").spawn();
-    eventually("the first session", Duration::from_secs(10), || {
+    let mut first = payload(&m, "echo > /tmp/lives; sleep 600").spawn();
+    eventually("the first session", Duration::from_secs(60), || {
         Path::new("/tmp/lives").exists().then_some(())
     });
     let outside = m.command(TRY).as_user("alice").output();
@@ -232,11 +232,11 @@ fn an_escaped_payload_gets_nowhere() {
     // Ends the front, which is allowed; the supervisor is not its to end. Then it calls from a session of its own.
     let script = format!(
         "kill -9 $PPID 2>/dev/null && echo killed; front=$(cut -d' ' -f4 /proc/$PPID/stat); \
-         setsid sh -c 'kill -9 $0; sleep 0.3; {TRY} > /home/alice/escaped 2>&1; sleep 60' $front & sleep 60"
+         setsid sh -c 'kill -9 $0; sleep 0.3; {TRY} > /home/alice/escaped 2>&1; sleep 600' $front & sleep 60"
     );
     let ran = payload(&m, &script).output();
     assert_eq!((ran.signal(), ran.text()), (Some(9), String::new()));
-    eventually("the end of the escaped", Duration::from_secs(10), || {
+    eventually("the end of the escaped", Duration::from_secs(60), || {
         m.processes_of("alice").is_empty().then_some(())
     });
     let said = fs::read_to_string("/home/alice/escaped").unwrap_or_default();
@@ -269,7 +269,7 @@ fn a_session_that_is_ending_lets_nobody_slip_through() {
 #[needs(root)]
 fn nested_kill_ends_the_offender_s_session() {
     let m = site("[payload]\nno_new_privs = false\nnested = \"kill\"");
-    let script = format!("(setsid sleep 77 &) ; {TRY} > /home/alice/said; sleep 60");
+    let script = format!("(setsid sleep 77 &) ; {TRY} > /home/alice/said; sleep 600");
     let began = std::time::Instant::now();
     payload(&m, &script).output().exits(137);
     assert!(began.elapsed() < Duration::from_secs(20));
@@ -317,7 +317,7 @@ fn at_is_no_way_around() {
     let m = site(OLD_RIGHTS);
     let script = to_file(&m);
     let _atd = Service::start("atd", m.command("/usr/sbin/atd").arg("-f")).unwrap();
-    eventually("atd", Duration::from_secs(30), || Path::new("/run/atd.pid").exists().then_some(()));
+    eventually("atd", Duration::from_secs(60), || Path::new("/run/atd.pid").exists().then_some(()));
     let wait = "until [ -e /home/alice/service.out ]; do sleep 0.1; done";
     let ran = payload(&m, &format!("cd; echo {script} | at now; timeout 15 sh -c '{wait}'")).output();
     assert!(ran.errors().contains("job "), "the job is accepted: {}", ran.errors());

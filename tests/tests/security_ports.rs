@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Functions for payloads: each prints what came of one attempt. Numbers of calls and options are those of Linux on x86-64.
 const TRIES: &str = r#"

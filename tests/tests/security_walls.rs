@@ -32,7 +32,7 @@ fn alice(m: &Machine, script: &str) -> Run {
 
 /// Waits until the victim has made everything; returns its process id.
 fn ready(file: &str) -> i32 {
-    let text = eventually(file, Duration::from_secs(10), || fs::read_to_string(file).ok());
+    let text = eventually(file, Duration::from_secs(60), || fs::read_to_string(file).ok());
     text.split(' ').next().and_then(|pid| pid.parse().ok()).expect("the victim tells its process id")
 }
 
@@ -106,9 +106,9 @@ fn of_its_own_supervisor_a_payload_gets_nothing() {
 fn signals_to_everybody_stay_with_the_account() {
     let m = site();
     let mut pilot = m.command("/bin/sleep").as_user("pilot").arg("60").spawn();
-    let mut bob = payload_of(&m, "Bob", &["/bin/sleep", "60"]).spawn();
+    let mut bob = payload_of(&m, "Bob", &["/bin/sleep", "600"]).spawn();
     let proxy = m.proxy("Alice", "pilot");
-    eventually("bob's payload", Duration::from_secs(10), || {
+    eventually("bob's payload", Duration::from_secs(60), || {
         (!m.processes_of("bob").is_empty()).then_some(())
     });
     // A pilot that is in the process group of its payload, as they all are, survives what the payload sends there.
@@ -201,18 +201,18 @@ fn a_crash_leaves_no_picture_of_root_s_memory() {
     chmod("/tmp/cores", 0o777);
     let proxy = m.proxy("Alice", "pilot");
     for signal in [4, 6, 8] {
-        let script = "ulimit -c unlimited; exec /usr/sbin/glexec /bin/sleep 30";
+        let script = "ulimit -c unlimited; exec /usr/sbin/glexec /bin/sleep 600";
         let run = m.command("/bin/bash").as_user("pilot").env("GLEXEC_CLIENT_CERT", &proxy).cwd("/tmp/cores");
         let running = run.args(["-c", script]).spawn();
-        eventually("the payload", Duration::from_secs(10), || {
+        eventually("the payload", Duration::from_secs(60), || {
             (!m.processes_of("alice").is_empty()).then_some(())
         });
         let read = fs::metadata(format!("/proc/{}/environ", running.pid()))
             .map(|m| std::os::unix::fs::MetadataExt::uid(&m));
         assert_eq!(read.ok(), Some(0), "its memory is root's to look at");
         running.signal(signal);
-        let _ = running.end_within(Duration::from_secs(10));
-        eventually("the end", Duration::from_secs(10), || m.processes_of("alice").is_empty().then_some(()));
+        let _ = running.end_within(Duration::from_secs(60));
+        eventually("the end", Duration::from_secs(60), || m.processes_of("alice").is_empty().then_some(()));
     }
     let cores: Vec<_> = fs::read_dir("/tmp/cores").unwrap().flatten().collect();
     let of_root = cores
@@ -259,7 +259,7 @@ fn ports_are_free_when_the_session_is_over() {
 fn stopped_supervisor(m: &Machine) -> (Running, String) {
     let script = "echo $PILOT_SESSION > /tmp/s.new; kill -STOP $PPID && exit 3; mv /tmp/s.new /tmp/s; setsid sleep 300 & sleep 300";
     let running = alice(m, script).spawn();
-    let id = eventually("the session", Duration::from_secs(10), || fs::read_to_string("/tmp/s").ok());
+    let id = eventually("the session", Duration::from_secs(60), || fs::read_to_string("/tmp/s").ok());
     (running, id.trim().to_owned())
 }
 

@@ -122,7 +122,7 @@ fn close_earlier_boot(spool: &Spool, log: &Log) {
 pub(crate) fn close(state: &SessionState, log: &Log, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     let leaf = state.leaf.as_ref();
-    let leftovers = leaf.map_or(0, Leaf::population);
+    let leftovers = store::most_leftovers(&state.id, leaf.map_or(0, Leaf::population));
     if leaf.is_some_and(|leaf| !leaf.kill_within(Some(state.uid), patience)) {
         log.error(&format!("session {}: processes of a lost payload do not end yet", state.id));
         return false;

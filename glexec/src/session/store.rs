@@ -152,6 +152,18 @@ fn write_state(dir: &Path, state: &SessionState) -> io::Result<()> {
     fs::rename(&unfinished, dir.join("state"))
 }
 
+/// The most processes that any try to close the session has found. A try that takes too long is followed by another, which
+/// finds fewer: those that the first one killed are leftovers all the same. The caller holds the session's lock.
+pub(crate) fn most_leftovers(id: &str, found: usize) -> usize {
+    let file = sessions_dir().join(id).join("leftovers");
+    let before = fs::read_to_string(&file).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    if found > before {
+        // Where it cannot be written, as on a full disk, the number of the last try has to do.
+        let _ = fs::write(&file, found.to_string());
+    }
+    found.max(before)
+}
+
 /// Removes the directory of a session that was found orphaned.
 pub(crate) fn remove(id: &str) {
     remove_dir(&sessions_dir().join(id));
@@ -159,7 +171,7 @@ pub(crate) fn remove(id: &str) {
 
 /// The state goes first: without it nobody takes the rest for a session. Needs no descriptor, so it works when none is left.
 fn remove_dir(dir: &Path) {
-    for name in ["state", "state.new", "lock"] {
+    for name in ["state", "state.new", "leftovers", "lock"] {
         let _ = fs::remove_file(dir.join(name));
     }
     let _ = fs::remove_dir(dir);

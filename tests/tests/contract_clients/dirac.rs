@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 const PAYLOAD_PROXY: &str = "/home/pilot/payload_proxy";
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn glexec(m: &Machine) -> Run {
     let run = m.command(GLEXEC).as_user("pilot").cwd("/srv");

@@ -181,7 +181,7 @@ fn a_kill_without_any_descriptor() {
     let pid: i32 = written("/tmp/victim").parse().unwrap();
     let script = format!("exec GLEXEC SH -c '/bin/kill -9 {pid}' <&- >&- 2>&-");
     starter.script(&script).output().ok();
-    victim.end_within(Duration::from_secs(20)).exits(128 + 9);
+    victim.end_within(Duration::from_secs(60)).exits(128 + 9);
 }
 
 /// Trouble at the site is retried, a mistake of the job is not; either has its reason in one line for the hold message.
@@ -225,7 +225,7 @@ fn a_dead_waiter_takes_the_job_with_it() {
     assert!(!m.processes_of("alice").is_empty(), "the job runs as the user");
     assert!(kill_as(&m, "pilot", "KILL", i32::try_from(child.id()).unwrap()));
     child.wait().unwrap();
-    eventually("the job has ended", Duration::from_secs(10), || {
+    eventually("the job has ended", Duration::from_secs(60), || {
         m.processes_of("alice").is_empty().then_some(())
     });
 }

@@ -26,7 +26,7 @@ fn it_learns_what_happened() {
     let run = run.args(["/bin/sh", "-c", "echo $$ >/home/alice/pid; exit 7", "name", "two words"]);
     let running = run.spawn();
     let glexec = running.pid();
-    running.end_within(Duration::from_secs(20)).exits(7);
+    running.end_within(Duration::from_secs(60)).exits(7);
     let text = fs::read_to_string(SEEN).unwrap();
     let value = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
     let (pilot, alice) = (m.uid("pilot").to_string(), m.uid("alice").to_string());
@@ -146,7 +146,7 @@ fn without_linger_it_does_not_run() {
     let m = site_with(&format!("echo done >{SEEN}"));
     set_conf(&m, "linger", "no");
     sh(&m, "exit 9").output().exits(9);
-    eventually("the record is closed", Duration::from_secs(30), || {
+    eventually("the record is closed", Duration::from_secs(60), || {
         m.records().iter().any(|r| r["state"] == "closed").then_some(())
     });
     assert!(!Path::new(SEEN).exists());
@@ -208,8 +208,8 @@ fn only_root_can_disturb_glexec_then() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(written(file), format!("ready {payload}"), "not one signal got through");
     stop_catcher(file);
-    running.end_within(Duration::from_secs(20)).exits(7);
-    eventually("the payload is gone", Duration::from_secs(30), || {
+    running.end_within(Duration::from_secs(60)).exits(7);
+    eventually("the payload is gone", Duration::from_secs(60), || {
         m.processes_of("alice").is_empty().then_some(())
     });
 }

@@ -64,7 +64,7 @@ fn without_linger_the_payload_takes_its_place() {
     let run = call(&m, &m.proxy("Alice", "pilot")).args(["/bin/sh", "-c", "echo $$; id -un >&2; exit 203"]);
     let running = run.spawn();
     let pid = running.pid();
-    let ran = running.end_within(std::time::Duration::from_secs(20));
+    let ran = running.end_within(std::time::Duration::from_secs(60));
     assert_eq!((ran.exits(203).text(), ran.errors()), (pid.to_string(), "pilot\n".to_owned()));
     syslog.wait_for("->mapped_user(alice)");
 }

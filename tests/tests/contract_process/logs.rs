@@ -30,7 +30,7 @@ fn the_line_is_there_before_the_payload() {
     end_to_end::contract::written("/home/alice/ready");
     assert!(m.log().contains("->mapped_user(alice)"), "{}", m.log());
     m.write("/home/alice/go", "alice", 0o600, "");
-    running.end_within(Duration::from_secs(20)).exits(0);
+    running.end_within(Duration::from_secs(60)).exits(0);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn all_logs() -> String {
 
 /// The monitor lines, once the payload's end is among them.
 fn finished_monitor() -> Vec<(String, String)> {
-    eventually("the monitor says Terminated", Duration::from_secs(30), || {
+    eventually("the monitor says Terminated", Duration::from_secs(60), || {
         Some(monitor_lines(&all_logs()))
             .filter(|lines| lines.iter().any(|(_, t)| t.starts_with("Terminated")))
     })

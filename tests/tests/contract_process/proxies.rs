@@ -89,7 +89,7 @@ fn the_default_copy_is_renewed_under_a_running_payload() {
     is_copy(&m, &place, &first);
     m.glexec().env("GLEXEC_CLIENT_CERT", &second).output().ok();
     m.write("/home/alice/go", "alice", 0o600, "");
-    let ran = running.end_within(std::time::Duration::from_secs(20));
+    let ran = running.end_within(std::time::Duration::from_secs(60));
     ran.exits(0);
     assert!(
         ran.stdout == fs::read(&second).unwrap(),
@@ -136,7 +136,7 @@ fn one_session_s_copy_is_no_other_s() {
     is_copy(&m, &place, &first);
     assert_eq!(fs::read_to_string(&own).unwrap(), "taken\n");
     m.write("/home/alice/go", "alice", 0o600, "");
-    running.end_within(std::time::Duration::from_secs(20)).exits(0);
+    running.end_within(std::time::Duration::from_secs(60)).exits(0);
 }
 
 #[test]

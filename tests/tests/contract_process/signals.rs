@@ -8,7 +8,7 @@ use harness::{need, needs};
 use std::fs;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const FORWARDED: [&str; 6] = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"];
 
 #[test]

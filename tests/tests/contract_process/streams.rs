@@ -114,7 +114,7 @@ fn output_ends_before_the_payload(m: &Machine) {
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     assert_eq!((out.as_str(), err.as_str()), ("first\n", ""));
     let mut input = child.stdin.take().unwrap();
-    end_to_end::contract::eventually("nobody reads standard input", Duration::from_secs(30), || {
+    end_to_end::contract::eventually("nobody reads standard input", Duration::from_secs(60), || {
         input.write_all(b"x").is_err().then_some(())
     });
     let pid: i32 = written("/home/alice/pid").parse().unwrap();
