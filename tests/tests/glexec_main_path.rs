@@ -1,5 +1,6 @@
 //! The way every good call takes: a proxy in, the mapped account out, the payload's exit code back.
 
+use end_to_end::contract::site;
 use harness::{Machine, Run, need, needs};
 use nix::mount::{MsFlags, mount};
 use std::fs;
@@ -7,14 +8,6 @@ use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
-
-/// A machine with two pilots' worth of users; Alice's proxy is the pilot's to use.
-fn site() -> Machine {
-    let m = Machine::builder().pilot("pilot").account("alice").account("bob").build();
-    m.map("Alice", "alice");
-    m.map("Bob", "bob");
-    m
-}
 
 /// A call with Alice's proxy, made once per machine.
 fn as_alice(m: &Machine) -> Run {

@@ -83,14 +83,7 @@ fn parse(message: &[u8]) -> Option<ProcessEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn message(kind: u32, data: [u32; 4]) -> Vec<u8> {
-        let mut message = vec![0; 36];
-        message.extend(kind.to_ne_bytes());
-        message.extend([0; 12]);
-        data.iter().for_each(|n| message.extend(n.to_ne_bytes()));
-        message
-    }
+    use crate::sys::netlink::message;
 
     #[test]
     fn events_of_processes_are_understood() {

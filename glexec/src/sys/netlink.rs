@@ -166,6 +166,16 @@ pub(crate) fn filter(scope: Scope) -> Vec<libc::sock_filter> {
     ]
 }
 
+/// A message of the connector as the kernel sends it, for tests: the heads, then the kind of the event and its numbers.
+#[cfg(test)]
+pub(crate) fn message(kind: u32, data: [u32; 4]) -> Vec<u8> {
+    let mut message = vec![0; 36];
+    message.extend(kind.to_ne_bytes());
+    message.extend([0; 12]);
+    data.iter().for_each(|n| message.extend(n.to_ne_bytes()));
+    message
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,14 +196,6 @@ mod tests {
                 other => panic!("instruction {other:#x}"),
             }
         }
-    }
-
-    fn message(kind: u32, data: [u32; 4]) -> Vec<u8> {
-        let mut message = vec![0; 36];
-        message.extend(kind.to_ne_bytes());
-        message.extend([0; 12]);
-        data.iter().for_each(|n| message.extend(n.to_ne_bytes()));
-        message
     }
 
     #[test]

@@ -1,0 +1,221 @@
+//! What pilots and factories send, and what they are told: registration, claims, leases, heartbeats, results, demand.
+
+use crate::{OrderKind, Outcome, PayloadState, PilotState, Problem, RawSpec, Report};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A request for a proxy: the key stays with the sender.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// The lease that entitles the sender.
+    pub lease: Uuid,
+    /// PKCS#10 request, PEM.
+    pub csr: String,
+}
+
+/// A pilot presents itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// The pilot's id, made by itself: the same again is the same pilot. The queue makes one where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
+    /// Worker node.
+    pub host: String,
+    /// Payloads it can run at the same time.
+    pub slots: u32,
+    /// Cores of the whole pilot.
+    pub cores: u32,
+    /// Memory of the whole pilot.
+    pub memory: Option<u64>,
+    /// Whether payloads run under the user's own account.
+    pub switches_identity: bool,
+    /// Seconds left in the batch slot; `None` when unlimited.
+    pub time_left: Option<u64>,
+}
+
+/// The queue's terms.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Registered {
+    /// Names the pilot from now on.
+    pub pilot: Uuid,
+    /// Length of a lease in milliseconds.
+    pub lease_ms: u64,
+    /// How often to sync, in milliseconds.
+    pub heartbeat_ms: u64,
+}
+
+/// Ask for work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// Names the claim: the same again gets the same leases, when the answer was lost on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
+    /// How many payloads at most.
+    pub max: u32,
+    /// Free cores.
+    pub cores: u32,
+    /// Free memory.
+    pub memory: Option<u64>,
+    /// Seconds left in the batch slot.
+    pub time_left: Option<u64>,
+}
+
+/// Work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Claimed {
+    /// One entry per payload.
+    pub leases: Vec<Lease>,
+}
+
+/// The right to run one payload, until it runs out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lease {
+    /// Goes with every report; nobody else knows it.
+    pub lease: Uuid,
+    /// The attempt.
+    pub attempt: Uuid,
+    /// Its number.
+    pub number: u32,
+    /// The payload.
+    pub payload: Uuid,
+    /// Its owner.
+    pub owner: String,
+    /// What to run.
+    pub spec: RawSpec,
+    /// Index within its array.
+    pub array_index: Option<u64>,
+}
+
+/// A pilot's heartbeat.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// Leases it still holds.
+    pub leases: Vec<LeaseUpdate>,
+    /// What the pilot is doing.
+    pub state: PilotState,
+    /// Orders it has carried out or given up: ids of [`Order`].
+    #[serde(default)]
+    pub acked: Vec<Uuid>,
+}
+
+/// News of one lease.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseUpdate {
+    /// The lease.
+    pub lease: Uuid,
+    /// The payload's state as the pilot sees it: `matched`, `running` or `completing`.
+    pub state: PayloadState,
+}
+
+/// The queue's answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// Leases the pilot has lost: it must end those payloads and not report. One that it has ended itself by a result
+    /// is not among them.
+    pub lost: Vec<Uuid>,
+    /// Repeated until acknowledged.
+    pub wishes: Vec<Order>,
+    /// Take no more work and end when idle.
+    pub drain: bool,
+}
+
+/// Something the queue wants done about a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Acknowledged by this id.
+    pub id: Uuid,
+    /// The lease it is about.
+    pub lease: Uuid,
+    /// What.
+    pub kind: OrderKind,
+}
+
+/// The final word on an attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptResult {
+    /// The lease.
+    pub lease: Uuid,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The pilot had to end in order (SIGTERM, drain, end of its batch job) and hands the payload back: nobody has failed,
+    /// the attempt does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returned: bool,
+    /// Facts.
+    pub report: Report,
+}
+
+/// One of many results of `POST /v1/results`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedResult {
+    /// The attempt.
+    pub attempt: Uuid,
+    /// The lease; this and the rest as in [`AttemptResult`].
+    pub lease: Uuid,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether the pilot hands the payload back in order.
+    #[serde(default)]
+    pub returned: bool,
+    /// Facts.
+    pub report: Report,
+}
+
+/// What became of one of many results.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResultAnswer {
+    /// The attempt.
+    pub attempt: Uuid,
+    /// Why it was refused; missing when it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// A pilot leaves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bye {
+    /// Why, one line.
+    pub reason: String,
+}
+
+/// A pilot as operators see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pilot {
+    /// Id.
+    pub id: Uuid,
+    /// DN it authenticated with.
+    pub dn: String,
+    /// What it said of itself.
+    pub registration: Registration,
+    /// State.
+    pub state: PilotState,
+    /// Last sign of life.
+    pub seen: u64,
+    /// Payloads it is running.
+    pub running: u32,
+    /// Payloads that it was ever given.
+    #[serde(default)]
+    pub attempts: u32,
+}
+
+/// Waiting payloads of one user that ask for the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Subject of the user.
+    pub owner: String,
+    /// Cores of one payload.
+    pub cores: u32,
+    /// Memory of one payload in bytes, where it names any.
+    pub memory: Option<u64>,
+    /// Longest run of one payload in seconds, where it names any.
+    pub walltime: Option<u64>,
+    /// How many wait.
+    pub waiting: u64,
+}
