@@ -219,6 +219,32 @@ fn collect(value: &Value, found: &mut BTreeMap<String, String>) {
     }
 }
 
+/// Reads the list of pilots that our queue answers with (`GET /v1/pilots`): each is a job of the subject that it registered
+/// with, under its own id, on the host that it names.
+///
+/// Nobody can tell here whether others than pilots use that host; two pilots on one host show up as two jobs there.
+///
+/// # Errors
+/// When it is no list of that form.
+pub fn pilots(text: &str) -> Result<Vec<SiteJob>, NotUnderstood> {
+    let bad = || strange("pilot queue", text, "a list of pilots with id, dn, state and registration in JSON");
+    let all: Vec<Value> = serde_json::from_str(text).map_err(|_| bad())?;
+    let read = |pilot: &Value| -> Result<Option<SiteJob>, NotUnderstood> {
+        let field = |value: &Value, name: &str| {
+            value.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(bad)
+        };
+        let phase = match field(pilot, "state")?.as_str() {
+            "submitted" | "starting" | "validating" => Phase::Waiting,
+            "ready" | "busy" | "draining" => Phase::Running,
+            "done" | "failed" | "lost" => return Ok(None),
+            _ => return Err(bad()),
+        };
+        let nodes = [field(pilot.get("registration").ok_or_else(bad)?, "host")?].into();
+        Ok(Some(SiteJob { id: field(pilot, "id")?, owner: field(pilot, "dn")?, phase, nodes, whole: true }))
+    };
+    all.iter().filter_map(|pilot| read(pilot).transpose()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +264,23 @@ mod tests {
         assert!(nodes("").is_empty() && nodes("(null)").is_empty());
         for bad in ["wn[1-", "wn[3-1]", "wn[1-4000000000]", "a b", "wn[x]", "wn;1"] {
             assert!(hostlist(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pilots_that_live_are_jobs_of_their_subjects() {
+        let pilot = |id: &str, state: &str| {
+            format!(
+                r#"{{"id":"{id}","dn":"/CN=p","state":"{state}","registration":{{"host":"wn1"}},"seen":1}}"#
+            )
+        };
+        let text = format!("[{},{},{}]", pilot("a", "busy"), pilot("b", "lost"), pilot("c", "starting"));
+        let jobs = pilots(&text).unwrap();
+        let seen: Vec<_> =
+            jobs.iter().map(|j| (&*j.id, &*j.owner, j.phase, j.nodes.contains("wn1"))).collect();
+        assert_eq!(seen, [("a", "/CN=p", Phase::Running, true), ("c", "/CN=p", Phase::Waiting, true)]);
+        for bad in ["{}", "[{}]", &format!("[{}]", pilot("a", "asleep")), "<html>"] {
+            assert!(pilots(bad).unwrap_err().to_string().contains("a list of pilots"), "{bad}");
         }
     }
 

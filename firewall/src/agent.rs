@@ -75,7 +75,7 @@ impl Remote {
 }
 
 /// The last cause is the one that says something.
-fn reason(error: &reqwest::Error) -> String {
+pub fn reason(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
         cause = next;

@@ -42,6 +42,15 @@ pub struct File {
     nft: Nft,
     remote: Vec<Remote>,
     agent: Agent,
+    queue: Queue,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Queue {
+    url: Option<String>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -139,6 +148,8 @@ pub struct Config {
     pub remote: Vec<Elsewhere>,
     /// Who tells this host what to hold, when it is an agent.
     pub masters: Vec<Dn>,
+    /// The queue whose pilots are jobs.
+    pub queue: Option<Elsewhere>,
 }
 
 /// Why a configuration cannot be used: file, place, reason.
@@ -196,7 +207,19 @@ impl File {
         if every.is_zero() {
             return Err("every: 0 would never rest; write 60s".into());
         }
-        let remote = self.remote.into_iter().map(Remote::check).collect::<Result<_, _>>()?;
+        let remote = self
+            .remote
+            .into_iter()
+            .map(|remote| elsewhere("[[remote]]", &remote.url, remote.cert, remote.key));
+        let remote = remote.collect::<Result<_, _>>()?;
+        let Queue { url, cert, key } = self.queue;
+        let queue = match url {
+            Some(url) => Some(elsewhere("[queue]", &url, cert, key)?),
+            None if cert.is_some() || key.is_some() => {
+                return Err("[queue]: cert and key have no effect without url; add url".into());
+            }
+            None => None,
+        };
         let odd = self.sites.iter().find(|site| !is_site(site));
         if let Some(odd) = odd {
             return Err(format!(
@@ -216,6 +239,7 @@ impl File {
             table: Table { name, hook: self.nft.hook, protect: self.nft.protect, mark: self.nft.mark },
             remote,
             masters: self.agent.masters,
+            queue,
         })
     }
 }
@@ -231,20 +255,27 @@ impl Policy {
     }
 }
 
-impl Remote {
-    fn check(self) -> Result<Elsewhere, String> {
-        let shown = match (self.cert, self.key) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            _ => return Err("[[remote]]: cert and key belong together; give both, or neither".into()),
-        };
-        Ok(Elsewhere { url: origin(&self.url)?, shown })
-    }
+fn elsewhere(
+    section: &str,
+    url: &str,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Elsewhere, String> {
+    let shown = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => return Err(format!("{section}: cert and key belong together; give both, or neither")),
+    };
+    let url = origin(url).map_err(|reason| format!("{section} url: {reason}"))?;
+    Ok(Elsewhere { url, shown })
 }
 
 /// `https://HOST:PORT` and nothing else.
-fn origin(url: &str) -> Result<String, String> {
-    let bad = || format!("[[remote]] url: {url:?} is no place of an agent; write https://HOST:PORT");
+///
+/// # Errors
+/// What it should be.
+pub fn origin(url: &str) -> Result<String, String> {
+    let bad = || format!("{url:?} is no place of a server; write https://HOST:PORT");
     let place = url.strip_prefix("https://").ok_or_else(bad)?;
     let place = place.strip_suffix('/').unwrap_or(place);
     place.parse::<service::Address>().map_err(|_| bad())?;
@@ -273,7 +304,7 @@ mod tests {
             sample.lines().map(|l| l.strip_prefix("#: ").unwrap_or(l).to_owned() + "\n").collect();
         let config = Config::parse(&uncommented).unwrap();
         assert!(!config.believed.front_ends.is_empty() && !config.believed.users.is_empty());
-        assert!(!config.remote.is_empty() && !config.masters.is_empty());
+        assert!(!config.remote.is_empty() && !config.masters.is_empty() && config.queue.is_some());
         assert!(config.always_cut && !config.table.protect.is_empty() && config.table.mark != 0);
         for key in [
             "listen",
@@ -321,6 +352,8 @@ mod tests {
             ("[[remote]]\nurl = 'https://a/x'\n", "https://HOST:PORT"),
             ("[[remote]]\nurl = 'https://a:1'\ncert = '/c'\n", "give both"),
             ("batch = 'lsf'\n", "unknown variant"),
+            ("[queue]\nurl = 'queue.example.org'\n", "[queue] url: "),
+            ("[queue]\ncert = '/c'\nkey = '/k'\n", "no effect without url"),
         ] {
             let reason = Config::parse(text).expect_err(text).to_string();
             assert!(reason.contains(why), "{reason}");

@@ -50,6 +50,12 @@ pub fn router(service: Service) -> Router {
         .nest("/stable", routes)
         .method_not_allowed_fallback(method)
         .fallback(nothing)
+        // By this name a pilot knows that single openings can be closed.
+        .layer(axum::middleware::map_response(async |mut response: Response| {
+            let name = concat!("gridfw/", env!("CARGO_PKG_VERSION"));
+            response.headers_mut().insert(header::SERVER, header::HeaderValue::from_static(name));
+            response
+        }))
         .with_state(service)
 }
 
@@ -184,6 +190,23 @@ async fn off_the_loop<T: Send + 'static>(
     }
 }
 
+async fn read(body: Body) -> Result<axum::body::Bytes, Refused> {
+    match tokio::time::timeout(PATIENCE, to_bytes(body, MOST)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            let reason = format!("the body is larger than {MOST} bytes; send several requests");
+            Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, reason))
+        }
+        Err(_) => {
+            Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come within 10 s; send it again"))
+        }
+    }
+}
+
+fn openings(body: &[u8]) -> Result<Vec<Asked>, Refused> {
+    openings::parse(body).map_err(|e| Refused::from(Failure::Bad(e.to_string())))
+}
+
 async fn open(
     State(service): State<Service>,
     ConnectInfo(from): Origin,
@@ -194,22 +217,7 @@ async fn open(
 ) -> Result<Response, Refused> {
     let request = Request { service: &service, peer: peer.as_deref(), from, headers: &headers };
     let Case { who, job } = request.case(&site, &job)?;
-    let body = match tokio::time::timeout(PATIENCE, to_bytes(body, MOST)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            return Err(refuse(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is larger than {MOST} bytes; send several requests"),
-            ));
-        }
-        Err(_) => {
-            return Err(refuse(
-                StatusCode::REQUEST_TIMEOUT,
-                "the body did not come within 10 s; send it again",
-            ));
-        }
-    };
-    let asked = openings::parse(&body).map_err(|e| Refused::from(Failure::Bad(e.to_string())))?;
+    let asked = openings(&read(body).await?)?;
     let hints: Vec<Vec<String>> = asked.iter().map(|one: &Asked| one.hints.clone()).collect();
     let keeper = Arc::clone(&service.keeper);
     let done = off_the_loop(move || keeper.open(&who, &job, &asked)).await?;
@@ -237,6 +245,7 @@ async fn close(
     Path((site, job)): Path<(String, String)>,
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Refused> {
     let request = Request { service: &service, peer: peer.as_deref(), from, headers: &headers };
     let Case { who, job } = request.case(&site, &job)?;
@@ -245,8 +254,11 @@ async fn close(
         Some("1" | "true") => true,
         Some(_) => return Err(refuse(StatusCode::BAD_REQUEST, "flush: write 1 to cut connections, or 0")),
     };
+    // An extension: with a body, only what it names. Clients of the original send none.
+    let body = read(body).await?;
+    let which = if body.is_empty() { None } else { Some(openings(&body)?) };
     let keeper = Arc::clone(&service.keeper);
-    let done = off_the_loop(move || keeper.close(&who, &job, cut)).await?;
+    let done = off_the_loop(move || keeper.close(&who, &job, which.as_deref(), cut)).await?;
     Ok(answer(done, &[]))
 }
 

@@ -10,7 +10,7 @@ use crate::openings::{Asked, Host, HostName, Opening, Source};
 use crate::store::{Entry, Held, Store, StoreError};
 use crate::system::{Jobs, Names};
 use batch::jobs::SiteJob;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -67,6 +67,8 @@ pub struct Keeper {
 
 struct State {
     held: BTreeMap<String, Held>,
+    /// Jobs by the destinations of their openings, so that a change looks at those around it only.
+    reached: HashMap<IpAddr, BTreeSet<String>>,
     /// Made at the start: an agent that knows another run knows nothing.
     run: String,
     count: u64,
@@ -86,8 +88,40 @@ impl State {
     /// The elements of all destinations that these openings have, whoever opened them.
     fn around(&self, openings: &[Opening]) -> BTreeSet<Element> {
         let hosts: BTreeSet<&IpAddr> = openings.iter().flat_map(Opening::addr).collect();
+        let jobs: BTreeSet<&String> = hosts.iter().filter_map(|to| self.reached.get(to)).flatten().collect();
         let touches = |opening: &&Opening| opening.addr().iter().any(|to| hosts.contains(to));
-        elements(self.held.values().flat_map(|held| &held.openings).filter(touches))
+        let around = jobs.into_iter().filter_map(|job| self.held.get(job)).flat_map(|held| &held.openings);
+        let mut all = elements(around.filter(touches));
+        // An opening may have further destinations, of which not everything was looked at.
+        all.retain(|element| hosts.contains(&element.to));
+        all
+    }
+
+    fn add(&mut self, held: Held) {
+        for to in held.openings.iter().flat_map(Opening::addr) {
+            self.reached.entry(*to).or_default().insert(held.job.clone());
+        }
+        match self.held.get_mut(&held.job) {
+            Some(known) => known.openings.extend(held.openings),
+            None => drop(self.held.insert(held.job.clone(), held)),
+        }
+    }
+
+    fn take(&mut self, job: &str, gone: &[Opening]) {
+        let Some(held) = self.held.get_mut(job) else { return };
+        held.openings.retain(|opening| !gone.contains(opening));
+        let still: BTreeSet<&IpAddr> = held.openings.iter().flat_map(Opening::addr).collect();
+        for to in gone.iter().flat_map(Opening::addr).filter(|to| !still.contains(to)) {
+            if let Some(jobs) = self.reached.get_mut(to) {
+                jobs.remove(job);
+                if jobs.is_empty() {
+                    self.reached.remove(to);
+                }
+            }
+        }
+        if held.openings.is_empty() {
+            self.held.remove(job);
+        }
     }
 }
 
@@ -97,10 +131,13 @@ impl Keeper {
     /// # Errors
     /// When the store cannot be read.
     pub fn new(parts: Parts) -> Result<Self, StoreError> {
-        let held = parts.store.load()?.into_iter().map(|held| (held.job.clone(), held)).collect();
+        let stored = parts.store.load()?;
         let behind = (0..parts.firewalls.len()).map(|n| (n, "just started".to_owned())).collect();
         let run = jiff::Timestamp::now().as_nanosecond().to_string();
-        Ok(Self { parts, state: Mutex::new(State { held, run, count: 0, behind }) })
+        let (held, reached) = (BTreeMap::new(), HashMap::new());
+        let mut state = State { held, reached, run, count: 0, behind };
+        stored.into_iter().for_each(|held| state.add(held));
+        Ok(Self { parts, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -123,8 +160,7 @@ impl Keeper {
         self.parts.store.add(&job.owner, &openings, Entry { job: id, who, what: "open", why: "asked" })?;
         tracing::info!(job = id, who, openings = openings.len(), "opened");
         let before = state.around(&openings);
-        let fresh = || Held { job: id.to_owned(), owner: job.owner.clone(), openings: Vec::new() };
-        state.held.entry(id.to_owned()).or_insert_with(fresh).openings.extend(openings.iter().cloned());
+        state.add(Held { job: id.to_owned(), owner: job.owner.clone(), openings: openings.clone() });
         let change = Change::between(&before, &state.around(&openings));
         self.apply(&mut state, &change);
         Ok(Done { openings, behind: behind(&self.parts, &state) })
@@ -139,16 +175,20 @@ impl Keeper {
         Ok(Done { openings, behind: behind(&self.parts, &self.state()) })
     }
 
-    /// Closes all openings of a job, and cuts their connections when that is asked for.
+    /// Closes openings of a job, and cuts connections when that is asked for: those that are the same as `which`, or all.
+    /// What is not there needs no closing.
     ///
     /// # Errors
     /// When nothing was changed; or connections may go on.
-    pub fn close(&self, who: &str, id: &str, cut: bool) -> Result<Done, Failure> {
+    pub fn close(&self, who: &str, id: &str, which: Option<&[Asked]>, cut: bool) -> Result<Done, Failure> {
         self.held_by(who, id)?;
+        let which = which.map(|all| all.iter().map(|one| self.resolve(one)).collect::<Result<Vec<_>, _>>());
+        let which = which.transpose()?;
         let mut state = self.state();
         let why = if cut { "asked, connections too" } else { "asked" };
-        self.remove(&mut state, Entry { job: id, who, what: "close", why }, cut)?;
-        Ok(Done { openings: Vec::new(), behind: behind(&self.parts, &state) })
+        self.remove(&mut state, Entry { job: id, who, what: "close", why }, which.as_deref(), cut)?;
+        let openings = state.held.get(id).map(|held| held.openings.clone()).unwrap_or_default();
+        Ok(Done { openings, behind: behind(&self.parts, &state) })
     }
 
     /// The job, for clients that look at it before they open anything.
@@ -221,19 +261,30 @@ impl Keeper {
         let over: Vec<_> = state.held.values().filter_map(over).collect();
         for (job, why) in over {
             let entry = Entry { job: &job, who: "gridfw", what: "end", why: &why };
-            if let Err(reason) = self.remove(&mut state, entry, false) {
+            if let Err(reason) = self.remove(&mut state, entry, None, false) {
                 tracing::error!(job, %reason, "openings of a job that is over are still there; tried again");
             }
         }
     }
 
-    fn remove(&self, state: &mut State, entry: Entry<'_>, cut: bool) -> Result<(), Failure> {
-        let Some(held) = state.held.get(entry.job).cloned() else { return Ok(()) };
-        self.parts.store.remove(entry)?;
-        tracing::info!(job = entry.job, who = entry.who, why = entry.why, "closed");
-        let before = state.around(&held.openings);
-        state.held.remove(entry.job);
-        let change = Change::between(&before, &state.around(&held.openings));
+    fn remove(
+        &self,
+        state: &mut State,
+        entry: Entry<'_>,
+        which: Option<&[Opening]>,
+        cut: bool,
+    ) -> Result<(), Failure> {
+        let Some(held) = state.held.get(entry.job) else { return Ok(()) };
+        let goes = |opening: &&Opening| which.is_none_or(|which| which.contains(opening));
+        let gone: Vec<Opening> = held.openings.iter().filter(goes).cloned().collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.parts.store.remove(&gone, entry)?;
+        tracing::info!(job = entry.job, who = entry.who, why = entry.why, openings = gone.len(), "closed");
+        let before = state.around(&gone);
+        state.take(entry.job, &gone);
+        let change = Change::between(&before, &state.around(&gone));
         self.apply(state, &change);
         if cut || self.parts.always_cut {
             let hosts = change.losers();

@@ -150,7 +150,7 @@ fn names_become_addresses_and_openings_add_up() {
     let four = keeper.open("alice", "7", &ask(r#"{"addr4": "a", "port": 24}"#)).unwrap();
     assert_eq!(four.openings[0].to_json()["addr4"], serde_json::json!(["192.0.2.1"]));
     assert!(keeper.open("alice", "7", &ask(A)).unwrap_err().to_string().contains("at most 3"));
-    keeper.close("alice", "7", false).unwrap();
+    keeper.close("alice", "7", None, false).unwrap();
     assert_eq!((site.held(), keeper.show("alice", "7").unwrap().openings.len()), (0, 0));
 }
 
@@ -164,7 +164,7 @@ fn a_refused_request_changes_nothing() {
     }
     let unknown = keeper.open("alice", "7", &ask(r#"{"addr": "nowhere", "port": 22}"#)).unwrap_err();
     assert!(unknown.to_string().starts_with("addr: no IPv6 address is known for nowhere"), "{unknown}");
-    assert!(keeper.show("bob", "7").is_err() && keeper.close("bob", "7", false).is_err());
+    assert!(keeper.show("bob", "7").is_err() && keeper.close("bob", "7", None, false).is_err());
     assert_eq!((site.held(), keeper.state().held.len()), (0, 0));
     site.world.with(|w| w.jobs = None);
     assert!(matches!(keeper.open("alice", "7", &ask(A)), Err(Failure::Away(_))));
@@ -229,10 +229,10 @@ fn connections_are_cut_where_it_is_asked_for() {
     let site = Site::new();
     let keeper = site.keeper();
     keeper.open("alice", "7", &ask(A)).unwrap();
-    keeper.close("alice", "7", false).unwrap();
+    keeper.close("alice", "7", None, false).unwrap();
     assert!(site.world.with(|w| w.cut.is_empty()));
     keeper.open("alice", "7", &ask(A)).unwrap();
-    keeper.close("alice", "7", true).unwrap();
+    keeper.close("alice", "7", None, true).unwrap();
     assert_eq!(site.world.with(|w| w.cut.clone()), ["2001:db8::a".parse().unwrap()].into());
 }
 
@@ -252,4 +252,63 @@ fn requests_at_once_leave_what_all_of_them_asked_for() {
     });
     assert_eq!(done.load(Ordering::SeqCst), 3, "three openings per job, however many ask");
     assert_eq!(site.held(), 1 + 3 * 2);
+}
+
+#[test]
+fn one_opening_is_closed_and_the_others_stay() {
+    let site = Site::new();
+    let keeper = site.keeper();
+    let (one, two) =
+        (ask(r#"{"addr": "a", "port": "40000..40009"}"#), ask(r#"{"addr": "a", "port": "40010..40019"}"#));
+    keeper.open("alice", "7", &one).unwrap();
+    keeper.open("alice", "7", &two).unwrap();
+    assert_eq!(site.held(), 1 + 2, "neighbours are one range");
+    let left = keeper.close("alice", "7", Some(&one), false).unwrap().openings;
+    assert_eq!(left.iter().map(|o| o.ports().to_string()).collect::<Vec<_>>(), ["40010..40019"]);
+    assert_eq!(keeper.close("alice", "7", Some(&one), false).unwrap().openings, left, "closed already");
+    let ports = |w: &mut Inner| w.holds.iter().any(|e| format!("{:?}", e.what).contains("40009"));
+    assert!(!site.world.with(ports) && site.held() == 3);
+    keeper.close("alice", "7", Some(&two), false).unwrap();
+    let state = keeper.state();
+    assert!(site.held() == 0 && state.held.is_empty() && state.reached.is_empty());
+    assert!(keeper.parts.store.load().unwrap().is_empty());
+}
+
+/// What is looked at for a change is what lies around it, and comes to the same as everything would.
+#[test]
+fn changes_lead_where_all_openings_together_lead() {
+    let site = Site::new();
+    let mut state = site.keeper().state.into_inner().unwrap();
+    let held = |job: u8, openings: &[&str]| {
+        let openings =
+            openings.iter().map(|text| Opening::from_json(&serde_json::from_str(text).unwrap()).unwrap());
+        Held { job: job.to_string(), owner: "alice".into(), openings: openings.collect() }
+    };
+    let (near, far) = (
+        r#"{"addr": ["2001:db8::1", "2001:db8::2"], "port": "1..5"}"#,
+        r#"{"addr": "2001:db8::3", "port": 9}"#,
+    );
+    let over = r#"{"addr": "2001:db8::2", "port": "4..8"}"#;
+    let mut holds = BTreeSet::new();
+    let mut step = |state: &mut State, gone: bool, held: Held| {
+        let before = state.around(&held.openings);
+        if gone {
+            state.take(&held.job, &held.openings);
+        } else {
+            state.add(held.clone());
+        }
+        let change = Change::between(&before, &state.around(&held.openings));
+        holds.retain(|one| !change.remove.contains(one));
+        holds.extend(change.add.iter().copied());
+        assert_eq!(holds, state.all());
+    };
+    step(&mut state, false, held(1, &[near]));
+    step(&mut state, false, held(2, &[over]));
+    step(&mut state, false, held(3, &[far]));
+    step(&mut state, false, held(1, &[over, far]));
+    step(&mut state, true, held(1, &[near]));
+    step(&mut state, true, held(2, &[over]));
+    step(&mut state, true, held(1, &[over, far]));
+    step(&mut state, true, held(3, &[far]));
+    assert!(state.reached.is_empty() && state.held.is_empty());
 }

@@ -7,7 +7,7 @@
 //! | openings as elements of sets, and as text for nft | [`elements`], [`render`] |
 //! | what holds them, here and elsewhere | [`backend`], [`agent`] |
 //! | what is kept, and when it goes | [`store`], [`keeper`] |
-//! | batch system, name service, programs | [`system`] |
+//! | batch system, name service, programs | [`system`], [`queue`] |
 //! | paths and status codes | [`http`] |
 //! | the configuration file | [`config`] |
 //!
@@ -24,6 +24,7 @@ mod http;
 mod keeper;
 mod openings;
 mod ports;
+mod queue;
 mod render;
 mod store;
 mod system;
@@ -34,6 +35,7 @@ use backend::{DryRun, Firewall, Nft};
 use clap::Parser;
 use config::{Backend, Config, Elsewhere};
 use keeper::{Keeper, Parts};
+use queue::Pilots;
 use service::check::{self, Finding};
 use service::{Address, Hooks, Server, Signals};
 use std::io::Write;
@@ -65,6 +67,9 @@ struct Args {
     /// Whose jobs they are for
     #[arg(long, value_enum)]
     batch: Option<Batch>,
+    /// URL of the queue for --batch queue [default: as in the configuration]
+    #[arg(long, value_name = "URL", env = "PILOT_QUEUE")]
+    queue: Option<String>,
     /// Who is believed, what may be opened, what is closed [default: /etc/pilotage/gridfw.toml, if it is there]
     #[arg(long)]
     config: Option<PathBuf>,
@@ -161,8 +166,7 @@ fn setup(args: &Args) -> Result<Setup, Failure> {
 }
 
 fn batch(args: &Args, config: &Config) -> Result<Batch, Failure> {
-    let missing =
-        "no batch system is named; give --batch oar or --batch slurm, or batch in the configuration";
+    let missing = "no batch system is named; give --batch oar, --batch slurm or --batch queue, or batch in the configuration";
     args.batch.or(config.batch).ok_or_else(|| (2, missing.to_owned()))
 }
 
@@ -201,8 +205,8 @@ fn look(args: Args) -> Result<u8, Failure> {
     if !args.agent {
         let place = setup.store.parent().filter(|p| !p.as_os_str().is_empty());
         findings.push(check::writable("store", place.unwrap_or(Path::new("."))));
-        let jobs = batch(&args, &setup.config).map_err(|(_, reason)| reason);
-        let jobs = jobs.and_then(|batch| Commands { batch, host: host.clone() }.now());
+        let jobs = jobs(&args, &setup.config, &host).map_err(|(_, reason)| reason);
+        let jobs = jobs.and_then(|jobs| jobs.now());
         findings
             .push(found("batch system", jobs.map(|jobs| format!("{} jobs that are not over", jobs.len()))));
         for agent in remotes(&args, &setup.config) {
@@ -269,13 +273,34 @@ fn remotes(args: &Args, config: &Config) -> Vec<Box<dyn Firewall>> {
     config.remote.iter().filter_map(remote).collect()
 }
 
+/// Who knows whose nodes are whose.
+fn jobs(args: &Args, config: &Config, host: &Host) -> Result<Box<dyn Jobs>, Failure> {
+    let batch = batch(args, config)?;
+    let host = host.clone();
+    if batch != Batch::Queue {
+        return Ok(Box::new(Commands { batch, host }));
+    }
+    let named = config.queue.as_ref();
+    let url = match (&args.queue, named) {
+        (Some(url), _) => config::origin(url).map_err(|reason| (2, format!("--queue: {reason}")))?,
+        (None, Some(queue)) => queue.url.clone(),
+        (None, None) => return Err((2, "--batch queue: which queue? give --queue, or [queue] url".into())),
+    };
+    let own = || args.cert.clone().zip(args.key.clone());
+    let shown = named.and_then(|queue| queue.shown.clone()).or_else(own);
+    let (cert, key) = shown.ok_or_else(|| {
+        (2, "--batch queue: the queue wants to see who asks; give cert and key in [queue], or --cert and --key".into())
+    })?;
+    let (ca_dir, believed) = (args.ca_dir.clone(), Arc::new(config.believed.clone()));
+    Ok(Box::new(Pilots { url, cert, key, ca_dir, believed, host }))
+}
+
 fn parts(args: &Args, setup: &Setup) -> Result<Parts, Failure> {
     let host = Host::here();
-    let batch = batch(args, &setup.config)?;
     Ok(Parts {
         store: Box::new(Sqlite::open(&setup.store).map_err(|e| (3, e.to_string()))?),
         firewalls: local(setup).into_iter().chain(remotes(args, &setup.config)).collect(),
-        jobs: Box::new(Commands { batch, host: host.clone() }),
+        jobs: jobs(args, &setup.config, &host)?,
         names: Box::new(host),
         rules: setup.config.rules.clone(),
         always_cut: setup.config.always_cut,

@@ -53,11 +53,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When nothing was kept.
     fn add(&self, owner: &str, openings: &[Opening], entry: Entry<'_>) -> Result<(), StoreError>;
-    /// Takes all openings of a job away.
+    /// Takes these openings of a job away.
     ///
     /// # Errors
     /// When they are still there.
-    fn remove(&self, entry: Entry<'_>) -> Result<(), StoreError>;
+    fn remove(&self, openings: &[Opening], entry: Entry<'_>) -> Result<(), StoreError>;
     /// Lines of the audit trail, the newest first, of one job or of all.
     ///
     /// # Errors
@@ -150,11 +150,16 @@ impl Store for Sqlite {
         Ok(transaction.commit()?)
     }
 
-    fn remove(&self, entry: Entry<'_>) -> Result<(), StoreError> {
+    fn remove(&self, openings: &[Opening], entry: Entry<'_>) -> Result<(), StoreError> {
         let mut connection = self.connection();
         let transaction = connection.transaction()?;
-        transaction.execute("DELETE FROM opening WHERE job = ?", [entry.job])?;
-        note(&transaction, entry, &[])?;
+        let shown: Vec<Value> = openings.iter().map(Opening::to_json).collect();
+        for opening in &shown {
+            transaction
+                .prepare_cached("DELETE FROM opening WHERE job = ? AND opening = ?")?
+                .execute(params![entry.job, opening.to_string()])?;
+        }
+        note(&transaction, entry, &shown)?;
         Ok(transaction.commit()?)
     }
 
@@ -193,12 +198,14 @@ mod tests {
             all.iter().map(|h| (&*h.job, &*h.owner, h.openings.len())).collect::<Vec<_>>(),
             [("7", "alice", 3), ("8", "bob", 1)]
         );
-        store.remove(entry("7", "close")).unwrap();
+        store.remove(&[opening(23)], entry("7", "close")).unwrap();
+        assert_eq!(store.load().unwrap()[0].openings, [opening(22), opening(25)]);
+        store.remove(&[opening(22), opening(25)], entry("7", "close")).unwrap();
         assert_eq!(store.load().unwrap().len(), 1);
         let trail = store.trail(Some("7"), 10).unwrap();
-        assert_eq!(trail.len(), 3);
+        assert_eq!(trail.len(), 4);
         assert_eq!(
-            (&trail[0]["what"], &trail[0]["who"], trail[2]["openings"].as_array().unwrap().len()),
+            (&trail[0]["what"], &trail[0]["who"], trail[3]["openings"].as_array().unwrap().len()),
             (&json!("close"), &json!("alice"), 2)
         );
         assert_eq!(store.trail(None, 2).unwrap().len(), 2);

@@ -121,6 +121,8 @@ pub enum Batch {
     Oar,
     /// squeue and sinfo.
     Slurm,
+    /// Our own queue, whose jobs are pilots.
+    Queue,
 }
 
 /// A batch system that is asked by commands.
@@ -138,6 +140,7 @@ impl Jobs for Commands {
         match self.batch {
             Batch::Slurm => jobs::slurm(&ask(&jobs::SLURM_JOBS)?, &ask(&jobs::SLURM_NODES)?),
             Batch::Oar => jobs::oar(&ask(&jobs::OAR_JOBS)?, &ask(&jobs::OAR_NODES)?),
+            Batch::Queue => return Err("the queue is asked over HTTPS, not by commands".into()),
         }
         .map_err(|e| e.to_string())
     }

@@ -16,6 +16,16 @@ pub struct Believed {
     pub users: BTreeMap<Dn, AccountName>,
 }
 
+impl Believed {
+    /// The login of a subject, in whatever spelling.
+    pub fn login(&self, subject: &str) -> Option<&AccountName> {
+        let exact = Dn::parse(subject).ok().and_then(|dn| self.users.get(&dn));
+        exact.or_else(|| {
+            self.users.iter().find(|(dn, _)| same_name(dn.as_str(), subject)).map(|(_, login)| login)
+        })
+    }
+}
+
 /// What a request shows of its sender.
 #[derive(Debug, Default)]
 pub struct Shown<'a> {
@@ -59,9 +69,10 @@ pub fn who(from: IpAddr, shown: &Shown<'_>, believed: &Believed) -> Result<Accou
         };
         return Err(Unknown::Nobody(why));
     };
-    let other_spelling = || believed.users.iter().find(|(dn, _)| same_name(dn.as_str(), subject.as_str()));
-    let found = believed.users.get(subject).or_else(|| other_spelling().map(|(_, login)| login));
-    found.cloned().ok_or_else(|| Unknown::NoLogin(format!("{subject} has no login here; name it in [users]")))
+    believed
+        .login(subject.as_str())
+        .cloned()
+        .ok_or_else(|| Unknown::NoLogin(format!("{subject} has no login here; name it in [users]")))
 }
 
 fn claimed(shown: &Shown<'_>) -> Result<AccountName, String> {

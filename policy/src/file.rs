@@ -254,6 +254,9 @@ pub struct PortsPolicy {
     /// Names of what payloads with ports find in their environment, as written; `None` leaves it to us. Read by
     /// [`crate::ports::variables::chosen`], and not here: the setuid program shall not carry the names of other programs.
     pub variables: Option<Vec<String>>,
+    /// URL of the service that opens the site's border for leases (`gridfw`, or the one of Grid'5000), without a final slash;
+    /// its path names the site where it ends in `/sites/SITE`.
+    pub opener: Option<String>,
     /// Whether the kernel keeps payloads inside their leases.
     pub enforce: Enforce,
     /// Whether ports of loopback addresses are free all the same.

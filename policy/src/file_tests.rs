@@ -146,6 +146,11 @@ fn a_key_without_effect_is_an_error_with_its_place() {
         ("[ports]\nenforce = true\n", (2, 11), "enforce has no effect without range"),
         ("[ports]\nenforce = \"require\"\n", (2, 11), "enforce has no effect without range"),
         ("[ports]\nloopback = false\n", (2, 12), "loopback = false has no effect without enforce"),
+        ("[ports]\nopener = \"https://fw:8446\"\n", (2, 10), "no effect without range"),
+        ("[ports]\nopener = \"fw:8446\"\n", (2, 10), "write https://HOST:PORT/sites/SITE"),
+        ("[ports]\nopener = \"http://fw.example.org:8446\"\n", (2, 10), "http:// for localhost only"),
+        ("[ports]\nopener = \"http://localhost.example.org/\"\n", (2, 10), "http:// for localhost only"),
+        ("[ports]\nopener = \"https://me:secret@fw/\"\n", (2, 10), "no login"),
         (
             "[ports]\nrange = \"40000-40999\"\nenforce = \"always\"\n",
             (3, 11),

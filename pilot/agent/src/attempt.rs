@@ -7,7 +7,8 @@ use super::launch::Launch;
 use super::lease::{
     ChildExit, Conclusion, Effects, GRACE, LeaseEvent, LeaseMachine, PACKING, StopReason, settle_output,
 };
-use super::ports::{NoPorts, PortLease};
+use super::opener::OpenLease;
+use super::ports::NoPorts;
 use super::results::Results;
 use super::session::{Input, Session, SessionNews};
 use super::stage::{Staged, stage};
@@ -132,8 +133,9 @@ impl Work<'_> {
         stage(self.agent, self.lease, ports).await
     }
 
-    /// Ports for a payload that asks for them. A full range is waited for, and said: it will pass.
-    async fn ports(&self) -> Result<Option<PortLease>> {
+    /// Ports for a payload that asks for them, opened to the outside where the site has that done. A full range is waited for,
+    /// and said: it will pass.
+    async fn ports(&self) -> Result<Option<OpenLease>> {
         let wanted = self.lease.spec.ports;
         let Some(ports) = &self.agent.ports else {
             anyhow::ensure!(
@@ -150,7 +152,9 @@ impl Work<'_> {
         let mut told: Option<Instant> = None;
         loop {
             match ports.pool.lease(wanted) {
-                Ok(lease) => return Ok(Some(lease)),
+                Ok(lease) => {
+                    return OpenLease::open(lease, ports.opener.as_ref(), &self.agent.client).await.map(Some);
+                }
                 Err(e @ NoPorts::Full { .. }) if begun.elapsed() < ports.patience => {
                     if told.is_none_or(|told| told.elapsed() > PORTS_REMIND) {
                         tracing::warn!(payload = %self.lease.payload, attempt = %self.lease.attempt, wanted,
@@ -167,7 +171,7 @@ impl Work<'_> {
     fn launch(&self, staged: &Staged) -> Result<Session> {
         let launch = launcher(self.agent, self.lease, staged);
         let variables = self.agent.ports.as_ref().map(|ports| ports.variables.as_slice()).unwrap_or_default();
-        let block = staged.ports.as_ref().map(PortLease::range);
+        let block = staged.ports.as_ref().map(OpenLease::range);
         let mut start = start(self.lease, site_env(self.lease, block, variables, &self.agent.dial_name));
         start.proxy_copy = launch.removable_proxy();
         start.scratch = Some(self.agent.scratch.display().to_string());
@@ -385,7 +389,7 @@ fn launcher<'a>(agent: &'a Agent, lease: &'a api::Lease, staged: &Staged) -> Lau
         account: &agent.node.account,
         batch_job: agent.node.batch_job.as_deref(),
         scratch: &agent.scratch,
-        ports: staged.ports.as_ref().map(PortLease::range),
+        ports: staged.ports.as_ref().map(OpenLease::range),
     }
 }
 

@@ -7,6 +7,7 @@
 //! | claiming, heartbeats, draining | [`pilot`] |
 //! | results, many in one request | [`results`] |
 //! | proxy, ports and input of a payload | [`stage`], [`keys`], [`mod@ports`] |
+//! | the site's border, opened for a payload's ports | [`opener`] |
 //! | finding, starting and talking to the runner | [`runner`], [`launch`], [`conversation`], [`session`] |
 //! | what the batch system and the node give | [`batch`], [`node`], [`scratch`], [`health`] |
 //! | logs on their way to the queue | [`spool`] |
@@ -23,6 +24,7 @@ mod keys;
 mod launch;
 pub mod lease;
 mod node;
+pub mod opener;
 mod own_name;
 mod pilot;
 pub mod ports;
@@ -39,6 +41,7 @@ use anyhow::{Context, Result};
 use keys::Keys;
 use launch::Switch;
 use node::Node;
+use opener::Opener;
 use pilot_client::{Client, Connection};
 use policy::SitePolicy;
 use policy::file::{POLICY_FILE, PortsPolicy};
@@ -225,7 +228,13 @@ fn ports(args: &Args, node: &Node) -> Result<(Option<PortSource>, String)> {
     let dial_name = node::dial_name(policy.hostname.as_deref(), node.canonical.as_deref(), &node.host)?;
     let pool = PortPool::open(&args.port_dir, range, policy.per_payload, policy.quarantine)?;
     let patience = policy.quarantine.saturating_add(PATIENCE);
-    Ok((Some(PortSource { pool, default: policy.default, patience, variables }), dial_name))
+    let opener = policy.opener.as_ref().map(|url| {
+        // Not the name to dial: that may be a router's, and openings are for the node itself.
+        let own = node::dial_name(None, node.canonical.as_deref(), &node.host)?;
+        anyhow::Ok(Arc::new(Opener::new(url, &own, opener::batch_job(|name| std::env::var(name).ok()))))
+    });
+    let opener = opener.transpose()?;
+    Ok((Some(PortSource { pool, default: policy.default, patience, variables, opener }), dial_name))
 }
 
 /// A site without a policy file has no ports to give; a file that was named must be there.

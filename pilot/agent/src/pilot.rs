@@ -179,10 +179,17 @@ async fn life(agent: &Arc<Agent>, limits: Limits, ending: &Arc<Ending>) -> Resul
         },
         () = ending.signalled() => return Ok(End::Signal),
     };
+    let opener = || agent.ports.as_ref().and_then(|ports| ports.opener.as_ref());
+    if let Some(opener) = opener() {
+        opener.registered(terms.pilot);
+    }
     tracing::info!(pilot = %terms.pilot, host = agent.node.host, slots = limits.slots, lease_ms = terms.lease_ms, "pilot registered");
     let heart = tokio::spawn(beat(Arc::clone(agent), terms.clone(), Arc::clone(ending)));
     let end = work(agent, limits, &terms, ending).await;
     leave(agent, terms.pilot, &end, ending).await;
+    if let Some(opener) = opener() {
+        opener.finish().await;
+    }
     heart.abort();
     farewell(agent, terms.pilot, &end).await;
     end

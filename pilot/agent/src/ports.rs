@@ -9,6 +9,7 @@
 //! a regular file, and a mark must belong to the account in its name. A mark dated in the future comes from a clock that was
 //! set back, or from somebody who wants to keep the block: the rest begins when it is first seen.
 
+use super::opener::Opener;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -24,7 +25,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Where agents meet unless told otherwise.
@@ -41,6 +42,8 @@ pub struct PortSource {
     pub patience: Duration,
     /// What a payload with ports finds in its environment.
     pub variables: Vec<&'static Variable>,
+    /// Who opens the site's border for leases.
+    pub opener: Option<Arc<Opener>>,
 }
 
 /// The node's share of the site's port range.

@@ -1,7 +1,7 @@
 //! What a payload needs before it can start: its own proxy, its ports, its input files.
 
 use super::launch::write_secret;
-use super::ports::PortLease;
+use super::opener::OpenLease;
 use super::{Agent, PATIENCE};
 use anyhow::{Context, Result, bail};
 use backon::Retryable;
@@ -19,7 +19,7 @@ pub struct Staged {
     /// Private directory of the attempt.
     pub dir: tempfile::TempDir,
     /// The payload's ports.
-    pub ports: Option<PortLease>,
+    pub ports: Option<OpenLease>,
 }
 
 impl Staged {
@@ -35,7 +35,7 @@ impl Staged {
 }
 
 /// Collects it. The error is the reason for giving the lease back.
-pub async fn stage(agent: &Agent, lease: &Lease, ports: Option<PortLease>) -> Result<Staged> {
+pub async fn stage(agent: &Agent, lease: &Lease, ports: Option<OpenLease>) -> Result<Staged> {
     let name = format!("{}-", lease.attempt);
     let dir = tempfile::Builder::new()
         .prefix(&name)

@@ -281,6 +281,12 @@ impl Client {
         }
     }
 
+    /// The caller's credential, as it is now, for a server that is no queue.
+    pub fn elsewhere(&self) -> reqwest::Client {
+        self.renew();
+        self.connection.read().unwrap_or_else(PoisonError::into_inner).http.clone()
+    }
+
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
         ClientError::Unreachable { queue: self.queue.clone(), reason: reasons(error) }
     }

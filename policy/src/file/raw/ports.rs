@@ -23,6 +23,7 @@ pub(super) struct Ports {
     hostname: String,
     hosts: BTreeMap<String, Spanned<String>>,
     variables: Option<Vec<String>>,
+    opener: Spanned<String>,
 }
 
 impl Default for Ports {
@@ -37,6 +38,7 @@ impl Default for Ports {
             hostname: String::new(),
             hosts: BTreeMap::new(),
             variables: None,
+            opener: Spanned::new(0..0, String::new()),
         }
     }
 }
@@ -67,11 +69,42 @@ impl Ports {
             }
         }
     }
+
+    /// Where the border is opened for leases. Without TLS nobody knows who answers, so that is for this host only.
+    fn opener(&self) -> Result<Option<String>, Finding> {
+        let (span, url) = (self.opener.span(), self.opener.get_ref().as_str());
+        if url.is_empty() {
+            return Ok(None);
+        }
+        let bad = |what: &str| Err((span.clone(), format!("opener is {url:?}: {what}")));
+        let loopback = |rest: &str| {
+            let host = rest.split('/').next().unwrap_or_default();
+            let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+            matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+        };
+        let (rest, good) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+            (Some(rest), _) => (rest, true),
+            (_, Some(rest)) => (rest, loopback(rest)),
+            (None, None) => ("", false),
+        };
+        if !good {
+            return bad("write https://HOST:PORT/sites/SITE (http:// for localhost only)");
+        }
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "?#@\\\"<>".contains(c);
+        if rest.is_empty() || rest.starts_with('/') || rest.contains(odd) {
+            return bad("write a host, and no login, query or blanks: https://HOST:PORT/sites/SITE");
+        }
+        if self.range.is_none() {
+            return bad("it has no effect without range; add range, or remove opener");
+        }
+        Ok(Some(url.trim_end_matches('/').to_owned()))
+    }
 }
 
 impl Ports {
     pub(super) fn check(self) -> Result<PortsPolicy, Finding> {
         let (enforce, loopback) = (self.enforce()?, *self.loopback.get_ref());
+        let opener = self.opener()?;
         if !loopback && enforce == Enforce::Off {
             let reason =
                 "loopback = false has no effect without enforce; add range and enforce, or remove loopback";
@@ -127,6 +160,7 @@ impl Ports {
             hostname,
             hosts,
             variables: self.variables,
+            opener,
             enforce,
             loopback,
         })
