@@ -214,7 +214,7 @@ pub struct ReconcileArgs {
     /// The accounting file of Grid Engine
     #[arg(long, value_name = "FILE")]
     pub gridengine: Option<PathBuf>,
-    /// What pilots told the queue: lines of JSON with payload, session, wall_s and cpu_s
+    /// What pilots told the queue, as pilot runs prints it: lines of JSON with payload, session, wall_s, cpu_s, and the pilot
     #[arg(long, value_name = "FILE")]
     pub claims: Option<PathBuf>,
     /// Sessions not over before this time

@@ -29,6 +29,12 @@ pub struct Claim {
     pub session: Option<String>,
     /// The payload.
     pub payload: String,
+    /// The pilot, which is one slot; none where lines do not say.
+    #[serde(default)]
+    pub pilot: Option<String>,
+    /// Worker node of the pilot.
+    #[serde(default)]
+    pub host: Option<String>,
     /// Wall time, seconds.
     pub wall_s: f64,
     /// CPU time, seconds.
@@ -47,6 +53,17 @@ pub enum Finding {
         owner: String,
         /// How long it was held, seconds.
         wall_s: u64,
+    },
+    /// A pilot that ran payloads without one session of `glexec`.
+    PilotWithoutSwitch {
+        /// The pilot.
+        pilot: String,
+        /// Its worker node, where that is known.
+        host: Option<String>,
+        /// How many payloads.
+        payloads: usize,
+        /// Time that they took together, seconds.
+        wall_s: f64,
     },
     /// Sessions in a job that the batch system does not know.
     SessionWithoutSlot {
@@ -209,7 +226,27 @@ pub fn with_claims(claims: &[Claim], records: &[Record], part: f64) -> Vec<Findi
             findings.push(Finding::UsageApart { payload, session, what, recorded_s, claimed_s });
         }
     }
+    findings.extend(unswitched(claims));
     findings
+}
+
+/// Slots that ran payloads without one session. Several payloads of one slot are one finding more: that is a pilot at work, and no
+/// single call that failed.
+fn unswitched(claims: &[Claim]) -> Vec<Finding> {
+    let mut pilots: BTreeMap<&str, Vec<&Claim>> = BTreeMap::new();
+    for claim in claims {
+        if let Some(pilot) = &claim.pilot {
+            pilots.entry(pilot).or_default().push(claim);
+        }
+    }
+    let never = |(_, runs): &(&str, Vec<&Claim>)| runs.iter().all(|run| run.session.is_none());
+    let finding = |(pilot, runs): (&str, Vec<&Claim>)| Finding::PilotWithoutSwitch {
+        pilot: pilot.to_owned(),
+        host: runs.iter().find_map(|run| run.host.clone()),
+        payloads: runs.len(),
+        wall_s: runs.iter().map(|run| run.wall_s).sum(),
+    };
+    pilots.into_iter().filter(never).map(finding).collect()
 }
 
 /// A finding on one line.
@@ -218,6 +255,12 @@ pub fn text(finding: &Finding) -> String {
         Finding::SlotWithoutSession { job, owner, wall_s } => {
             format!(
                 "{job} of {owner}: held for {wall_s} s, and glexec was never called: empty, or unswitched"
+            )
+        }
+        Finding::PilotWithoutSwitch { pilot, host, payloads, wall_s } => {
+            let host = host.as_deref().unwrap_or("an unknown host");
+            format!(
+                "pilot {pilot} on {host}: ran {payloads} payloads for {wall_s:.0} s without one session of glexec"
             )
         }
         Finding::SessionWithoutSlot { job, sessions } => {
@@ -286,6 +329,18 @@ mod tests {
             said[0].contains("p2") && said[0].contains("cpu time is 500 s by the record, 900 s by the pilot")
         );
         assert!(said[1].contains("p3: ran without glexec") && said[2].contains("p4: session zz"));
+    }
+
+    #[test]
+    fn a_slot_that_ran_payloads_without_one_session_is_found() {
+        let told = "{\"payload\":\"p1\",\"pilot\":\"x\",\"host\":\"wn7\",\"session\":null,\"wall_s\":60,\"cpu_s\":5}\n\
+                    {\"payload\":\"p2\",\"pilot\":\"x\",\"host\":\"wn7\",\"switched\":false,\"wall_s\":40,\"cpu_s\":1}\n\
+                    {\"payload\":\"p3\",\"pilot\":\"y\",\"wall_s\":40,\"cpu_s\":1}\n\
+                    {\"payload\":\"p4\",\"pilot\":\"y\",\"session\":\"a\",\"wall_s\":1000,\"cpu_s\":500}\n";
+        let findings = with_claims(&claims(told).unwrap(), &[session("a", "10", 1000)], 0.05);
+        let said: Vec<String> = findings.iter().map(text).collect();
+        assert_eq!(said.len(), 4, "three payloads, and one of two pilots: {said:?}");
+        assert_eq!(said[3], "pilot x on wn7: ran 2 payloads for 100 s without one session of glexec\n");
     }
 
     #[test]

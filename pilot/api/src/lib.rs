@@ -30,6 +30,7 @@
 //! | pilot | `POST /v1/attempts/{a}/result` | [`AttemptResult`] -> 204; idempotent for one lease, 409 for a superseded one |
 //! | pilot | `POST /v1/pilots/{p}/drain` | -> 204; that pilot (of the same DN) is told to take no more work |
 //! | factory | `GET /v1/demand` | -> `Vec<`[`Demand`]`>`: what waits, by user and requirements |
+//! | factory | `GET /v1/runs?since=S&until=S&after=ID` | -> `Vec<`[`ClaimedRun`]`>`: what pilots told of attempts that ended from `since` until just before `until`, of all users, in the order of their ids, 1000 (`PAGE`) at most; `after` the last one of an answer asks for the next |
 //! | pilot | `POST /v1/pilots/{p}/bye` | [`Bye`] -> 204; leases not reported go back at once |
 //! | all | `GET /healthz` | -> `ok` |
 //!
@@ -44,6 +45,7 @@ pub mod names;
 mod output;
 mod pilots;
 mod spec;
+mod switching;
 mod users;
 mod words;
 
@@ -61,6 +63,7 @@ pub use spec::{
 };
 /// The values of an enumeration, in the order of the declaration: `VARIANTS`.
 pub use strum::VariantArray;
+pub use switching::{ClaimedRun, RefusedPilot, all_switched};
 pub use users::{
     Attempt, Delegation, HistoryEntry, NewDelegation, PAGE, Payload, Release, Report, SignedChain, Status,
     Storage, Submission, Submitted,

@@ -1,6 +1,6 @@
 //! What users send, and what they are shown: delegations, submissions, payloads with their attempts and history.
 
-use crate::{Outcome, OutputSummary, PayloadState, RawSpec};
+use crate::{Outcome, OutputSummary, PayloadState, RawSpec, RefusedPilot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -83,6 +83,9 @@ pub struct Payload {
     pub array: Option<Uuid>,
     /// When it was submitted.
     pub submitted: u64,
+    /// Whether all its attempts went to pilots that switch to the user's account; `None` before the first.
+    #[serde(default)]
+    pub switched: Option<bool>,
     /// All attempts, oldest first.
     pub attempts: Vec<Attempt>,
 }
@@ -119,6 +122,9 @@ pub struct Attempt {
     pub number: u32,
     /// The pilot that holds or held the lease.
     pub pilot: Uuid,
+    /// Whether that pilot switches to the user's account; `None` when the queue has forgotten the pilot.
+    #[serde(default)]
+    pub switched: Option<bool>,
     /// When the lease was given.
     pub leased: u64,
     /// How it ended; `None` while it runs.
@@ -178,6 +184,9 @@ pub struct Status {
     pub payloads: BTreeMap<String, u64>,
     /// The queue's disk.
     pub storage: Storage,
+    /// Pilots that were refused within the last hour because they do not switch, the latest first.
+    #[serde(default)]
+    pub refused_pilots: Vec<RefusedPilot>,
 }
 
 /// The disk with inputs, logs and outputs.

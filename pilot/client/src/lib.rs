@@ -84,7 +84,7 @@ impl ClientError {
 
     /// Whether the queue says in so many words that the caller may not act as a pilot.
     pub fn is_no_pilot(&self) -> bool {
-        matches!(self.code(), Some("not_a_pilot" | "limited_proxy"))
+        matches!(self.code(), Some("not_a_pilot" | "limited_proxy" | "must_switch"))
     }
 
     /// Whether the queue does not know the pilot that calls: it has forgotten it, and all its leases.

@@ -123,6 +123,17 @@ impl Client {
         self.get("/v1/pilots", 0).await
     }
 
+    /// `GET /v1/runs`: what pilots told of attempts that ended in that time, seconds since the epoch; a page behind `after`.
+    pub async fn runs(
+        &self,
+        since: u64,
+        until: u64,
+        after: Option<Uuid>,
+    ) -> Result<Vec<ClaimedRun>, ClientError> {
+        let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
+        self.get(&format!("/v1/runs?since={since}&until={until}{after}"), 0).await
+    }
+
     /// `GET /v1/demand`.
     pub async fn demand(&self) -> Result<Vec<Demand>, ClientError> {
         self.get("/v1/demand", 0).await

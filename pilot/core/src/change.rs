@@ -347,4 +347,11 @@ pub enum Refused {
     },
     /// The call does not come from the pilot that registered under this id.
     NotThatPilot,
+    /// The pilot does not switch, and this rule of the operator asks for it.
+    MustSwitch {
+        /// The rule.
+        rule: String,
+        /// The pilot's worker node.
+        host: String,
+    },
 }

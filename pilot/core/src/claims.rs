@@ -6,7 +6,7 @@ use crate::decide::Plan;
 use crate::event::Ask;
 use crate::model::{Need, Payload, Pilot, View};
 use crate::payloads::{Cause, Means, hold_expired, step};
-use crate::pilots::{is_that_pilot, moved};
+use crate::pilots::{is_that_pilot, may_run, moved};
 use crate::rules::{self, PayloadEvent, PilotEvent};
 use pilot_api::PilotState;
 
@@ -47,6 +47,8 @@ fn earlier<'a>(ask: &'a Ask, pilot: &'a Pilot) -> impl Iterator<Item = &'a Paylo
 pub(crate) fn claim(plan: &mut Plan, view: &View, ask: &Ask) -> Result<Answer, Refused> {
     let pilot = view.pilot.as_ref().filter(|p| p.dn == ask.by.dn).ok_or(Refused::Unknown("pilot"))?;
     is_that_pilot(pilot, &ask.by)?;
+    // Asked again with each claim: the operator may have made the rule after this pilot had registered.
+    may_run(pilot.switches, &pilot.host, &ask.switching)?;
     rules::pilot(pilot.state, PilotEvent::Claimed(false)).map_err(Refused::Illegal)?;
     let again: Vec<Given> = earlier(ask, pilot).filter_map(given_before).collect();
     if !again.is_empty() {

@@ -1,6 +1,7 @@
 //! What can happen to the queue, as somebody asks for it.
 
 use crate::model::{Need, View};
+use crate::switching::Switching;
 use pilot_api::{AttemptResult, Claim, Heartbeat, RawSpec, Registration};
 use uuid::Uuid;
 
@@ -111,6 +112,8 @@ pub struct Register {
     pub registration: Registration,
     /// Digest that its later calls must match.
     pub secret: Option<String>,
+    /// Where it would have to switch.
+    pub switching: Switching,
 }
 
 /// A claim.
@@ -120,6 +123,8 @@ pub struct Ask {
     pub by: ByPilot,
     /// For what.
     pub claim: Claim,
+    /// Where it would have to switch.
+    pub switching: Switching,
     /// Lease and attempt ids, as many as can be given at once.
     pub ids: Vec<(Uuid, Uuid)>,
 }

@@ -18,9 +18,11 @@ mod payloads;
 mod pilots;
 pub mod rules;
 mod submissions;
+mod switching;
 
 pub use capacity::Capacity;
 pub use change::{Answer, Change, Decision, Effect, Refused};
 pub use decide::{decide, entitled};
 pub use event::Event;
 pub use model::{Need, Requirements, Terms, View};
+pub use switching::{SwitchRule, Switching};

@@ -109,6 +109,8 @@ pub struct Pilot {
     pub cores: u32,
     /// Its memory in bytes.
     pub memory: Option<u64>,
+    /// Whether its payloads run under their users' own accounts.
+    pub switches: bool,
     /// Last sign of life; grows with each.
     pub seen: u64,
     /// Digest of the secret that it showed when it registered, and of its DN; none for a pilot that has shown none.

@@ -6,6 +6,7 @@ use crate::event::{ByPilot, Register};
 use crate::model::{OpenLease, Pilot, View};
 use crate::payloads::{Cause, End, Means, end_attempt, step};
 use crate::rules::{self, PayloadEvent, PilotEvent};
+use crate::switching::Switching;
 use pilot_api::{Heartbeat, HeartbeatReply, Order, OrderKind, Outcome, PilotState};
 use uuid::Uuid;
 
@@ -56,7 +57,16 @@ pub(crate) fn is_holder(own: Option<&str>, shown: Option<&str>) -> Result<(), Re
     }
 }
 
+/// Whether a pilot may run payloads on this host as it does.
+pub(crate) fn may_run(switches: bool, host: &str, switching: &Switching) -> Result<(), Refused> {
+    match switching.required(host).filter(|_| !switches) {
+        Some(rule) => Err(Refused::MustSwitch { rule: rule.to_string(), host: host.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 pub(crate) fn register(plan: &mut Plan, view: &View, new: &Register) -> Result<Answer, Refused> {
+    may_run(new.registration.switches_identity, &new.registration.host, &new.switching)?;
     if let Some(known) = &view.pilot {
         // The answer was lost on the way; whoever takes another pilot's id is told no.
         let same = known.dn == new.dn && known.host == new.registration.host && known.secret == new.secret;

@@ -1,9 +1,11 @@
 //! The queue's options: command line, environment and an optional TOML file, in this order of precedence.
 
 use clap::Args as ClapArgs;
+use pilot_core::SwitchRule;
 use service::Address;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Options of `pilot queue`.
@@ -78,6 +80,10 @@ pub struct Args {
     /// Bytes per second that a body has to make on average [default: 1024]
     #[arg(long, value_name = "BYTES")]
     pub least_rate: Option<u64>,
+    /// Refuse pilots that do not switch to the users' accounts: all, or those of a rule such as vo=cms,site=*.example.org;
+    /// repeat for several
+    #[arg(long, value_name = "RULE", num_args = 0..=1, require_equals = true, default_missing_value = "*", value_parser = switch_rule)]
+    pub require_switch: Vec<SwitchRule>,
     /// Keys that users' proxies are delegated to: ecdsa (P-256), or rsa for tools that know nothing else [default: ecdsa]
     #[arg(long, value_name = "KIND")]
     pub proxy_key: Option<String>,
@@ -128,10 +134,42 @@ struct FileArgs {
     max_connections: Option<u64>,
     stall: Option<String>,
     least_rate: Option<u64>,
+    require_switch: Required,
     proxy_key: Option<String>,
     full_proxies: Option<bool>,
     notify_private: Option<bool>,
     log_file: Option<PathBuf>,
+}
+
+/// All pilots, none, or those of some rules.
+#[derive(Debug, serde::Deserialize)]
+#[serde(
+    untagged,
+    expecting = "write true, false, or a list of rules such as [\"vo=cms,site=*.example.org\"]"
+)]
+enum Required {
+    All(bool),
+    Of(Vec<String>),
+}
+
+impl Default for Required {
+    fn default() -> Self {
+        Self::All(false)
+    }
+}
+
+impl Required {
+    fn rules(self) -> Result<Vec<SwitchRule>, String> {
+        match self {
+            Self::All(false) => Ok(Vec::new()),
+            Self::All(true) => Ok(vec![switch_rule("*")?]),
+            Self::Of(rules) => rules.iter().map(|rule| switch_rule(rule)).collect(),
+        }
+    }
+}
+
+fn switch_rule(text: &str) -> Result<SwitchRule, String> {
+    SwitchRule::parse(text).map_err(|e| format!("require_switch: {e}"))
 }
 
 /// What the queue goes by, complete and checked.
@@ -179,6 +217,8 @@ pub struct Settings {
     pub stall: Duration,
     /// Bytes per second that a body has to make.
     pub least_rate: u64,
+    /// Where pilots have to switch.
+    pub require_switch: Arc<[SwitchRule]>,
     /// Keys that are made for delegations.
     pub proxy_key: delegation::KeyKind,
     /// Whether pilots get limited proxies.
@@ -234,6 +274,7 @@ impl Settings {
             max_connections: number(a.max_connections, limits.connections),
             stall: a.stall.as_deref().map_or(Ok(limits.stall), |text| duration("stall", text))?,
             least_rate: a.least_rate.unwrap_or(limits.least_rate),
+            require_switch: a.require_switch.into(),
             proxy_key: key_kind(a.proxy_key.as_deref().unwrap_or("ecdsa"))?,
             limited: !a.full_proxies.unwrap_or(false),
             notify_private: a.notify_private.unwrap_or(false),
@@ -315,6 +356,7 @@ fn merge(a: Args, file: FileArgs) -> Result<Args, String> {
         max_connections: a.max_connections.or(file.max_connections),
         stall: a.stall.or(file.stall),
         least_rate: a.least_rate.or(file.least_rate),
+        require_switch: a.require_switch.into_iter().chain(file.require_switch.rules()?).collect(),
         proxy_key: a.proxy_key.or(file.proxy_key),
         full_proxies: a.full_proxies.or(file.full_proxies),
         notify_private: a.notify_private.or(file.notify_private),
@@ -411,6 +453,26 @@ mod tests {
         assert_eq!(s.pilots.iter().collect::<Vec<_>>(), ["/CN=a", "/CN=b"]);
         std::fs::write(file.path(), "leese = \"20s\"\n").unwrap();
         assert!(Settings::from_args(args).unwrap_err().contains("leese"));
+    }
+
+    #[test]
+    fn rules_about_the_switch_come_from_both_places() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let rules = |text: &str, given: &[&str]| {
+            std::fs::write(file.path(), text).unwrap();
+            let require_switch = given.iter().map(|rule| switch_rule(rule).unwrap()).collect();
+            let s =
+                Settings::from_args(Args { config: Some(file.path().into()), require_switch, ..complete() });
+            s.map(|s| s.require_switch.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(rules("", &[]).unwrap(), [""; 0]);
+        assert_eq!(rules("require_switch = false", &[]).unwrap(), [""; 0]);
+        assert_eq!(rules("require_switch = true", &[]).unwrap(), ["*"]);
+        assert_eq!(rules("require_switch = [\"vo=cms\"]", &["site=wn1"]).unwrap(), ["site=wn1", "vo=cms"]);
+        assert!(
+            rules("require_switch = [\"cms\"]", &[]).unwrap_err().contains("require_switch: \"cms\": write")
+        );
+        assert!(rules("require_switch = 3", &[]).unwrap_err().contains("write true, false, or a list"));
     }
 
     /// The sample with every example taken as if it stood there.

@@ -5,11 +5,12 @@ use crate::effects::EffectRunner;
 use crate::engine::{self, Done, Engine};
 use crate::files::Files;
 use crate::lanes::Lanes;
-use pilot_api::{Claim, Heartbeat, HeartbeatReply, PilotState};
+use identity::VerifiedIdentity;
+use pilot_api::{Claim, Heartbeat, HeartbeatReply, PilotState, RefusedPilot};
 use pilot_core::event::{Ask, ByPilot};
-use pilot_core::{Answer, Event, Refused, Terms};
+use pilot_core::{Answer, Event, Refused, Switching, Terms};
 use pilot_store::{SqliteStore, Store, StoreError};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,8 @@ use uuid::Uuid;
 
 /// Most payloads that one claim gives.
 const MOST_LEASES: usize = 256;
+/// Refused pilots that are remembered.
+const MOST_REFUSED: usize = 100;
 
 /// Everything that requests and upkeep share.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub struct Queue {
     engine: Engine,
     /// Orders that their pilot was told at least once: no reason to answer a held heartbeat at once.
     told: Mutex<HashSet<Uuid>>,
+    /// Pilots that were refused because they do not switch, the latest last.
+    refused: Mutex<VecDeque<RefusedPilot>>,
     /// Cancelled when the queue is about to end: held requests are answered at once.
     pub closing: CancellationToken,
 }
@@ -85,10 +90,22 @@ impl Queue {
         let engine = Engine::start(store.clone(), terms(&settings), move |effects, history| {
             runner.carry_out(effects, history);
         });
-        let (told, closing) = (Mutex::default(), CancellationToken::new());
+        let (told, refused, closing) = (Mutex::default(), Mutex::default(), CancellationToken::new());
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let (keys, lists, bodies) = (Lanes::new(2, processors), Lanes::new(2, 8), Lanes::new(8, 64));
-        Ok(Arc::new(Self { settings, store, files, effects, keys, lists, bodies, engine, told, closing }))
+        Ok(Arc::new(Self {
+            settings,
+            store,
+            files,
+            effects,
+            keys,
+            lists,
+            bodies,
+            engine,
+            told,
+            refused,
+            closing,
+        }))
     }
 
     /// Returns at the deadline of a held request, or when the queue is about to end.
@@ -123,10 +140,37 @@ impl Queue {
     }
 
     /// A claim with fresh ids for what it may be given.
-    pub fn ask(by: &ByPilot, claim: &Claim) -> Result<Event, openssl::error::ErrorStack> {
+    pub fn ask(
+        by: &ByPilot,
+        claim: &Claim,
+        switching: &Switching,
+    ) -> Result<Event, openssl::error::ErrorStack> {
         let most = usize::try_from(claim.max).unwrap_or(MOST_LEASES).min(MOST_LEASES);
         let ids = (0..most).map(|_| Ok((secret_id()?, Uuid::now_v7()))).collect::<Result<_, _>>()?;
-        Ok(Event::Claim(Box::new(Ask { by: by.clone(), claim: claim.clone(), ids })))
+        let (by, claim, switching) = (by.clone(), claim.clone(), switching.clone());
+        Ok(Event::Claim(Box::new(Ask { by, claim, switching, ids })))
+    }
+
+    /// The rules for a pilot with this identity.
+    pub fn switching(&self, pilot: &VerifiedIdentity) -> Switching {
+        let vo = pilot.voms.as_ref().map(|voms| voms.vo.clone());
+        Switching { rules: self.settings.require_switch.clone(), vo }
+    }
+
+    /// Remembers for a while that a pilot was refused because it does not switch: it is in no list of pilots.
+    pub fn note_refused(&self, pilot: RefusedPilot) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.retain(|known| (&known.host, &known.dn) != (&pilot.host, &pilot.dn));
+        if refused.len() >= MOST_REFUSED {
+            refused.pop_front();
+        }
+        refused.push_back(pilot);
+    }
+
+    /// Those that were refused since then, seconds since the epoch, the latest first.
+    pub fn refused_since(&self, since: u64) -> Vec<RefusedPilot> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.iter().rev().filter(|pilot| pilot.at >= since).cloned().collect()
     }
 
     /// Takes back a lease that was watched for its whole term without being renewed.

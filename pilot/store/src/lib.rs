@@ -15,7 +15,7 @@ pub mod sqlite;
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
-use pilot_api::{Demand, HistoryEntry, Payload, PayloadState, Pilot};
+use pilot_api::{ClaimedRun, Demand, HistoryEntry, Payload, PayloadState, Pilot};
 use pilot_core::{Change, Need, View};
 use std::future::Future;
 use uuid::Uuid;
@@ -52,6 +52,19 @@ pub struct Filter {
     pub limit: u32,
     /// Only payloads older than this one.
     pub before: Option<Uuid>,
+}
+
+/// Which ended attempts to tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Runs {
+    /// Ended then or later, seconds.
+    pub since: u64,
+    /// Ended before, seconds.
+    pub until: u64,
+    /// Only those whose ids are greater.
+    pub after: Option<Uuid>,
+    /// Most attempts.
+    pub limit: u32,
 }
 
 /// An end that a URL has to be told.
@@ -114,6 +127,8 @@ pub trait Store: Send + Sync + 'static {
     fn pilots(&self, since: u64) -> impl Future<Output = Result<Vec<Pilot>>> + Send;
     /// What waits, by user and requirements; the largest first, 10,000 at most.
     fn demand(&self) -> impl Future<Output = Result<Vec<Demand>>> + Send;
+    /// What pilots told of ended attempts of all users, in the order of their ids.
+    fn runs(&self, asked: &Runs) -> impl Future<Output = Result<Vec<ClaimedRun>>> + Send;
     /// What has to be watched.
     fn living(&self) -> impl Future<Output = Result<Living>> + Send;
     /// Up to 100 notices still to be sent, 10 of each owner at most: the least tried first.

@@ -3,12 +3,12 @@
 mod apply;
 mod tables;
 
-use crate::{Filter, Key, Living, Notice, Result, Store, Transaction};
-use pilot_api::{Demand, HistoryEntry, PayloadState, Pilot};
+use crate::{Filter, Key, Living, Notice, Result, Runs, Store, Transaction};
+use pilot_api::{ClaimedRun, Demand, HistoryEntry, PayloadState, Pilot};
 use pilot_core::{Change, Need, Requirements, View};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tables::{DelegationRow, LeaseRow, PayloadRow, Tables, Undo};
+use tables::{AttemptRow, DelegationRow, LeaseRow, PayloadRow, Tables, Undo};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use uuid::Uuid;
 
@@ -139,6 +139,30 @@ impl Store for MemoryStore {
         let mut demand: Vec<Demand> = demand.collect();
         demand.sort_by(|a, b| (b.waiting, &a.owner).cmp(&(a.waiting, &b.owner)));
         Ok(demand)
+    }
+
+    async fn runs(&self, asked: &Runs) -> Result<Vec<ClaimedRun>> {
+        let tables = self.0.lock().await;
+        let run = |(id, attempt): (&Uuid, &AttemptRow)| {
+            let shown = &attempt.shown;
+            let (report, ended) = (shown.report.as_ref()?, shown.ended?);
+            let pilot = &tables.pilots.get(&attempt.pilot)?.new;
+            let wanted = (asked.since..asked.until).contains(&ended) && asked.after.is_none_or(|a| *id > a);
+            Some(ClaimedRun {
+                payload: attempt.payload,
+                attempt: *id,
+                pilot: attempt.pilot,
+                owner: tables.payloads.get(&attempt.payload)?.owner.clone(),
+                pilot_dn: pilot.dn.clone(),
+                host: report.host.clone(),
+                switched: pilot.registration.switches_identity,
+                session: report.session.clone(),
+                ended,
+                wall_s: report.wall_ms.filter(|_| wanted)? as f64 / 1000.0,
+                cpu_s: report.cpu_ms.unwrap_or(0) as f64 / 1000.0,
+            })
+        };
+        Ok(tables.attempts.iter().filter_map(run).take(asked.limit as usize).collect())
     }
 
     async fn living(&self) -> Result<Living> {

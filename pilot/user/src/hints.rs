@@ -1,6 +1,6 @@
 //! What a message leaves out and its reader needs: why a payload waits, and what to do about a missing program.
 
-use pilot_api::{Payload, PayloadState, Pilot, PilotState, RawSpec};
+use pilot_api::{Payload, PayloadState, Pilot, PilotState, RawSpec, RefusedPilot};
 
 /// Exit code of a shell for a program that is not there.
 const NOT_FOUND: i32 = 127;
@@ -41,6 +41,16 @@ pub fn unsatisfied(spec: &RawSpec, pilots: &[Pilot]) -> Option<String> {
         reasons.push("each of cores, memory and walltime can be had, but not all from one".to_owned());
     }
     Some(format!("{pilots}: {}", reasons.join("; ")))
+}
+
+/// The same, with what the queue says of pilots that it refused because they do not switch: they are in no list.
+pub fn with_refused(why: String, refused: &[RefusedPilot]) -> String {
+    let Some(newest) = refused.first() else { return why };
+    let many = match refused.len() {
+        1 => "a pilot was refused within the last hour".to_owned(),
+        n => format!("{n} pilots were refused within the last hour, the newest because"),
+    };
+    format!("{why}; {many}: {}", newest.reason)
 }
 
 /// Whether the payload waits for a pilot, so that [`unsatisfied`] has something to say.
@@ -105,6 +115,21 @@ mod tests {
         assert!(unsatisfied(&spec(1, None, None), &[]).unwrap().contains("no pilot"));
         let gone = Pilot { state: PilotState::Lost, ..pilot(8, None, None) };
         assert!(unsatisfied(&spec(1, None, None), &[gone]).unwrap().contains("no pilot"));
+    }
+
+    #[test]
+    fn refused_pilots_are_told_of() {
+        let one =
+            RefusedPilot { host: "wn1".into(), dn: "/CN=p".into(), at: 1, reason: "it must switch".into() };
+        let other = RefusedPilot { reason: "older".into(), ..one.clone() };
+        let why = |refused: &[RefusedPilot]| with_refused("no pilot is there now".into(), refused);
+        assert_eq!(why(&[]), "no pilot is there now");
+        let said = why(std::slice::from_ref(&one));
+        assert_eq!(said, "no pilot is there now; a pilot was refused within the last hour: it must switch");
+        assert!(
+            why(&[one, other])
+                .ends_with("2 pilots were refused within the last hour, the newest because: it must switch")
+        );
     }
 
     #[test]

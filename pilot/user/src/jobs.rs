@@ -53,7 +53,12 @@ pub async fn jobs(args: JobsArgs) -> Result<u8> {
         return print_json(&payloads);
     }
     let rows: Vec<_> = payloads.iter().map(job_row).collect();
-    print(&table(&["ID", "STATE", "CODE", "AGE", "HOST", "COMMAND"], &rows, width(), &["HOST"]))
+    print(&table(
+        &["ID", "STATE", "CODE", "SWITCH", "AGE", "HOST", "COMMAND"],
+        &rows,
+        width(),
+        &["HOST", "AGE"],
+    ))
 }
 
 fn job_row(payload: &Payload) -> Vec<String> {
@@ -61,7 +66,17 @@ fn job_row(payload: &Payload) -> Vec<String> {
     let code = report.and_then(|r| r.exit_code).map_or_else(|| "-".to_owned(), |code| code.to_string());
     let host = report.map(|r| clean(&r.host)).filter(|h| !h.is_empty()).unwrap_or_else(|| "-".to_owned());
     let state = style_of(payload.state).apply_to(payload.state).to_string();
-    vec![payload.id.to_string(), state, code, age(payload.submitted), host, command(payload)]
+    let switch = switch(payload.switched).to_owned();
+    vec![payload.id.to_string(), state, code, switch, age(payload.submitted), host, command(payload)]
+}
+
+/// Whether payloads run under their user's own account; `-` when that is not known.
+fn switch(switched: Option<bool>) -> &'static str {
+    match switched {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "-",
+    }
 }
 
 fn command(payload: &Payload) -> String {
@@ -105,7 +120,9 @@ async fn hint(client: &Client, payload: &Payload) -> Result<Option<String>> {
         return Ok(hints::about_end(payload));
     }
     let pilots = client.patiently(RETRY, || client.pilots()).await?;
-    Ok(hints::unsatisfied(&payload.spec, &pilots))
+    let Some(why) = hints::unsatisfied(&payload.spec, &pilots) else { return Ok(None) };
+    let status = client.patiently(RETRY, || client.status()).await?;
+    Ok(Some(hints::with_refused(why, &status.refused_pilots)))
 }
 
 /// `pilot explain`: one line on why the payload is where it is; of an array one for each element, as JSON a list.
@@ -147,6 +164,9 @@ fn describe(payload: &Payload, events: &[HistoryEntry], width: usize) -> String 
     line("submitted", time(payload.submitted));
     line("command", command(payload));
     line("wants", wants(payload));
+    if payload.switched == Some(false) {
+        line("switch", "no: a pilot ran it as its own account, without glexec".to_owned());
+    }
     for input in &spec.inputs {
         line("input", format!("{} ({})", input.path, size(input.size)));
     }
@@ -171,7 +191,8 @@ fn wants(payload: &Payload) -> String {
 fn attempt_lines(attempt: &Attempt, line: &mut impl FnMut(&str, String)) {
     let outcome = attempt.outcome.map_or("running", |o| o.as_str());
     line("attempt", format!("{} {outcome}, leased {}", attempt.number, time(attempt.leased)));
-    line("", format!("pilot {}", attempt.pilot));
+    let unswitched = if attempt.switched == Some(false) { ", which did not switch the identity" } else { "" };
+    line("", format!("pilot {}{unswitched}", attempt.pilot));
     let Some(report) = &attempt.report else { return };
     let mut facts = vec![format!("host {}", report.host)];
     facts.extend(report.exit_code.map(|c| format!("exit code {c}")));
@@ -208,7 +229,7 @@ fn pilot_row(pilot: &Pilot) -> Vec<String> {
         pilot.state.to_string(),
         format!("{}/{}", pilot.running, node.slots),
         node.cores.to_string(),
-        if node.switches_identity { "yes" } else { "no" }.to_owned(),
+        switch(Some(node.switches_identity)).to_owned(),
         format!("{} ago", age(pilot.seen)),
         clean(&node.host),
         clean(&pilot.dn),
@@ -286,6 +307,7 @@ pub(super) mod tests {
             id: Uuid::nil(),
             number: 1,
             pilot: Uuid::nil(),
+            switched: Some(false),
             leased: 5,
             outcome,
             ended: Some(6),
@@ -301,6 +323,7 @@ pub(super) mod tests {
             array_index: Some(3),
             array: None,
             submitted: 4,
+            switched: Some(false),
             attempts: vec![attempt],
         }
     }
@@ -324,6 +347,8 @@ pub(super) mod tests {
             "[3] /bin/sh",
             "received: submitted, by the owner\n",
             "received: submitted, by queue\n",
+            "no: a pilot ran it as its own account",
+            "which did not switch the identity",
         ] {
             assert!(text.contains(fact), "{fact} is missing in {text}");
         }
@@ -335,7 +360,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_row_has_a_cell_for_each_column() {
-        assert_eq!(job_row(&payload(PayloadState::Done, None)).len(), 6);
+        let row = job_row(&payload(PayloadState::Done, None));
+        assert_eq!((row.len(), row[3].as_str()), (7, "no"));
         assert_eq!(count(["a", "b", "a"].into_iter()), BTreeMap::from([("a", 2), ("b", 1)]));
     }
 }

@@ -9,6 +9,7 @@ mod hints;
 mod jobs;
 mod logs;
 mod output;
+mod runs;
 mod say;
 mod select;
 mod steer;
@@ -45,6 +46,8 @@ pub enum Command {
     Wait(Box<wait::Args>),
     /// Bring a payload's output files home
     Output(Box<output::Args>),
+    /// Tell what pilots said of each attempt that ended, for `accounting reconcile --claims`; for subjects of --factory-dn
+    Runs(Box<runs::Args>),
     /// List the pilots
     Pilots(Box<Common>),
     /// Say why a payload waits, or why it ended as it did
@@ -138,6 +141,7 @@ async fn dispatch(command: Command) -> Result<u8> {
         Command::Release(args) => steer::release(*args).await,
         Command::Wait(args) => wait::wait(*args).await,
         Command::Output(args) => output::run(*args).await,
+        Command::Runs(args) => runs::run(*args).await,
         Command::Pilots(args) => jobs::pilots(*args).await,
         Command::Explain(args) => jobs::explain(*args).await,
         Command::Drain(args) => jobs::drain(*args).await,

@@ -64,6 +64,7 @@ pub fn router(queue: Arc<Queue>) -> Router {
         .route("/pilots/{id}/drain", post(pilots::drain))
         .route("/pilots/{id}/bye", post(pilots::bye))
         .route("/demand", get(pilots::demand))
+        .route("/runs", get(pilots::runs))
         .route("/attempts/{id}/delegation", post(pilots::delegation))
         .route("/attempts/{id}/result", post(pilots::result))
         .route("/attempts/{id}/logs/{channel}", put(content::append))

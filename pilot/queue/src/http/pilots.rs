@@ -9,12 +9,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use pilot_api::{
-    AttemptResult, Bye, CertificateRequest, Claim, Claimed, Demand, Heartbeat, HeartbeatReply, Lease,
-    NamedResult, Pilot, Registered, Registration, ResultAnswer, SignedChain,
+    AttemptResult, Bye, CertificateRequest, Claim, Claimed, ClaimedRun, Demand, Heartbeat, HeartbeatReply,
+    Lease, NamedResult, PAGE, Pilot, RefusedPilot, Registered, Registration, ResultAnswer, SignedChain,
 };
 use pilot_core::event::{ByPilot, Holder, Register};
 use pilot_core::{Answer, Event, Need, View, model};
-use pilot_store::Store;
+use pilot_store::{Runs, Store};
+use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
@@ -41,6 +42,7 @@ pub async fn entitled(
 pub async fn register(
     State(queue): Shared,
     PilotDn(holder): PilotDn,
+    user: User,
     Input(registration): Input<Registration>,
 ) -> Result<(StatusCode, Json<Registered>), Refusal> {
     let registration = validate::registration(registration)?;
@@ -49,9 +51,21 @@ pub async fn register(
     let pilot = registration.id.unwrap_or_else(Uuid::now_v7);
     tracing::info!(%pilot, actor = holder.dn, host = registration.host, "pilot registers");
     let Holder { dn, secret } = holder;
-    let event = Event::Register(Box::new(Register { id: pilot, dn, registration, secret }));
-    detached(async move { Ok(queue.decide(event).await?) }).await?;
+    let (host, switching) = (registration.host.clone(), queue.switching(&user.0));
+    let event =
+        Event::Register(Box::new(Register { id: pilot, dn: dn.clone(), registration, secret, switching }));
+    let q = queue.clone();
+    let registered = detached(async move { Ok(q.decide(event).await?) }).await;
+    registered.inspect_err(|refusal| note_unswitched(&queue, refusal, host, dn))?;
     Ok((StatusCode::CREATED, Json(Registered { pilot, lease_ms, heartbeat_ms })))
+}
+
+/// Whoever looks for that pilot in vain shall find why it is not there.
+fn note_unswitched(queue: &Queue, refusal: &Refusal, host: String, dn: String) {
+    if refusal.code == "must_switch" {
+        tracing::warn!(actor = dn, host, "pilot refused: it does not switch");
+        queue.note_refused(RefusedPilot { host, dn, at: now() / 1000, reason: refusal.title.clone() });
+    }
 }
 
 /// `GET /v1/pilots`: those of the last day.
@@ -65,16 +79,43 @@ pub async fn demand(State(queue): Shared, _: FactoryDn) -> Result<Json<Vec<Deman
     Ok(Json(queue.store.demand().await?))
 }
 
+/// Which ended attempts to tell of.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskedRuns {
+    #[serde(default)]
+    since: u64,
+    #[serde(default = "forever")]
+    until: u64,
+    after: Option<Uuid>,
+}
+
+fn forever() -> u64 {
+    u64::MAX
+}
+
+/// `GET /v1/runs`
+pub async fn runs(
+    State(queue): Shared,
+    FactoryDn(asker): FactoryDn,
+    Asked(asked): Asked<AskedRuns>,
+) -> Result<Json<Vec<ClaimedRun>>, Refusal> {
+    let _turn = queue.lists.turn(&asker).await;
+    let AskedRuns { since, until, after } = asked;
+    Ok(Json(queue.store.runs(&Runs { since, until, after, limit: PAGE }).await?))
+}
+
 /// `POST /v1/pilots/{p}/claim`: asks the writer at once, then each time there is news and a look promises success.
 pub async fn claim(
     State(queue): Shared,
     PilotDn(holder): PilotDn,
+    user: User,
     Id(id): Id,
     Asked(asked): Asked<Hold>,
     Input(claim): Input<Claim>,
 ) -> Result<Json<Claimed>, Refusal> {
     let deadline = until(asked.wait, queue.settings.lease.min(MAX_WAIT));
-    let by = by(id, &holder);
+    let (by, switching) = (by(id, &holder), queue.switching(&user.0));
     let mut promising = true;
     loop {
         let own = queue.effects.pilot_waiters.of(id);
@@ -83,7 +124,8 @@ pub async fn claim(
         work.as_mut().enable();
         news.as_mut().enable();
         while promising {
-            let event = Queue::ask(&by, &claim).map_err(|e| problem::internal("randomness", &e))?;
+            let event =
+                Queue::ask(&by, &claim, &switching).map_err(|e| problem::internal("randomness", &e))?;
             let queue = queue.clone();
             let done = detached(async move { Ok(queue.decide(event).await?) }).await?;
             match done.answer {
@@ -99,7 +141,7 @@ pub async fn claim(
             () = work => {}
             () = news => {}
         }
-        let event = Queue::ask(&by, &claim).map_err(|e| problem::internal("randomness", &e))?;
+        let event = Queue::ask(&by, &claim, &switching).map_err(|e| problem::internal("randomness", &e))?;
         promising = match queue.look(&event).await? {
             Answer::Leased(given) => !given.is_empty(),
             answer => answer == Answer::AskAgain,

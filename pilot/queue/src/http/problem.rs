@@ -64,6 +64,15 @@ pub fn forbidden(code: &str, title: impl Into<String>) -> Refusal {
     problem(StatusCode::FORBIDDEN, code, title)
 }
 
+/// 403: a pilot that does not switch, where the operator requires it.
+pub fn must_switch(rule: &str, host: &str) -> Refusal {
+    let host = identity::one_line(host);
+    let title = format!(
+        "the pilot on {host} does not switch to the users' accounts, and this queue requires it (require_switch {rule}): start pilot run with glexec and without --no-switch"
+    );
+    forbidden("must_switch", title)
+}
+
 /// 404: there is none, or none that the asker may know of.
 pub fn unknown(what: &str) -> Refusal {
     let title = format!("there is no such {what}, or it is not yours; check the id");
@@ -192,6 +201,7 @@ impl From<Refused> for Refusal {
                 let title = format!("input {path:?}: upload {sha256} with {size} bytes first");
                 unsatisfiable("blob_missing", title)
             }
+            Refused::MustSwitch { rule, host } => must_switch(&rule, &host),
             Refused::NotThatPilot => forbidden(
                 "not_that_pilot",
                 "only the pilot that registered under this id may do this: show the secret that it registered with",

@@ -160,7 +160,8 @@ pub async fn status(State(queue): Shared, user: User) -> Result<Json<Status>, Re
         high_water: queue.settings.high_water,
         retention: seconds,
     };
-    Ok(Json(Status { payloads, storage }))
+    let refused_pilots = queue.refused_since((now() / 1000).saturating_sub(3600));
+    Ok(Json(Status { payloads, storage, refused_pilots }))
 }
 
 /// Whether to wait, and for what.

@@ -9,4 +9,5 @@ mod long_life;
 mod refusals;
 mod store;
 mod support;
+mod switching;
 mod waiting;

@@ -85,6 +85,7 @@ impl MemoryTransaction {
             id: o.attempt,
             number: o.number,
             pilot: o.pilot,
+            switched: None,
             leased: o.at / 1000,
             outcome: None,
             ended: None,

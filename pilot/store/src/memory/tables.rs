@@ -180,6 +180,7 @@ impl Tables {
             slots: told.slots,
             cores: told.cores,
             memory: told.memory,
+            switches: told.switches_identity,
             seen: row.seen,
             secret: row.new.secret.clone(),
             held,
@@ -282,7 +283,11 @@ impl Tables {
         let mut attempts: Vec<_> =
             self.attempts.values().filter(|a| a.payload == id).map(|a| a.shown.clone()).collect();
         attempts.sort_by_key(|a| a.number);
+        for attempt in &mut attempts {
+            attempt.switched = self.pilots.get(&attempt.pilot).map(|p| p.new.registration.switches_identity);
+        }
         Some(pilot_api::Payload {
+            switched: pilot_api::all_switched(&attempts),
             id,
             owner: row.owner.clone(),
             state: row.state,

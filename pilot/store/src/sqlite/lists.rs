@@ -1,8 +1,8 @@
 //! What people and the queue's upkeep ask to see.
 
 use super::{count, error, from_json, int, nat, parse, to_json};
-use crate::{Filter, Key, Living, Notice, Result};
-use pilot_api::{Attempt, Demand, HistoryEntry, Outcome, Payload, PayloadState, Pilot};
+use crate::{Filter, Key, Living, Notice, Result, Runs};
+use pilot_api::{Attempt, ClaimedRun, Demand, HistoryEntry, Outcome, Payload, PayloadState, Pilot, Report};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -12,10 +12,24 @@ const PAYLOADS: &str =
     "SELECT p.id, p.owner, p.state, p.reason, s.json, p.array_index, p.submitted, p.submission
                         FROM payloads p JOIN specs s ON s.id = p.spec";
 
-type AttemptRow = (String, i64, String, i64, Option<String>, Option<i64>, Option<String>, String);
-const ATTEMPTS: &str = "SELECT id, number, pilot, leased, outcome, ended, report, payload FROM attempts";
+type AttemptRow = (
+    String,
+    i64,
+    String,
+    i64,
+    Option<String>,
+    Option<i64>,
+    Option<String>,
+    String,
+    Option<bool>,
+    Option<bool>,
+);
+/// The last two columns: whether the attempt's pilot switches, and whether those of all attempts of the payload do.
+const ATTEMPTS: &str = "SELECT a.id, a.number, a.pilot, a.leased, a.outcome, a.ended, a.report, a.payload,
+        i.registration ->> '$.switches_identity', NULL
+    FROM attempts a LEFT JOIN pilots i ON i.id = a.pilot";
 
-fn to_payload(row: Row, attempts: Vec<Attempt>) -> Result<Payload> {
+fn to_payload(row: Row, switched: Option<bool>, attempts: Vec<Attempt>) -> Result<Payload> {
     let (id, owner, state, reason, spec, index, submitted, array) = row;
     Ok(Payload {
         id: parse(&id)?,
@@ -26,16 +40,18 @@ fn to_payload(row: Row, attempts: Vec<Attempt>) -> Result<Payload> {
         array_index: index.map(nat),
         array: array.as_deref().map(parse).transpose()?,
         submitted: nat(submitted),
+        switched,
         attempts,
     })
 }
 
 fn to_attempt(row: AttemptRow) -> Result<Attempt> {
-    let (id, number, pilot, leased, outcome, ended, report, _) = row;
+    let (id, number, pilot, leased, outcome, ended, report, _, switched, _) = row;
     Ok(Attempt {
         id: parse(&id)?,
         number: count(number),
         pilot: parse(&pilot)?,
+        switched,
         leased: nat(leased),
         outcome: outcome.as_deref().map(parse::<Outcome>).transpose()?,
         ended: ended.map(nat),
@@ -47,10 +63,10 @@ pub async fn payload(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Pay
     let sql = AssertSqlSafe(format!("{PAYLOADS} WHERE p.id = ?"));
     let row = sqlx::query_as::<_, Row>(sql).bind(id.to_string()).fetch_optional(&mut *conn).await;
     let Some(row) = row.map_err(error)? else { return Ok(None) };
-    let sql = AssertSqlSafe(format!("{ATTEMPTS} WHERE payload = ? ORDER BY number"));
+    let sql = AssertSqlSafe(format!("{ATTEMPTS} WHERE a.payload = ? ORDER BY a.number"));
     let rows = sqlx::query_as::<_, AttemptRow>(sql).bind(id.to_string()).fetch_all(conn).await;
-    let attempts = rows.map_err(error)?.into_iter().map(to_attempt).collect::<Result<_>>()?;
-    to_payload(row, attempts).map(Some)
+    let attempts = rows.map_err(error)?.into_iter().map(to_attempt).collect::<Result<Vec<_>>>()?;
+    to_payload(row, pilot_api::all_switched(&attempts), attempts).map(Some)
 }
 
 /// Columns as in [`PAYLOADS`] and [`ATTEMPTS`], as [`Payload::listed`] cuts them: the large values are not even read.
@@ -59,8 +75,12 @@ const LISTED: &str =
                       FROM payloads p JOIN specs s ON s.id = p.spec WHERE p.owner = ?1";
 const LISTED_ATTEMPTS: &str = "SELECT a.id, a.number, a.pilot, a.leased, a.outcome, a.ended,
         CASE WHEN a.report IS NOT NULL THEN json_object('exit_code', a.report ->> '$.exit_code', 'host', a.report ->> '$.host',
-            'reason', substr(a.report ->> '$.reason', 1, 200), 'account', a.report ->> '$.account') END, a.payload
-    FROM payloads p JOIN attempts a ON a.payload = p.id AND a.number = p.attempts
+            'reason', substr(a.report ->> '$.reason', 1, 200), 'account', a.report ->> '$.account') END, a.payload,
+        i.registration ->> '$.switches_identity',
+        CASE WHEN p.attempts = 1 THEN i.registration ->> '$.switches_identity' ELSE
+            (SELECT min(j.registration ->> '$.switches_identity') FROM attempts b JOIN pilots j ON j.id = b.pilot
+             WHERE b.payload = p.id) END
+    FROM payloads p JOIN attempts a ON a.payload = p.id AND a.number = p.attempts LEFT JOIN pilots i ON i.id = a.pilot
     WHERE p.id IN (SELECT value FROM json_each(?))";
 
 /// Conditions on the columns that indexes begin with; words of the interface and numbers of parameters, nothing of a user's.
@@ -97,15 +117,15 @@ pub async fn payloads(conn: &mut SqliteConnection, filter: &Filter) -> Result<Ve
     let ids: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
     let attempts =
         sqlx::query_as::<_, AttemptRow>(LISTED_ATTEMPTS).bind(to_json(&ids)?).fetch_all(conn).await;
-    let mut of: HashMap<String, Attempt> = HashMap::new();
+    let mut of: HashMap<String, (Option<bool>, Attempt)> = HashMap::new();
     for row in attempts.map_err(error)? {
-        of.insert(row.7.clone(), to_attempt(row)?);
+        of.insert(row.7.clone(), (row.9, to_attempt(row)?));
     }
     rows.into_iter()
         .rev()
         .map(|row| {
-            let attempts = of.remove(&row.0).into_iter().collect();
-            to_payload(row, attempts)
+            let (switched, newest) = of.remove(&row.0).unzip();
+            to_payload(row, switched.flatten(), newest.into_iter().collect())
         })
         .collect()
 }
@@ -161,6 +181,48 @@ pub async fn pilots(conn: &mut SqliteConnection, since: u64) -> Result<Vec<Pilot
         })
     };
     rows.into_iter().map(pilot).collect()
+}
+
+pub async fn runs(conn: &mut SqliteConnection, asked: &Runs) -> Result<Vec<ClaimedRun>> {
+    let rows = sqlx::query_as::<_, (String, String, String, String, String, bool, i64, String)>(
+        "SELECT a.payload, a.id, a.pilot, p.owner, i.dn, coalesce(i.registration ->> '$.switches_identity', 1), a.ended, a.report
+         FROM attempts a JOIN payloads p ON p.id = a.payload JOIN pilots i ON i.id = a.pilot
+         WHERE a.id > ? AND a.ended >= ? AND a.ended < ? AND a.report ->> '$.wall_ms' IS NOT NULL
+         ORDER BY a.id LIMIT ?",
+    )
+    .bind(asked.after.map(|id| id.to_string()).unwrap_or_default())
+    .bind(int(asked.since))
+    .bind(int(asked.until))
+    .bind(i64::from(asked.limit))
+    .fetch_all(conn)
+    .await
+    .map_err(error)?;
+    let run = |(payload, attempt, pilot, owner, pilot_dn, switched, ended, report): (
+        String,
+        String,
+        String,
+        String,
+        String,
+        bool,
+        i64,
+        String,
+    )| {
+        let report: Report = from_json(&report)?;
+        Ok(ClaimedRun {
+            payload: parse(&payload)?,
+            attempt: parse(&attempt)?,
+            pilot: parse(&pilot)?,
+            owner,
+            pilot_dn,
+            host: report.host,
+            switched,
+            session: report.session,
+            ended: nat(ended),
+            wall_s: report.wall_ms.unwrap_or(0) as f64 / 1000.0,
+            cpu_s: report.cpu_ms.unwrap_or(0) as f64 / 1000.0,
+        })
+    };
+    rows.into_iter().map(run).collect()
 }
 
 pub async fn demand(conn: &mut SqliteConnection) -> Result<Vec<Demand>> {

@@ -109,7 +109,8 @@ pub async fn load(conn: &mut SqliteConnection, view: &mut View, need: &Need) -> 
 }
 
 async fn pilot(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Pilot>> {
-    let sql = "SELECT dn, host, state, drain, slots, cores, memory, seen, secret FROM pilots WHERE id = ?";
+    let sql = "SELECT dn, host, state, drain, slots, cores, memory, seen, secret,
+               coalesce(registration ->> '$.switches_identity', 1) FROM pilots WHERE id = ?";
     let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(&mut *conn).await.map_err(error)?;
     let Some(row) = row else { return Ok(None) };
     let mut held = payloads(conn, "l.pilot = ?", id.to_string()).await?;
@@ -125,6 +126,7 @@ async fn pilot(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Pilot>> {
         memory: get::<Option<i64>>(&row, 6)?.map(nat),
         seen: nat(get(&row, 7)?),
         secret: get(&row, 8)?,
+        switches: get(&row, 9)?,
         held,
     }))
 }

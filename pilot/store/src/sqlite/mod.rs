@@ -6,8 +6,8 @@ mod load;
 mod lock;
 mod purge;
 
-use crate::{Filter, Key, Living, Notice, Result, Store, StoreError, Transaction};
-use pilot_api::{Demand, HistoryEntry, Payload, PayloadState, Pilot};
+use crate::{Filter, Key, Living, Notice, Result, Runs, Store, StoreError, Transaction};
+use pilot_api::{ClaimedRun, Demand, HistoryEntry, Payload, PayloadState, Pilot};
 use pilot_core::{Change, Need, View};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -235,6 +235,10 @@ impl Store for SqliteStore {
 
     async fn demand(&self) -> Result<Vec<Demand>> {
         lists::demand(&mut *self.reader().await?).await
+    }
+
+    async fn runs(&self, asked: &Runs) -> Result<Vec<ClaimedRun>> {
+        lists::runs(&mut *self.reader().await?, asked).await
     }
 
     async fn living(&self) -> Result<Living> {

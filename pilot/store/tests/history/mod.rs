@@ -3,7 +3,7 @@
 use pilot_api::*;
 use pilot_core::change::NewDelegation;
 use pilot_core::event::{Ask, ByOwner, ByPilot, Holder, Register, Sign, Submit};
-use pilot_core::{Answer, Change, Decision, Effect, Event, Refused, View, decide};
+use pilot_core::{Answer, Change, Decision, Effect, Event, Refused, Switching, View, decide};
 use pilot_store::{Filter, Store, Transaction};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -343,7 +343,8 @@ impl<S: Store> World<S> {
         let json = serde_json::json!({"host": host, "slots": 4, "cores": 6, "memory": null, "switches_identity": true,
                                       "time_left": null});
         let registration: Registration = serde_json::from_value(json).unwrap();
-        let register = Register { id, dn: DN.into(), registration, secret: None };
+        let register =
+            Register { id, dn: DN.into(), registration, secret: None, switching: Switching::default() };
         self.happen(tx, &Event::Register(Box::new(register))).await?;
         self.told.pilots.push((id, self.now));
         Ok(())
@@ -355,7 +356,8 @@ impl<S: Store> World<S> {
         let id = earlier.as_ref().map_or_else(|| self.id(), |e| e.0);
         let claim = Claim { id: Some(id), max: max.into(), cores: 6, memory: None, time_left: None };
         let ids = (0..max).map(|_| (self.id(), self.id())).collect();
-        let event = Event::Claim(Box::new(Ask { by: Self::by(pilot), claim, ids }));
+        let event =
+            Event::Claim(Box::new(Ask { by: Self::by(pilot), claim, switching: Switching::default(), ids }));
         let Answer::Leased(given) = self.happen(tx, &event).await? else { return Ok(()) };
         let leases: Vec<Uuid> = given.iter().map(|g| g.lease).collect();
         if let Some((_, before)) = earlier {
