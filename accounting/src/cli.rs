@@ -4,6 +4,7 @@ use accounting::export::{self, send::Destination};
 use accounting::filter::Filter;
 use accounting::filter_args::{FilterArgs, Summary, moment, month};
 use accounting::http::Tls;
+use accounting::store::reduce::Retention;
 use accounting::when::Moment;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -159,6 +160,8 @@ pub struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub struct FoldArgs {
+    #[command(flatten)]
+    pub retention: Retention,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -285,6 +288,9 @@ pub struct ExportArgs {
     /// VO of those whose credential names none
     #[arg(long, value_name = "VO")]
     pub vo_of_others: Option<String>,
+    /// Hide names behind words that are always the same, made with the secret in this file
+    #[arg(long, value_name = "KEYFILE")]
+    pub pseudonym: Option<PathBuf>,
     /// Only what ended in this month, UTC: 2026-07
     #[arg(long, value_name = "MONTH", value_parser = month, conflicts_with_all = ["since", "until"])]
     month: Option<(Moment, Moment)>,
@@ -341,6 +347,8 @@ pub struct ForwardArgs {
     /// CAs of the server
     #[arg(long, value_name = "DIR", default_value = "/etc/grid-security/certificates")]
     ca_dir: PathBuf,
+    #[command(flatten)]
+    pub retention: Retention,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

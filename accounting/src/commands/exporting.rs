@@ -3,6 +3,7 @@
 use super::{FAILED, FOUND, Failure, NOTHING, Places, Reply, tell_damage};
 use crate::cli::ExportArgs;
 use accounting::export::ledger::Ledger;
+use accounting::export::pseudonym::Key;
 use accounting::export::send::{self, Destination, Sent};
 use accounting::export::{self, Exported, Format, Refused, Site, facts};
 use accounting::http::Client;
@@ -21,6 +22,10 @@ pub(super) fn export(places: &Places, args: &ExportArgs) -> Result<Reply, Failur
     let ended = |end: u64| since.is_none_or(|t| end >= t.0) && until.is_none_or(|t| end < t.0);
     records.retain(|record| record.end_unix_ns.is_some_and(ended));
     let damage = tell_damage(&damaged, records.len());
+    if let Some(file) = &args.pseudonym {
+        let key = Key::load(file).map_err(Failure::Key)?;
+        records = records.iter().map(|record| key.hide(record)).collect();
+    }
     if let Some(text) = rows_of(args.format, &records)? {
         return Ok(Reply { text, code: damage });
     }

@@ -14,7 +14,7 @@ use std::io::Write as _;
 
 pub(super) fn forward(places: &Places, args: &ForwardArgs) -> Result<Reply, Failure> {
     // Kept here first: what cannot be sent today waits in the store, and the spool stays small.
-    let (store, folded) = take_over(places)?;
+    let (mut store, folded) = take_over(places)?;
     let stay = folded.damaged.len() + folded.conflicts.len();
     let mut ledger = Ledger::open(&places.ledger()?).map_err(forward::ForwardError::from)?;
     let client = Client::new(&args.tls())?;
@@ -22,6 +22,8 @@ pub(super) fn forward(places: &Places, args: &ForwardArgs) -> Result<Reply, Fail
     let mut done = Forwarded::default();
     let sent = forward::forward(&way, store.store(), &mut ledger, &mut done, Moment::now().0)
         .and_then(|()| forward::tell_running(&way, &Spool::new(&places.spool), &mut done));
+    // Only now: the site gets what there was.
+    store.reduce(&args.retention, Moment::now().0)?;
     let told = |text: &str| {
         let _ = writeln!(std::io::stderr(), "accounting: {}", log_line(text));
     };

@@ -101,15 +101,23 @@ pub(super) fn take_over(places: &Places) -> Result<(StoreWriter, folding::Folded
 }
 
 pub(super) fn fold(places: &Places, args: &FoldArgs) -> Result<Reply, Failure> {
-    let (_, folded) = take_over(places)?;
+    let (mut store, folded) = take_over(places)?;
+    let reduced = store.reduce(&args.retention, Moment::now().0)?;
     let (new, known) = (folded.new, folded.known);
     let stay = folded.damaged.len() + folded.conflicts.len();
     let code = if stay == 0 { FOUND } else { FAILED };
     let text = match args.json {
-        true => json!({ "new": new, "known": known, "damaged": folded.damaged.len(), "conflicts": folded.conflicts })
+        true => json!({ "new": new, "known": known, "damaged": folded.damaged.len(), "conflicts": folded.conflicts,
+            "reduced_days": reduced })
             .to_string()
             + "\n",
-        false => format!("{new} records folded, {known} were known, {stay} stay in the spool\n"),
+        false => {
+            let over = match reduced {
+                0 => String::new(),
+                n => format!("; {n} day files reduced to what is kept"),
+            };
+            format!("{new} records folded, {known} were known, {stay} stay in the spool{over}\n")
+        }
     };
     Ok(Reply { text, code })
 }

@@ -60,6 +60,8 @@ pub enum Failure {
     NoAnswer(#[from] accounting::http::NoAnswer),
     #[error("{0}")]
     Forward(#[from] accounting::forward::ForwardError),
+    #[error("--pseudonym: {0}")]
+    Key(String),
     #[error("{0}")]
     Serve(String),
     #[error("{}: {why}", path.display())]

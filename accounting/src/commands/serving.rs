@@ -48,6 +48,11 @@ fn look(args: &ServeArgs, config: Result<Config, accounting::serve::config::BadC
             Finding::Doubtful(format!("{file}: no host may bring records; name them in [writers] allow"))
         }
     }];
+    for age in config.retention.short() {
+        findings.push(Finding::Doubtful(format!(
+            "{file}: [retention] {age} is less than the 90 days that sites keep traces"
+        )));
+    }
     findings.extend(check::certificate(&config.cert, &config.key, &Trust::in_dir(config.ca_dir.clone())));
     findings.push(check::writable("store", &config.store));
     findings.push(match config.listen.parse::<Address>() {
@@ -63,6 +68,23 @@ fn run(args: &ServeArgs, config: Config) -> Result<(), Failure> {
     runtime.block_on(listen(args, config))
 }
 
+/// Looks each hour for what may not be kept any longer.
+async fn reduce(site: Arc<site::Site>) {
+    let mut hours = tokio::time::interval(std::time::Duration::from_secs(3600));
+    loop {
+        hours.tick().await;
+        let site = site.clone();
+        match tokio::task::spawn_blocking(move || site.reduce()).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(days)) => tracing::info!(days, "day files reduced to what is kept"),
+            Ok(Err(why)) => {
+                tracing::error!(reason = %why, "retention: not everything was reduced, it is tried again")
+            }
+            Err(why) => tracing::error!(reason = %why, "retention failed"),
+        }
+    }
+}
+
 async fn listen(args: &ServeArgs, config: Config) -> Result<(), Failure> {
     let broken = |e: service::Error| Failure::Serve(e.to_string());
     service::logs::start(args.log_file.as_deref()).map_err(broken)?;
@@ -73,6 +95,7 @@ async fn listen(args: &ServeArgs, config: Config) -> Result<(), Failure> {
     let address: Address = config.listen.parse().map_err(|e| Failure::Serve(format!("listen: {e}")))?;
     let site = Arc::new(site::Site::open(args.config.clone(), config)?);
     let server = Server::bind(&address, signals).await.map_err(broken)?;
+    tokio::spawn(reduce(site.clone()));
     let hooks = Hooks {
         reload: {
             let site = site.clone();

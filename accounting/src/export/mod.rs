@@ -8,6 +8,8 @@
 //! | CAR, and UR 2.0 (unverified) | [`car`] | EMI compute accounting record |
 //! | APEL messages | [`apel`] | single jobs, summaries and normalised summaries, for SSM |
 //!
+//! Names can be hidden before: [`pseudonym`].
+//!
 //! What a consumer would refuse is converted or refused here, before anything is sent: see [`facts`]. What goes where, and
 //! that it goes there once, is in [`ledger`] and [`send`].
 
@@ -18,6 +20,7 @@ pub mod dirq;
 pub mod facts;
 pub mod gratia;
 pub mod ledger;
+pub mod pseudonym;
 pub mod send;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The configuration file, `/etc/pilotage/accounting.toml`.
 
+use crate::store::reduce::Retention;
 use identity::Dn;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub struct Config {
     pub writers: Writers,
     /// `[readers]`.
     pub readers: Readers,
+    /// `[retention]`.
+    pub retention: Retention,
 }
 
 /// Who may bring records.
@@ -56,6 +59,7 @@ impl Default for Config {
             store: "/var/lib/pilotage/accounting-site".into(),
             writers: Writers::default(),
             readers: Readers::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -126,6 +130,8 @@ mod tests {
             ("\n[writers]\nalow = []\n", "line 3: unknown field `alow`"),
             ("[readers]\nall = ['CN=x']\n", "line 2"),
             ("listen = 'nowhere'\n", "listen"),
+            ("[retention]\narguments = '12h'\n", "line 2"),
+            ("[retention]\nidentty = '90d'\n", "unknown field `identty`"),
         ] {
             let told = Config::parse(text).unwrap_err().to_string();
             assert!(told.contains(why), "{text}: {told}");

@@ -3,6 +3,7 @@
 use super::config::Config;
 use super::scope::Brings;
 use crate::filter::{Filter, host};
+use crate::store::journal::DAY_NS;
 use crate::store::{Added, Cursor, Store, StoreError, StoreWriter};
 use crate::sum::{Groups, Key};
 use crate::upload::{Item, ItemResult, Outcome, Results, Stage, Upload, judge};
@@ -42,6 +43,8 @@ pub struct Site {
     store: PathBuf,
     writer: Mutex<StoreWriter>,
     nodes: Mutex<BTreeMap<String, Node>>,
+    /// Held while the list of questions is written.
+    reads: Mutex<()>,
     counters: Counters,
 }
 
@@ -63,7 +66,8 @@ impl Site {
         let store = config.store.clone();
         let writer = Mutex::new(StoreWriter::open(&store)?);
         let config = RwLock::new(Arc::new(config));
-        Ok(Self { path, config, store, writer, nodes: Mutex::default(), counters: Counters::default() })
+        let (nodes, reads) = (Mutex::default(), Mutex::default());
+        Ok(Self { path, config, store, writer, nodes, reads, counters: Counters::default() })
     }
 
     /// The configuration in force.
@@ -202,6 +206,47 @@ impl Site {
         store.map_or(Ok(()), |store| store.head().map(|_| ()).map_err(|e| e.to_string()))
     }
 
+    /// Takes out what may not be kept any longer: of the records, and of the questions about persons.
+    ///
+    /// # Errors
+    /// What the store says; the rest is done the next time.
+    pub fn reduce(&self) -> Result<usize, StoreError> {
+        let (kept, now) = (self.config().retention, Moment::now().0);
+        let reduced = locked(&self.writer).reduce(&kept, now)?;
+        if let Some(days) = kept.identity_days() {
+            self.forget_questions(now.saturating_sub(u64::from(days).saturating_mul(DAY_NS)))?;
+        }
+        Ok(reduced)
+    }
+
+    fn forget_questions(&self, before_unix_ns: u64) -> Result<(), StoreError> {
+        let (path, new) = (self.store.join(READS), self.store.join("reads.tmp"));
+        let failed = |why| StoreError::File { path: path.clone(), why };
+        let _turn = locked(&self.reads);
+        let text = match std::fs::read_to_string(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            read => read.map_err(failed)?,
+        };
+        let before = Moment(before_unix_ns).to_string();
+        let at = |line: &str| {
+            serde_json::from_str::<serde_json::Value>(line).ok()?["at_utc"].as_str().map(str::to_owned)
+        };
+        let kept: String =
+            text.split_inclusive('\n').filter(|line| at(line).is_none_or(|at| at >= before)).collect();
+        if kept.len() == text.len() {
+            return Ok(());
+        }
+        let write = || {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+            let mut file = options.open(&new)?;
+            file.write_all(kept.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&new, &path)
+        };
+        write().map_err(failed)
+    }
+
     /// Notes who asked what, before it is answered: reading about persons leaves a trace.
     ///
     /// # Errors
@@ -215,6 +260,7 @@ impl Site {
             options.open(&path)?.write_all(format!("{line}\n").as_bytes())
         };
         self.counters.questions.fetch_add(1, Ordering::Relaxed);
+        let _turn = locked(&self.reads);
         write().map_err(|why| StoreError::File { path: path.clone(), why })
     }
 
@@ -291,4 +337,23 @@ pub fn sender(brings: &Brings, upload: &Upload, caller: &str) -> String {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_questions_about_persons_are_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { store: dir.path().join("store"), ..Config::default() };
+        let site = Site::open("accounting.toml".into(), config).unwrap();
+        site.note_question("/CN=Olga", "all", "/v1/sessions?dn=new").unwrap();
+        let reads = dir.path().join("store").join(READS);
+        let new = std::fs::read_to_string(&reads).unwrap();
+        let old = new.replacen("\"at_utc\":\"2", "\"at_utc\":\"1", 1).replace("dn=new", "dn=old");
+        std::fs::write(&reads, format!("{old}{new}")).unwrap();
+        assert_eq!(site.reduce().unwrap(), 0);
+        assert_eq!(std::fs::read_to_string(&reads).unwrap(), new);
+    }
 }

@@ -8,14 +8,20 @@
 //! {"record":"019f...","n":17,"prev":"<sha256 of seal 16>","sha256":"<sha256 of these lines and of prev>"}
 //! ```
 //!
-//! The files are the truth: the index is made from them and can be made again. They are only ever appended to. A day is
-//! the day on which a record was folded, so that the files follow each other as the seals do.
+//! The files are the truth: the index is made from them and can be made again. They are appended to, until they are so old that some
+//! of what they hold may not be kept any longer. A day is the day on which a record was folded, so that the files follow each other as
+//! the seals do.
+//!
+//! A reduced day, `2026-07-01.1.jsonl` (the number says how much is gone), takes the place of the whole one. Its seals are as they were, so
+//! that the chain goes on and a head that was kept elsewhere is still in it, and have one hash more, `kept`, of what is left of
+//! their record: `{"record":..,"n":17,"prev":..,"sha256":..,"kept":".."}`.
 
 use super::StoreError;
+use super::reduce::{Reduced, reduced};
 use ring::digest;
 use serde::Deserialize;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +29,8 @@ use std::path::{Path, PathBuf};
 const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// How a seal begins; no event does.
 const SEAL: &[u8] = b"{\"record\":\"";
-const DAY_NS: u64 = 86_400 * 1_000_000_000;
+/// Nanoseconds of a day.
+pub const DAY_NS: u64 = 86_400 * 1_000_000_000;
 
 /// The last seal of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +52,7 @@ impl Default for Head {
 /// Where a record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Day of the file, days since the epoch.
+    /// The file: its day, days since the epoch, and in the upper eight bits how much of it is gone.
     pub day: u32,
     /// First byte.
     pub offset: u64,
@@ -84,6 +91,21 @@ struct Seal {
     n: u64,
     prev: String,
     sha256: String,
+    /// Of what is left of a reduced record.
+    kept: Option<String>,
+}
+
+/// Bits of a file's number that say its day.
+const DAY_BITS: u32 = 24;
+
+/// The day of a file.
+pub fn day(file: u32) -> u32 {
+    file & ((1 << DAY_BITS) - 1)
+}
+
+/// How much of a file is gone, 0 for nothing.
+pub fn level(file: u32) -> u32 {
+    file >> DAY_BITS
 }
 
 /// The directory of the day files.
@@ -96,11 +118,29 @@ impl Journal {
         Self(dir.into())
     }
 
-    /// The days that have a file, in order.
+    /// The files, in the order of their days; of a day the one of which most is gone: the others are left over.
     ///
     /// # Errors
     /// What reading the directory says.
     pub fn days(&self) -> Result<Vec<u32>, StoreError> {
+        let mut files = self.files()?;
+        files.sort_unstable_by_key(|file| (day(*file), std::cmp::Reverse(level(*file))));
+        files.dedup_by_key(|file| day(*file));
+        Ok(files)
+    }
+
+    /// Files in whose place a reduced one has come, and that one.
+    ///
+    /// # Errors
+    /// As for [`Journal::days`].
+    pub fn left_over(&self) -> Result<Vec<(u32, u32)>, StoreError> {
+        let newest = self.days()?;
+        let replaced =
+            |file: &u32| Some((*file, *newest.iter().find(|new| day(**new) == day(*file) && *new != file)?));
+        Ok(self.files()?.iter().filter_map(replaced).collect())
+    }
+
+    fn files(&self) -> Result<Vec<u32>, StoreError> {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -109,16 +149,19 @@ impl Journal {
         let mut days = Vec::new();
         for entry in entries {
             let name = entry.map_err(|e| StoreError::file(&self.0, e))?.file_name();
-            days.extend(name.to_str().and_then(|n| n.strip_suffix(".jsonl")).and_then(day_of));
+            days.extend(name.to_str().and_then(|n| n.strip_suffix(".jsonl")).and_then(file_of));
         }
-        days.sort_unstable();
         Ok(days)
     }
 
-    /// The file of a day.
-    pub fn path(&self, day: u32) -> PathBuf {
-        let date = record::time::rfc3339(u64::from(day) * DAY_NS);
-        self.0.join(format!("{}.jsonl", &date[..10]))
+    /// Where a file is.
+    pub fn path(&self, file: u32) -> PathBuf {
+        let date = record::time::rfc3339(u64::from(day(file)) * DAY_NS);
+        let gone = match level(file) {
+            0 => String::new(),
+            level => format!(".{level}"),
+        };
+        self.0.join(format!("{}{gone}.jsonl", &date[..10]))
     }
 
     /// The events of one record.
@@ -146,17 +189,20 @@ impl Journal {
     ) -> Result<(Head, u64), E> {
         let (mut head, mut rest) = (after.clone(), 0);
         let days = self.days()?;
-        for (index, day) in days.iter().copied().enumerate().filter(|(_, day)| *day >= after.day) {
-            let mut file = DayFile::open(self.path(day), day)?;
+        for (index, number) in days.iter().copied().enumerate().filter(|(_, f)| day(*f) >= after.day) {
+            let mut file = DayFile::open(self.path(number), number)?;
             while let Some(lines) = file.next_record()? {
                 let seal = file.check(&head, after).map_err(StoreError::from)?;
                 let Some((id, sealed)) = seal else { continue };
-                visit(Sealed {
-                    id: &id,
-                    head: sealed.clone(),
-                    place: file.place(lines),
-                    lines: file.events(),
-                })?;
+                // Of a record without lines nothing is kept but its seal.
+                if lines > 0 {
+                    visit(Sealed {
+                        id: &id,
+                        head: sealed.clone(),
+                        place: file.place(lines),
+                        lines: file.events(),
+                    })?;
+                }
                 head = sealed;
             }
             rest = file.unsealed();
@@ -168,10 +214,77 @@ impl Journal {
     }
 }
 
+impl Journal {
+    /// Writes a file again without what is gone, beside the old one, and returns where its records stand now.
+    ///
+    /// # Errors
+    /// The first line that is not as it was written, and what the file system says.
+    pub fn reduce(&self, file: u32, gone: Reduced) -> Result<Vec<(String, Head, Place)>, StoreError> {
+        let new = day(file) | ((gone as u32) << DAY_BITS);
+        let (path, unfinished) = (self.path(new), self.0.join("reduced.tmp"));
+        let failed = |e| StoreError::file(&unfinished, e);
+        let mut from = DayFile::open(self.path(file), file)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let mut to = BufWriter::with_capacity(1 << 20, options.open(&unfinished).map_err(failed)?);
+        let (mut records, mut offset) = (Vec::new(), 0);
+        while from.next_record()?.is_some() {
+            let (id, head) = from.seal()?;
+            let lines = reduced(from.events(), gone).map_err(|why| from.broken(&why))?;
+            let seal = format!("{},\"kept\":\"", from.seal_before_kept());
+            let kept = sha256(&[&lines, seal.as_bytes()]);
+            let seal = format!("{seal}{kept}\"}}\n");
+            to.write_all(&lines).and_then(|()| to.write_all(seal.as_bytes())).map_err(failed)?;
+            let length = lines.len() as u64;
+            if length > 0 {
+                records.push((id, head, Place { day: new, offset, length }));
+            }
+            offset += length + seal.len() as u64;
+        }
+        if from.unsealed() > 0 {
+            return Err(from.broken("the last record of this day has no seal").into());
+        }
+        let file = to.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.sync_all().map_err(failed)?;
+        std::fs::rename(&unfinished, &path).map_err(failed)?;
+        self.sync()?;
+        Ok(records)
+    }
+
+    /// The records of one file.
+    ///
+    /// # Errors
+    /// The first line that is not as it was written.
+    pub fn records_of(&self, file: u32) -> Result<Vec<(String, Head, Place)>, StoreError> {
+        let (mut from, mut records) = (DayFile::open(self.path(file), file)?, Vec::new());
+        while let Some(lines) = from.next_record()? {
+            let (id, head) = from.seal()?;
+            if lines > 0 {
+                records.push((id, head, from.place(lines)));
+            }
+        }
+        Ok(records)
+    }
+
+    /// Removes a file that was replaced.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(&self, file: u32) -> Result<(), StoreError> {
+        let path = self.path(file);
+        std::fs::remove_file(&path).map_err(|e| StoreError::file(&path, e))?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        File::open(&self.0).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::file(&self.0, e))
+    }
+}
+
 /// One day file on its way through.
 struct DayFile {
     path: PathBuf,
-    day: u32,
+    number: u32,
     reader: BufReader<File>,
     /// Bytes of the record at hand, with its seal.
     bytes: Vec<u8>,
@@ -184,10 +297,10 @@ struct DayFile {
 }
 
 impl DayFile {
-    fn open(path: PathBuf, day: u32) -> Result<Self, StoreError> {
+    fn open(path: PathBuf, number: u32) -> Result<Self, StoreError> {
         let file = open(&path).map_err(|e| StoreError::file(&path, e))?;
         let reader = BufReader::with_capacity(1 << 20, file);
-        Ok(Self { path, day, reader, bytes: Vec::new(), events: 0, offset: 0, line: 0, seq: 0 })
+        Ok(Self { path, number, reader, bytes: Vec::new(), events: 0, offset: 0, line: 0, seq: 0 })
     }
 
     /// Reads up to the next seal; `None` at the end.
@@ -220,12 +333,19 @@ impl DayFile {
 
     /// The seal, checked; `None` for one that comes before those that are wanted.
     fn check(&self, head: &Head, after: &Head) -> Result<Option<(String, Head)>, Broken> {
-        let text = self.bytes[self.events..].strip_suffix(b"\n").unwrap_or_default();
-        let seal: Seal =
-            serde_json::from_slice(text).map_err(|e| self.broken(&format!("the seal is none: {e}")))?;
-        let covered = text.windows(11).rposition(|w| w == b",\"sha256\":\"").unwrap_or(0);
+        let (seal, text) = self.read_seal()?;
+        let (key, wanted): (&[u8], &str) = match &seal.kept {
+            Some(kept) => (b",\"kept\":\"", kept),
+            None => (b",\"sha256\":\"", &seal.sha256),
+        };
+        // A whole file has whole records.
+        if seal.kept.is_some() != (level(self.number) > 0) {
+            return Err(self.broken("the seal is not of this kind of file"));
+        }
+        let at = text.windows(key.len()).rposition(|w| w == key).unwrap_or(0);
+        let covered = if seal.kept.is_some() { at + key.len() } else { at };
         let sum = sha256(&[self.events(), &text[..covered]]);
-        if sum != seal.sha256 {
+        if sum != wanted {
             return Err(self.broken("the record does not match its seal: it was changed"));
         }
         if seal.n <= after.n {
@@ -238,7 +358,30 @@ impl DayFile {
             );
             return Err(self.broken(&what));
         }
-        Ok(Some((seal.record, Head { n: seal.n, sha256: seal.sha256, day: self.day })))
+        Ok(Some((seal.record, Head { n: seal.n, sha256: seal.sha256, day: day(self.number) })))
+    }
+
+    fn read_seal(&self) -> Result<(Seal, &[u8]), Broken> {
+        let text = self.bytes[self.events..].strip_suffix(b"\n").unwrap_or_default();
+        let seal =
+            serde_json::from_slice(text).map_err(|e| self.broken(&format!("the seal is none: {e}")))?;
+        Ok((seal, text))
+    }
+
+    /// Id and seal of the record at hand, checked by itself and not against the one before.
+    fn seal(&self) -> Result<(String, Head), Broken> {
+        let (seal, _) = self.read_seal()?;
+        let before = Head { n: seal.n.saturating_sub(1), sha256: seal.prev.clone(), day: day(self.number) };
+        let sealed = self.check(&before, &Head::default())?;
+        sealed.ok_or_else(|| self.broken("the seal has no number"))
+    }
+
+    /// The seal up to where the hash of what is left begins.
+    fn seal_before_kept(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes[self.events..]);
+        let text = text.trim_end();
+        let end = text.find(",\"kept\":").unwrap_or(text.len().saturating_sub(1));
+        text[..end].to_owned()
     }
 
     fn events(&self) -> &[u8] {
@@ -246,7 +389,7 @@ impl DayFile {
     }
 
     fn place(&self, length: usize) -> Place {
-        Place { day: self.day, offset: self.offset, length: length as u64 }
+        Place { day: self.number, offset: self.offset, length: length as u64 }
     }
 
     fn unsealed(&self) -> u64 {
@@ -289,12 +432,17 @@ impl Writer {
         Ok(Self { journal: journal.clone(), head, file: None, waiting: Vec::new() })
     }
 
+    /// Day of the last seal.
+    pub fn day(&self) -> u32 {
+        self.head.day
+    }
+
     /// Adds the events of a record; `now_unix_ns` says to which day.
     ///
     /// # Errors
     /// What the file system says when a new day begins.
     pub fn append(&mut self, id: &str, events: &[u8], now_unix_ns: u64) -> Result<(Head, Place), StoreError> {
-        let today = u32::try_from(now_unix_ns / DAY_NS).unwrap_or(u32::MAX);
+        let today = u32::try_from(now_unix_ns / DAY_NS).unwrap_or(u32::MAX) & ((1 << DAY_BITS) - 1);
         let day = today.max(self.head.day);
         if self.file.as_ref().is_none_or(|(open, ..)| *open != day) {
             self.sync()?;
@@ -349,6 +497,15 @@ fn open(path: &Path) -> std::io::Result<File> {
         true => Ok(file),
         false => Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "is no regular file")),
     }
+}
+
+/// The number of a file by its name without `.jsonl`.
+fn file_of(name: &str) -> Option<u32> {
+    let (date, level) = match name.split_once('.') {
+        Some((date, level)) => (date, level.parse::<u32>().ok().filter(|level| (1..=3).contains(level))?),
+        None => (name, 0),
+    };
+    Some(day_of(date)? | (level << DAY_BITS))
 }
 
 fn day_of(date: &str) -> Option<u32> {

@@ -5,6 +5,7 @@
 //! | day files and their seals | [`journal`] |
 //! | what the index holds, and how it is asked | [`index`] |
 //! | from the spool into the store | [`fold`] |
+//! | what is kept for how long | [`reduce`] |
 //!
 //! One writer at a time, held by a lock; readers need none. A record is first sealed and synced in a day file, then
 //! indexed, and only then removed from the spool: a crash anywhere loses nothing, and the next writer catches up.
@@ -12,6 +13,7 @@
 pub mod fold;
 pub mod index;
 pub mod journal;
+pub mod reduce;
 mod row;
 
 pub use index::Cursor;
@@ -24,6 +26,7 @@ use journal::{Broken, Head, Journal, Place, Sealed, Writer};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use record::{Damaged, Record};
+use reduce::{Reduced, Retention, reduced};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -228,7 +231,15 @@ impl Store {
     }
 
     fn record_at(&self, id: &str, place: Place) -> Result<Record, StoreError> {
-        let bytes = self.journal.read(place)?;
+        let (mut place, mut read) = (place, self.journal.read(place));
+        if let Err(StoreError::File { why, .. }) = &read
+            && why.kind() == io::ErrorKind::NotFound
+            && let Some(now) = self.index.place(id)?
+        {
+            // A reduced file has come in its place meanwhile.
+            (place, read) = (now, self.journal.read(now));
+        }
+        let bytes = read?;
         Ok(Record::from_bytes(&self.journal.path(place.day), id, &bytes)?)
     }
 
@@ -303,6 +314,9 @@ impl StoreWriter {
         };
         let journal = Journal::new(dir.join("journal"));
         let mut index = Index::create(&dir.join("index.sqlite"))?;
+        for (old, new) in journal.left_over()? {
+            finish(&journal, &mut index, old, new)?;
+        }
         let (head, rest) = catch_up(&journal, &mut index)?;
         let writer = Writer::resume(&journal, head, rest)?;
         Ok(Self { store: Store { journal, index }, writer, _lock: lock })
@@ -311,6 +325,27 @@ impl StoreWriter {
     /// The store, for questions.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Takes out of all day files what may not be kept any longer; those of today and of the last seal stay as they are.
+    ///
+    /// # Errors
+    /// What index and file system say; what was reduced before stays so, and the rest is done the next time.
+    pub fn reduce(&mut self, kept: &Retention, now_unix_ns: u64) -> Result<usize, StoreError> {
+        let today = u32::try_from(now_unix_ns / journal::DAY_NS).unwrap_or(u32::MAX);
+        let (journal, mut reduced) = (self.store.journal.clone(), 0);
+        let last = self.writer.day();
+        for file in journal.days()? {
+            let day = journal::day(file);
+            let Some(gone) = kept.after(today.saturating_sub(day)) else { continue };
+            if gone as u32 <= journal::level(file) || day >= last {
+                continue;
+            }
+            let records = journal.reduce(file, gone)?;
+            replace(&journal, &mut self.store.index, file, records)?;
+            reduced += 1;
+        }
+        Ok(reduced)
     }
 
     /// Adds final records with the bytes of their events, and says what became of each. Once it returns, they are on
@@ -327,7 +362,7 @@ impl StoreWriter {
                 None => self.store.record_bytes(&record.id)?,
             };
             added.push(match known {
-                Some(known) if known == *bytes => Added::Duplicate,
+                Some(known) if known == *bytes || is_reduced(&known, bytes) => Added::Duplicate,
                 Some(_) => Added::Conflict,
                 None => {
                     new.insert(&record.id, bytes);
@@ -341,6 +376,33 @@ impl StoreWriter {
         self.store.index.add(&rows)?;
         Ok(added)
     }
+}
+
+/// Whether what is known is what is left of these bytes.
+fn is_reduced(known: &[u8], bytes: &[u8]) -> bool {
+    Reduced::ALL.iter().any(|gone| reduced(bytes, *gone).is_ok_and(|left| left == known))
+}
+
+/// Has the index name the records of a reduced file, and removes the file before.
+fn replace(
+    journal: &Journal,
+    index: &mut Index,
+    old: u32,
+    records: Vec<(String, Head, Place)>,
+) -> Result<(), StoreError> {
+    let read = |(id, head, place): (String, Head, Place)| {
+        let bytes = journal.read(place)?;
+        Ok((Record::from_bytes(&journal.path(place.day), &id, &bytes)?, head, place))
+    };
+    let rows: Vec<_> = records.into_iter().map(read).collect::<Result<_, StoreError>>()?;
+    index.replace(old, &rows)?;
+    journal.remove(old)
+}
+
+/// A writer ended between the new file and the index: the same is done again from the new file.
+fn finish(journal: &Journal, index: &mut Index, old: u32, new: u32) -> Result<(), StoreError> {
+    let records = journal.records_of(new)?;
+    replace(journal, index, old, records)
 }
 
 /// What became of a record that was to be added.

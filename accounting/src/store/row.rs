@@ -1,6 +1,7 @@
 //! A record as a row of the index. Pure.
 
 use super::journal::{Head, Place};
+use super::reduce::NOT_KEPT;
 use crate::filter;
 use record::{Opened, Record, Role, State};
 
@@ -58,7 +59,7 @@ impl Row {
             start: int(record.start_unix_ns()),
             // What takes no time holds its one moment.
             end: int(record.end_unix_ns.unwrap_or(u64::MAX).max(record.start_unix_ns().saturating_add(1))),
-            uid: filter::uid(record).map(i64::from),
+            uid: filter::uid(record).filter(|uid| *uid != NOT_KEPT).map(i64::from),
             cred: cred_range(filter::credential(record)).map(|(low, _)| low),
             exit: exit_number(record),
             wall_us: int(usage.wall_ns / 1000),

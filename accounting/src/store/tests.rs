@@ -327,3 +327,114 @@ fn a_store_that_others_may_write_to_is_not_used() {
         assert!(error.contains("belongs to uid 65533") && error.contains("mode 0700"), "{error}");
     }
 }
+
+/// A site with two days: one of long ago, and the one on which it is looked at.
+fn aged(days: u64) -> (Site, u64) {
+    let site = Site::new(20);
+    site.fold(NOON);
+    (20..24).for_each(|n| put(&site.spool(), n));
+    let now = NOON + days * DAY;
+    site.fold(now);
+    (site, now)
+}
+
+fn reduce(site: &Site, now: u64) -> usize {
+    StoreWriter::open(&site.dir()).unwrap().reduce(&reduce::Retention::default(), now).unwrap()
+}
+
+fn whole() -> Filter {
+    Filter { decision: Some(Decision::Allowed), ..Filter::default() }
+}
+
+#[test]
+fn what_may_not_be_kept_is_taken_out_and_the_chain_still_holds() {
+    let (site, now) = aged(401);
+    let kept = site.store().verify(None).unwrap();
+    let by_vo = site.store().sums(&whole(), &[Key::Vo]).unwrap();
+    let by_month = site.store().sums(&Filter::default(), &[Key::Month]).unwrap();
+    assert_eq!((reduce(&site, now), reduce(&site, now)), (1, 0), "once is enough");
+    let proof = site.store().verify(Some(&kept.head.sha256)).unwrap();
+    assert_eq!((proof.records, proof.has_kept, &proof.head), (24, true, &kept.head));
+    // Sums stay, persons are gone: from records, from names, from every file.
+    for sums in [site.store(), {
+        std::fs::remove_file(site.dir().join("index.sqlite")).unwrap();
+        site.fold(now);
+        site.store()
+    }] {
+        assert_eq!(sums.sums(&whole(), &[Key::Vo]).unwrap(), by_vo);
+        assert_eq!(sums.sums(&Filter::default(), &[Key::Month]).unwrap(), by_month);
+        let (old, _) = sums.record(&id(1)).unwrap().unwrap();
+        let opened = old.opened.unwrap();
+        assert_eq!((opened.payload.dn.as_str(), opened.account.as_str(), opened.uid), ("", "", u32::MAX));
+        assert_eq!(opened.payload.vo.as_deref(), Some("atlas"));
+        assert_eq!(sums.record(&id(21)).unwrap().unwrap().0.opened.unwrap().account, "pool1");
+    }
+    let old = Filter::holder(20_001, "wn1".into(), Moment(NOON + 60_000_000_000));
+    assert!(site.store().select(&old).unwrap().is_empty());
+    let file = std::fs::read_dir(site.dir().join("journal")).unwrap().map(|e| e.unwrap().file_name());
+    let mut names: Vec<_> = file.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["2024-10-04.2.jsonl", "2025-11-09.jsonl"]);
+}
+
+#[test]
+fn a_name_that_is_taken_out_is_in_no_file_any_more() {
+    let site = Site::new(2);
+    site.fold(NOON);
+    (20..22).for_each(|n| put(&site.spool(), n));
+    let now = NOON + 401 * DAY;
+    site.fold(now);
+    let holds = |name: &str| {
+        let files =
+            ["journal/2024-10-04.jsonl", "journal/2024-10-04.2.jsonl", "index.sqlite", "index.sqlite-wal"];
+        let has = |file: &&str| {
+            let bytes = std::fs::read(site.dir().join(file)).unwrap_or_default();
+            bytes.windows(name.len()).any(|window| window == name.as_bytes())
+        };
+        files.iter().filter(|file| has(file)).count()
+    };
+    assert!(holds("/CN=user 1") > 0);
+    reduce(&site, now);
+    assert_eq!(holds("/CN=user 1"), 0);
+}
+
+#[test]
+fn a_writer_that_ends_between_file_and_index_is_made_up_for() {
+    let (site, now) = aged(95);
+    let by_user = site.store().sums(&whole(), &[Key::User]).unwrap();
+    let journal = Journal::new(site.dir().join("journal"));
+    journal.reduce(20_000, reduce::Reduced::Arguments).unwrap();
+    // Both files are there now: readers go on with the old one.
+    assert_eq!(site.store().sums(&whole(), &[Key::User]).unwrap(), by_user);
+    assert_eq!(site.store().select(&Filter::default()).unwrap().len(), 24);
+    assert_eq!(reduce(&site, now), 0, "it was finished when the store was opened");
+    assert!(!site.dir().join("journal/2024-10-04.jsonl").exists());
+    assert_eq!(site.store().sums(&whole(), &[Key::User]).unwrap(), by_user);
+    assert_eq!(site.store().select(&Filter::default()).unwrap().len(), 24);
+}
+
+#[test]
+fn what_is_left_of_a_record_is_sealed_too() {
+    let (site, now) = aged(95);
+    reduce(&site, now);
+    let file = site.dir().join("journal/2024-10-04.1.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let changed = text.replacen("\"policy_source\":\"\"", "\"policy_source\":\"x\"", 1);
+    assert_ne!(text, changed);
+    std::fs::write(&file, changed).unwrap();
+    assert!(site.store().verify(None).is_err());
+    // Nor can a line be left out, or a whole file called a reduced one.
+    let without: String =
+        text.split_inclusive('\n').enumerate().filter(|(n, _)| *n > 2).map(|(_, l)| l).collect();
+    std::fs::write(&file, without).unwrap();
+    assert!(site.store().verify(None).is_err());
+}
+
+#[test]
+fn a_record_that_comes_again_is_known_whatever_is_left_of_it() {
+    let (site, now) = aged(401);
+    let bytes = site.store().record(&id(3)).unwrap().unwrap();
+    let mut writer = StoreWriter::open(&site.dir()).unwrap();
+    writer.reduce(&reduce::Retention::default(), now).unwrap();
+    assert_eq!(writer.add(&[bytes], now).unwrap(), [Added::Duplicate]);
+}
