@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 file=${1:-${CARGO_TARGET_DIR:-target}/image/glexec}
 [ -e "$file" ] || { echo "check-image: run packaging/build-image first"; exit 1; }
-sources="glexec/src policy/src policy/identity/src helper/src accounting/record/src"
+sources="glexec/src policy/src policy/identity/src policy/mapdir/src helper/src accounting/record/src"
 bad=0
 complain() { echo "check-image: $*"; bad=1; }
 

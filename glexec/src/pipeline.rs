@@ -185,11 +185,13 @@ impl Run {
         let (policy, conf, now) = (&config.policy, &config.conf, process::unix_ns() / 1_000_000_000);
         let (bytes, digest) = (credential.bytes(), credential.digest());
         let question = decide::Call { policy, conf, caller: &start.caller, credential: bytes, digest, now };
-        let (identity, permit) = &mapping::decide(config, &question, &mut self.identity)?;
+        let (identity, permit, lease) = mapping::decide(config, &question, &mut self.identity)?;
+        let (identity, permit) = (&identity, &permit);
         let switch_line = recording::switch_line(start, permit, &request);
         // From here on root holds what others need: neither caller nor terminal may stop it.
         let out_of_reach = ids::OutOfReach::enter();
         let session = ActiveSession::create(start, config, &request, identity, permit)?;
+        drop(lease);
         out_of_reach.keep();
         self.log.info(&format!("session {}: {} by {}", session.id(), identity.subject, permit.source()));
         let call = Call { start, config, request: &request, identity, permit, switch_line };

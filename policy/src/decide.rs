@@ -3,14 +3,16 @@
 //!
 //! What it needs from the machine comes through [`Host`]. `glexec` is one host, `site-policy explain` is another, so what
 //! is explained is what happens. The functions of [`crate::judge`] that take only values stay pure; this module
-//! puts them into their order and asks for the values.
+//! puts them into their order and asks for the values. [`sources`] asks the sources of mappings.
 
-use crate::file::{ConfiguredPath, MapSource, SitePolicy};
+mod sources;
+
+use crate::file::{ConfiguredPath, SitePolicy};
 use crate::glexec_conf::GlexecConf;
-use crate::judge::{Bans, Case, Denial, Permit, Verdict, admit_identity, judge};
+use crate::judge::{Bans, Denial, Permit, admit_identity};
 use crate::lcas;
-use crate::mapfile::Mapfile;
 use crate::mapfile::bans::BanFile;
+use crate::pool::Wanted;
 use identity::{Account, AccountName, Caller, Mapping, Service, VerifiedIdentity, one_line};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -70,6 +72,15 @@ pub trait Host {
 
     /// What a mapping service says.
     fn ask(&self, call: &Call<'_>, service: Service, who: &VerifiedIdentity) -> Result<Answer, Stop>;
+
+    /// The account of a pool that the user holds, or gets. `fit` says of an account whether a payload may have it, and is
+    /// asked before a lease is made; of the account that is returned it was asked last. A host that runs nothing
+    /// makes no lease and returns the account that the user would get.
+    fn lease(
+        &self,
+        wanted: &Wanted<'_>,
+        fit: &mut dyn FnMut(&AccountName) -> Result<(), Stop>,
+    ) -> Result<AccountName, Stop>;
 
     /// Is told about each step that was passed.
     fn passed(&self, _step: Step, _what: &dyn fmt::Display) {}
@@ -175,21 +186,11 @@ fn permit(host: &impl Host, call: &Call<'_>, who: &VerifiedIdentity) -> Result<P
         (step, denial.into())
     })?;
     host.passed(Step::Bans, &"neither the DN nor an FQAN is banned");
-    let (mapping, source) = map(host, call, who).map_err(at(Step::Mapping))?;
-    let account = resolve(host, &mapping).map_err(at(Step::Account))?;
-    let Call { policy, conf, caller, .. } = *call;
-    match judge(Case { policy, conf, caller, account: &account, source }) {
-        Verdict::Permit(permit) => {
-            let account = permit.account();
-            let what = format_args!(
-                "{} (uid {}) and its groups are listed in [accounts]",
-                account.name, account.uid
-            );
-            host.passed(Step::Account, &what);
-            Ok(permit)
-        }
-        Verdict::Deny(denial) => Err((Step::Account, denial.into())),
-    }
+    let permit = sources::map(host, call, who)?;
+    let account = permit.account();
+    let what = format_args!("{} (uid {}) and its groups are listed in [accounts]", account.name, account.uid);
+    host.passed(Step::Account, &what);
+    Ok(permit)
 }
 
 /// Reads the ban files. One that the administrator named must exist; a default one may be absent.
@@ -204,57 +205,24 @@ pub fn bans(host: &impl Host, policy: &SitePolicy) -> Result<Bans, Stop> {
     Ok(Bans { dns: read(&policy.bans.dn_file)?, fqans: read(&policy.bans.fqan_file)? })
 }
 
-/// The first source that knows the user decides. A service that says no ends the search; one that does not answer ends it
-/// too, since the next source might contradict what it would have said.
-fn map(host: &impl Host, call: &Call<'_>, who: &VerifiedIdentity) -> Result<(Mapping, MapSource), Stop> {
-    let files = &call.policy.mapping;
-    for source in &files.order {
-        let (path, found) = match source {
-            MapSource::GridMapfile => {
-                (&files.grid_mapfile, mapfile(host, &files.grid_mapfile)?.account_of_dn(&who.subject))
-            }
-            MapSource::VomsMapfile => {
-                (&files.voms_mapfile, mapfile(host, &files.voms_mapfile)?.account_of_fqans(who.fqans()))
-            }
-            MapSource::Service(service) => {
-                let mapping = match host.ask(call, *service, who)? {
-                    Answer::Mapped(mapping) => mapping,
-                    Answer::Denied(why) => {
-                        return Err(Denial::NotMapped(format!("{source} says no: {why}")).into());
-                    }
-                    Answer::Unavailable(why) => return Err(Denial::MappingUnavailable(why).into()),
-                };
-                let named = mapping.account.clone().or(mapping.uid.map(|uid| format!("uid {uid}")));
-                host.passed(Step::Mapping, &format_args!("{source} names {}", named.unwrap_or_default()));
-                return Ok((mapping, *source));
-            }
-        };
-        if let Some(name) = found.transpose().map_err(|e| unusable(path, e))? {
-            host.passed(Step::Mapping, &format_args!("{source} names {name}"));
-            return Ok((Mapping { account: Some(name.into()), ..Mapping::default() }, *source));
-        }
-        host.passed(
-            Step::Mapping,
-            &format_args!("{source} does not know the user; the next source is asked"),
-        );
-    }
-    let why = format!("no mapping source knows {}; ask the site to map it", who.subject);
-    Err(Denial::NotMapped(why).into())
-}
-
-fn mapfile(host: &impl Host, path: &Path) -> Result<Mapfile, Stop> {
-    Mapfile::parse(host.trusted_file(path)?).map_err(|e| unusable(path, e))
-}
-
 fn unusable(path: &Path, error: crate::mapfile::MapfileError) -> Stop {
     Stop::Site(format!("{}: {error}", path.display()))
+}
+
+/// Which groups a payload has besides the primary one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Groups {
+    /// Those of the mapping, or the account's own where it names none.
+    OrTheAccounts,
+    /// Those of the mapping, be it none.
+    Exactly,
 }
 
 /// The account that a mapping means. Name and numbers must agree with this host.
 ///
 /// The name service may write a name in another way than it was asked for (another case, without the domain); then its
 /// own way counts, as for sudo and LCMAPS.
-pub fn resolve(host: &impl Host, mapping: &Mapping) -> Result<Account, Stop> {
+fn resolve(host: &impl Host, mapping: &Mapping, which: Groups) -> Result<Account, Stop> {
     let user = find(host, mapping)?;
     let name = AccountName::parse(&user.name).map_err(|e| Stop::Site(format!("passwd: {e}")))?;
     if mapping.uid.is_some_and(|wanted| wanted != user.uid) {
@@ -268,7 +236,7 @@ pub fn resolve(host: &impl Host, mapping: &Mapping) -> Result<Account, Stop> {
     let gid = mapping.gid.or(by_name).unwrap_or(user.gid);
     let named = mapping.group_names.iter().map(group_id).collect::<Result<Vec<_>, _>>()?;
     let mut groups = [mapping.groups.clone(), named].concat();
-    if groups.is_empty() {
+    if groups.is_empty() && which == Groups::OrTheAccounts {
         groups = host.groups_of(&user)?;
     }
     groups.retain(|g| *g != gid);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::file::MapSource;
 use crate::mapfile::MapfileError;
 use identity::{Dn, Fqan, VomsAttributes};
 use std::cell::RefCell;
@@ -10,7 +11,12 @@ struct Paper {
     files: BTreeMap<PathBuf, Vec<u8>>,
     users: Vec<User>,
     answer: Option<Mapping>,
+    /// Accounts of the pools that are free, and leases that were made.
+    free: Vec<String>,
+    leases: RefCell<Vec<(String, String)>>,
     steps: RefCell<Vec<Step>>,
+    /// Instead of the usual one.
+    fqans: RefCell<Vec<Fqan>>,
 }
 
 impl Host for Paper {
@@ -31,7 +37,11 @@ impl Host for Paper {
     }
 
     fn group_id(&self, name: &str) -> Result<Option<u32>, Stop> {
-        Ok((name == "grid").then_some(20_007))
+        Ok(["grid", "prod", "sys"]
+            .iter()
+            .zip([20_007, 20_008, 3])
+            .find(|(n, _)| **n == name)
+            .map(|(_, gid)| gid))
     }
 
     fn groups_of(&self, user: &User) -> Result<Vec<u32>, Stop> {
@@ -49,7 +59,10 @@ impl Host for Paper {
             digest: *call.digest,
             voms: Some(VomsAttributes {
                 vo: "cms".into(),
-                fqans: vec![Fqan::parse("/cms/Role=pilot").unwrap()],
+                fqans: match self.fqans.borrow().clone() {
+                    usual if usual.is_empty() => vec![Fqan::parse("/cms/Role=pilot").unwrap()],
+                    others => others,
+                },
                 signer: dn("/CN=v"),
                 signer_issuer: dn("/CN=c"),
                 not_after: 2000,
@@ -60,6 +73,26 @@ impl Host for Paper {
 
     fn ask(&self, _: &Call<'_>, _: Service, _: &VerifiedIdentity) -> Result<Answer, Stop> {
         Ok(self.answer.clone().map_or_else(|| Answer::Unavailable("down".into()), Answer::Mapped))
+    }
+
+    fn lease(
+        &self,
+        wanted: &Wanted<'_>,
+        fit: &mut dyn FnMut(&AccountName) -> Result<(), Stop>,
+    ) -> Result<AccountName, Stop> {
+        let full = || Stop::from(Denial::NoLease("full".into()));
+        let mut stop = None;
+        for account in self.free.iter().filter(|account| wanted.pool.has(account)) {
+            let account = AccountName::parse(account).unwrap();
+            match fit(&account) {
+                Ok(()) => {
+                    self.leases.borrow_mut().push((wanted.lease.to_string(), account.to_string()));
+                    return Ok(account);
+                }
+                Err(why) => stop = stop.or(Some(why)),
+            }
+        }
+        Err(stop.unwrap_or_else(full))
     }
 
     fn passed(&self, step: Step, _: &dyn fmt::Display) {
@@ -86,7 +119,11 @@ fn decided(host: &Paper) -> Result<Granted, Box<Refused>> {
 }
 
 fn decided_with(host: &Paper, conf: &str) -> Result<Granted, Box<Refused>> {
-    let policy = SitePolicy::parse(Path::new("p"), POLICY).unwrap();
+    decided_by(host, POLICY, conf)
+}
+
+fn decided_by(host: &Paper, policy: &str, conf: &str) -> Result<Granted, Box<Refused>> {
+    let policy = SitePolicy::parse(Path::new("p"), policy).unwrap();
     let caller = Caller { name: AccountName::parse("pilot").ok(), uid: 1001, gid: 1001, groups: vec![] };
     let conf = GlexecConf::parse(conf).unwrap();
     decide(
@@ -276,4 +313,88 @@ fn a_changed_byte_of_the_policy_admits_no_stranger() {
 fn errors_of_files_name_line_and_reason() {
     let error = MapfileError { line: 4, reason: "x".into() };
     assert_eq!(unusable(Path::new("/f"), error), Stop::Site("/f: line 4: x".into()));
+}
+
+/// The policy with pools, and a map of groups where one is named.
+fn with_pools(groups: &str) -> String {
+    let keys = format!("[mapping]\ngridmapdir = \"/pools\"\n{groups}");
+    POLICY.replace("[mapping]\n", &keys)
+}
+
+const GROUP_MAP: &str = "group_mapfile = \"/groups\"\n";
+
+fn pools(bans: &str, voms: &str, grid: &str, groups: &str) -> Paper {
+    let mut host = machine(bans, voms, grid);
+    host.files.insert("/groups".into(), groups.as_bytes().to_vec());
+    host.free = ["low1", "cms1", "cms2"].map(str::to_owned).to_vec();
+    let user = |name: &str, uid| User { name: name.into(), uid, gid: 20_000, home: "/home/x".into() };
+    host.users.extend([user("low1", 401), user("cms1", 401), user("cms2", 20_012)]);
+    host
+}
+
+#[test]
+fn a_pool_of_a_map_file_leads_to_a_lease() {
+    let host = pools("", "\"/cms*\" .cms\n", "", "");
+    let granted = decided_by(&host, &with_pools(""), "").unwrap();
+    assert_eq!(granted.permit.account().name.as_str(), "cms2", "cms1 is no account that payloads get");
+    assert_eq!(granted.permit.account().groups, [20_005], "those of the account");
+    assert_eq!(*host.leases.borrow(), [("%2fc%3dxx%2fcn%3dalice".to_owned(), "cms2".to_owned())]);
+    let host = pools("", "", "\"/C=XX/*\" .cms\n", "");
+    assert_eq!(decided_by(&host, &with_pools(""), "").unwrap().permit.source(), MapSource::GridMapfile);
+    // Without a directory pools are skipped, as before.
+    let host = pools("", "\"/cms*\" .cms\n", "\"/C=XX/CN=Alice\" .cms,alice\n", "");
+    assert_eq!(account(&host), "alice");
+}
+
+#[test]
+fn whoever_is_refused_gets_no_lease() {
+    let voms = "\"/cms*\" .cms\n";
+    for (bans, fqan_bans, voms, step) in [
+        ("/C=XX/CN=Alice\n", "", voms, Step::Bans),
+        ("", "/cms/Role=pilot\n", voms, Step::Bans),
+        ("", "", "\"/cms*\" .low\n", Step::Account),
+        ("", "", "\"/cms*\" .none\n", Step::Mapping),
+        ("", "", "\"/cms*\" .\n", Step::Mapping),
+    ] {
+        let mut host = pools(bans, voms, "", "");
+        host.files.insert("/f".into(), fqan_bans.as_bytes().to_vec());
+        let policy = with_pools("").replace("dn_file", "fqan_file = \"/f\"\ndn_file");
+        let refused = decided_by(&host, &policy, "").unwrap_err();
+        assert_eq!((refused.step, host.leases.borrow().len()), (step, 0), "{bans}{fqan_bans}{voms}");
+    }
+}
+
+#[test]
+fn a_group_map_gives_exactly_its_groups_and_the_lease_is_named_after_them() {
+    let host = pools("", "\"/cms*\" .cms\n", "", "\"/cms/Role=pilot*\" prod\n");
+    let granted = decided_by(&host, &with_pools(GROUP_MAP), "").unwrap();
+    assert_eq!((granted.permit.account().gid, granted.permit.account().groups.len()), (20_008, 0));
+    assert_eq!(host.leases.borrow()[0].0, "%2fc%3dxx%2fcn%3dalice:prod");
+    let host = pools("", "\"/cms*\" alice\n", "", "\"/cms*\" .g,grid\n");
+    assert_eq!(decided_by(&host, &with_pools(GROUP_MAP), "").unwrap().permit.account().gid, 20_007);
+    // Sessions of a person with other groups have another lease; the groups stand in the order of their numbers.
+    let host =
+        pools("", "\"/cms*\" .cms\n", "", "\"/cms/Role=pilot*\" prod\n\"/cms/x*\" prod\n\"/cms/*\" grid\n");
+    let mut fqans = Vec::new();
+    for fqan in ["/cms/Role=pilot", "/cms/x", "/cms/y", "/cms/z", "/dteam"] {
+        fqans.push(Fqan::parse(fqan).unwrap());
+    }
+    *host.fqans.borrow_mut() = fqans;
+    let granted = decided_by(&host, &with_pools(GROUP_MAP), "").unwrap();
+    assert_eq!((granted.permit.account().gid, &granted.permit.account().groups[..]), (20_008, &[20_007][..]));
+    assert_eq!(host.leases.borrow()[0].0, "%2fc%3dxx%2fcn%3dalice:prod:grid:prod");
+    for (groups, why) in [
+        ("\"/atlas*\" grid\n", "names no group for /cms/Role=pilot"),
+        ("\"/cms*\" nogroup_here\n", "group nogroup_here"),
+        ("\"/cms*\" sys\n", "group 3"),
+    ] {
+        let mut host = pools("", "\"/cms*\" .cms\n", "", groups);
+        host.free = vec!["cms2".into()];
+        let refused = decided_by(&host, &with_pools(GROUP_MAP), "").unwrap_err();
+        let Stop::Denied(denial) = refused.stop else { panic!("{groups}") };
+        assert!(denial.to_string().contains(why) && host.leases.borrow().is_empty(), "{denial}");
+    }
+    // Whom the grid-mapfile maps has the groups of the account.
+    let host = pools("", "", "\"/C=XX/CN=Alice\" alice\n", "");
+    assert_eq!(decided_by(&host, &with_pools(GROUP_MAP), "").unwrap().permit.account().gid, 20_000);
 }

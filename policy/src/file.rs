@@ -120,6 +120,10 @@ pub struct MappingPolicy {
     pub grid_mapfile: PathBuf,
     /// FQAN to account.
     pub voms_mapfile: PathBuf,
+    /// FQAN to group: the groups of those whom the VOMS map file maps. `None`: they have those of their account.
+    pub group_mapfile: Option<PathBuf>,
+    /// Where accounts of pools are leased; `None`: map files' pools are skipped.
+    pub gridmapdir: Option<PathBuf>,
     /// How long an answer of a service is reused.
     pub cache_ttl: Duration,
     /// The services named in `order`.

@@ -141,7 +141,8 @@ fn a_pool_means_its_base_and_digits() {
 #[test]
 fn a_key_without_effect_is_an_error_with_its_place() {
     for (text, place, reason) in [
-        ("[mapping]\ngridmapdir = \"/g\"\n", (2, 14), "gridmapdir has no effect"),
+        ("[mapping]\norder = []\ngridmapdir = \"/g\"\n", (3, 14), "gridmapdir has no effect"),
+        ("[mapping]\ngridmapdir = \"g\"\n", (2, 14), "the path must be absolute"),
         ("[mapping]\ngroup_mapfile = \"/g\"\n", (2, 17), "group_mapfile has no effect"),
         ("[ports]\nenforce = true\n", (2, 11), "enforce has no effect without range"),
         ("[ports]\nenforce = \"require\"\n", (2, 11), "enforce has no effect without range"),

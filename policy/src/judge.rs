@@ -68,6 +68,8 @@ pub enum Denial {
     Banned(String),
     /// No source knows the user, or one says no.
     NotMapped(String),
+    /// A map file names a pool, and no account of it can be leased.
+    NoLease(String),
     /// A mapping service does not answer: may be tried again.
     MappingUnavailable(String),
     /// The mapping names an account that this host does not have.
@@ -128,6 +130,7 @@ impl Denial {
             Self::Limited => f.write_str("limited proxies are not accepted here ([trust] allow_limited)"),
             Self::Banned(name) => write!(f, "{name} is banned at this site ([bans])"),
             Self::NotMapped(why) => write!(f, "no local account: {why}"),
+            Self::NoLease(why) => write!(f, "no pool account: {why}"),
             Self::MappingUnavailable(why) => write!(f, "mapping service unavailable: {why}"),
             Self::NoSuchAccount(name) => write!(f, "mapped to {name}, which is not an account of this host"),
             Self::AccountMismatch(what) => write!(f, "the mapping contradicts passwd: {what}"),
@@ -156,7 +159,7 @@ impl Denial {
             Self::UidNotListed(_) => "; list it or mend the mapping",
             Self::GidNotListed(_) => "; list it or take the account out of it",
             Self::AccountIsCaller(_) => "; mend the mapping or the list of callers",
-            Self::Nested(_) | Self::Credential(_) | Self::NotMapped(_) => "",
+            Self::Nested(_) | Self::Credential(_) | Self::NotMapped(_) | Self::NoLease(_) => "",
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `/etc/pilotage/policy.toml` | [`file`](mod@file) |
 //! | `/etc/glexec.conf` | [`glexec_conf`] |
 //! | `grid-mapfile`, `voms-mapfile`, ban files | [`mapfile`] |
+//! | pool accounts and their leases | [`pool`] |
 //! | bans of LCAS | [`lcas`] |
 //! | lists of callers | [`callers`] |
 //! | uid and gid ranges | [`ids`] |
@@ -28,6 +29,7 @@ pub mod ids;
 pub mod judge;
 pub mod lcas;
 pub mod mapfile;
+pub mod pool;
 pub mod ports;
 pub mod services;
 pub mod trusted;

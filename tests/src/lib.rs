@@ -8,6 +8,7 @@
 
 pub mod contract;
 pub mod gridengine;
+pub mod lcmaps;
 mod network;
 pub mod networks;
 pub mod security;

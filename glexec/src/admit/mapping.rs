@@ -7,23 +7,37 @@ use crate::admit::child;
 use crate::admit::config::Config;
 use crate::admit::verify;
 use crate::failure::Failure;
+use crate::session::store;
 use helper::{MapReply, MapRequest};
 use identity::{AccountName, Service, VerifiedIdentity};
+use mapdir::Directory;
+use nix::fcntl::Flock;
 use policy::decide::{self, Answer, Call, Host, Stop, User};
 use policy::judge::Permit;
+use policy::pool::Wanted;
+use policy::pool::lease::Taker;
+use std::cell::RefCell;
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
+
+/// Keeps the lease of a pool account from being ended, until the session that uses it is on record. Nothing for others.
+#[must_use]
+pub(crate) struct LeaseInUse {
+    _lock: Option<Flock<File>>,
+}
 
 /// Decides about the call. `seen` becomes the identity, as soon as it is known, whatever the decision.
 pub(crate) fn decide(
     config: &Config,
     call: &Call<'_>,
     seen: &mut Option<VerifiedIdentity>,
-) -> Result<(VerifiedIdentity, Permit), Failure> {
-    match decide::decide(&Machine { config }, call) {
+) -> Result<(VerifiedIdentity, Permit, LeaseInUse), Failure> {
+    let machine = Machine { config, in_use: RefCell::default() };
+    match decide::decide(&machine, call) {
         Ok(granted) => {
             *seen = Some(granted.identity.clone());
-            Ok((granted.identity, granted.permit))
+            Ok((granted.identity, granted.permit, LeaseInUse { _lock: machine.in_use.into_inner() }))
         }
         Err(refused) => {
             *seen = refused.identity;
@@ -34,6 +48,7 @@ pub(crate) fn decide(
 
 struct Machine<'a> {
     config: &'a Config,
+    in_use: RefCell<Option<Flock<File>>>,
 }
 
 impl Host for Machine<'_> {
@@ -63,6 +78,22 @@ impl Host for Machine<'_> {
 
     fn verify(&self, call: &Call<'_>) -> Result<VerifiedIdentity, Stop> {
         Ok(verify::verify(self.config, call)?)
+    }
+
+    /// Without root nothing is run and nothing is leased: a site that only logs learns which account it would be.
+    fn lease(
+        &self,
+        wanted: &Wanted<'_>,
+        fit: &mut dyn FnMut(&AccountName) -> Result<(), Stop>,
+    ) -> Result<AccountName, Stop> {
+        let directory = Directory::new(audit::open(wanted.dir, Rule::DIRECTORY)?);
+        let taker = Taker { dir: &directory, wanted: *wanted };
+        if !nix::unistd::geteuid().is_root() {
+            return taker.preview(fit).map(|(account, _)| account);
+        }
+        let lock = store::using_leases().map_err(|e| Stop::Site(format!("the lock of leases: {e}")))?;
+        *self.in_use.borrow_mut() = Some(lock);
+        taker.take(fit)
     }
 
     fn ask(&self, _: &Call<'_>, service: Service, who: &VerifiedIdentity) -> Result<Answer, Stop> {

@@ -207,6 +207,13 @@ pub(crate) fn leasing() -> io::Result<Flock<File>> {
     soon(|| alone("ports"))
 }
 
+/// Held from the lease of a pool account until its session is on record. `site-policy pool` holds it alone while it ends
+/// leases, so that none goes that is about to be used.
+pub(crate) fn using_leases() -> io::Result<Flock<File>> {
+    DirBuilder::new().mode(0o755).recursive(true).create(RUN_DIR)?;
+    soon(|| lock_in_run_dir("leases", FlockArg::LockSharedNonblock))
+}
+
 /// Only processes of root that nobody can stop hold such a lock, and not for long.
 fn soon(mut lock: impl FnMut() -> io::Result<Flock<File>>) -> io::Result<Flock<File>> {
     let deadline = Instant::now() + PATIENCE;

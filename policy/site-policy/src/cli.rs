@@ -5,6 +5,7 @@ use policy::file::POLICY_FILE;
 use policy::glexec_conf::GLEXEC_CONF;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where the programs without privilege are installed; `make install` names it when PREFIX is not /usr.
 const LIBEXEC: &str = match option_env!("PILOTAGE_LIBEXEC") {
@@ -12,7 +13,7 @@ const LIBEXEC: &str = match option_env!("PILOTAGE_LIBEXEC") {
     None => "/usr/libexec/pilotage",
 };
 
-/// Check the site's policy and explain its decisions. Needs no privilege and changes nothing.
+/// Check the site's policy and explain its decisions. Needs no privilege and changes nothing, but for pool expire and retire.
 #[derive(Debug, Parser)]
 #[command(name = "site-policy", version)]
 pub struct Cli {
@@ -40,6 +41,11 @@ pub enum Command {
     ///
     /// Exit code: 0 shown, 1 hosts of the table ports does not name this host, 2 usage, 3 something cannot be read.
     Ports(PortsArgs),
+    /// Show who holds which pool account, and end leases that nobody uses
+    ///
+    /// A lease stays while a session or a process of its account is on this host. Exit code: 0 done, 1 a lease that was
+    /// named was not ended, 2 usage, 3 something cannot be read or done.
+    Pool(PoolArgs),
     /// Write firewall rules for grid services, or the snippets that tell programs their range of ports
     ///
     /// The rules let pass what the services need, in the direction in which they need it, and drop everything else.
@@ -119,6 +125,64 @@ pub struct PortsArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is to be done with leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PoolAction {
+    /// Show the accounts, what each is doing, and who holds it
+    List,
+    /// End leases that have not been used for a while. Sessions of other hosts that share the directory are not seen:
+    /// choose an age that no payload reaches
+    Expire,
+    /// End the leases that are named, whatever their age
+    Retire,
+}
+
+#[derive(Debug, Args)]
+pub struct PoolArgs {
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION")]
+    pub action: PoolAction,
+    /// For retire: the account, the DN of its holder, or the name of the lease
+    #[arg(value_name = "LEASE")]
+    pub lease: Vec<String>,
+    /// For expire: how long a lease must not have been used [default: 30d]
+    #[arg(long, value_name = "AGE", value_parser = identity::duration::parse)]
+    pub older_than: Option<Duration>,
+    /// Say what would be ended, and end nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only this pool, written as in map files: .cms
+    #[arg(long, value_name = "POOL")]
+    pub pool: Option<String>,
+    /// The directory of leases [default: gridmapdir of the policy]
+    #[arg(long, value_name = "DIR")]
+    pub gridmapdir: Option<PathBuf>,
+    /// The policy
+    #[arg(long, value_name = "F", default_value = POLICY_FILE)]
+    pub policy: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PoolArgs {
+    /// What contradicts itself on the command line.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let named = !self.lease.is_empty();
+        match self.action {
+            PoolAction::List if self.dry_run => Some("pool list ends nothing; remove --dry-run"),
+            PoolAction::Retire if !named => Some("pool retire needs the account or holder of a lease"),
+            PoolAction::List | PoolAction::Expire if named => {
+                Some("only pool retire takes the names of leases")
+            }
+            PoolAction::List | PoolAction::Retire if self.older_than.is_some() => {
+                Some("only pool expire takes --older-than")
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

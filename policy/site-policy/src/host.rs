@@ -4,8 +4,11 @@ use crate::outside::audit;
 use crate::{accounts, child};
 use helper::{MapReply, MapRequest, VerifyRequest};
 use identity::{AccountName, Service, VerifiedIdentity};
+use mapdir::Directory;
 use policy::decide::{Answer, Call, Host, Step, Stop, User};
 use policy::judge::Denial;
+use policy::pool::Wanted;
+use policy::pool::lease::Taker;
 use policy::trusted::{Distrust, Rule};
 use std::cell::RefCell;
 use std::fmt;
@@ -144,6 +147,25 @@ impl Host for Site<'_> {
             Ok(MapReply::Denied(why)) => Answer::Denied(why),
             Ok(MapReply::Unavailable(why)) | Err(why) => Answer::Unavailable(why),
         })
+    }
+
+    /// Nothing is leased: what is told is the account that a call would come to now.
+    fn lease(
+        &self,
+        wanted: &Wanted<'_>,
+        fit: &mut dyn FnMut(&AccountName) -> Result<(), Stop>,
+    ) -> Result<AccountName, Stop> {
+        self.trusts(wanted.dir, Rule::DIRECTORY)?;
+        let told = |why: &dyn fmt::Display| format!("{}: {why}", wanted.dir.display());
+        let open = fs::File::open(wanted.dir).map_err(|e| match e.kind() {
+            ErrorKind::PermissionDenied => Stop::CannotTell(told(&format_args!("{e}; run this as root"))),
+            _ => Stop::Site(told(&e)),
+        })?;
+        let directory = Directory::new(open);
+        let (account, held) = Taker { dir: &directory, wanted: *wanted }.preview(fit)?;
+        let state = if held { "is held by" } else { "is free and would be leased to" };
+        self.note("pool", told(&format_args!("{account} of pool {} {state} {}", wanted.pool, wanted.lease)));
+        Ok(account)
     }
 
     fn passed(&self, step: Step, what: &dyn fmt::Display) {

@@ -7,6 +7,7 @@
 //! | `explain`: one decision, step by step | [`explain`] |
 //! | `import`: from `lcmaps.db` to `policy.toml` | [`import`] |
 //! | `ports`: blocks that are leased on this node | [`ports`] |
+//! | `pool`: who holds which pool account, and the end of leases | [`pool`] |
 //! | `firewall`: rules that a site can load | [`firewall`] |
 //! | `services`: what services need from a firewall | [`services`] |
 //! | this machine as the decision sees it | [`host`] |
@@ -15,7 +16,7 @@
 //! | listeners, locks and ephemeral ports of this node | [`node`] |
 //! | running `glexec-verify` and `glexec-map` | [`child`] |
 //!
-//! It needs no privilege and changes nothing. Exit codes: 0 clean or would run, 1 errors or would be refused, 2 usage,
+//! It needs no privilege and changes nothing, but for `pool expire` and `pool retire`, which end leases as root. Exit codes: 0 clean or would run, 1 errors or would be refused, 2 usage,
 //! 3 something could not be read.
 //!
 //! Must never: decide by rules of its own; it asks `policy` and the helpers, as `glexec` does. Called by: administrators.
@@ -33,6 +34,7 @@ mod host;
 mod import;
 mod node;
 mod outside;
+mod pool;
 mod ports;
 mod services;
 
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         cli::Command::Explain(args) => explain::run(&args),
         cli::Command::Import(args) => import::run(&args),
         cli::Command::Ports(args) => ports::run(&args),
+        cli::Command::Pool(args) => pool::run(&args),
         cli::Command::Firewall(args) => firewall::run(&args),
         cli::Command::Services(args) => services::run(&args),
     };

@@ -12,6 +12,7 @@ mod wildcard;
 
 pub use wildcard::wildcard_match;
 
+use crate::pool::Pool;
 use identity::{AccountName, Dn, Fqan, Meaning, one_line};
 use std::borrow::Cow;
 use std::fmt;
@@ -51,10 +52,38 @@ impl<'a> Line<'a> {
         self.rest.split(|c| matches!(c, b',' | b' ' | b'\t')).filter(|account| !account.is_empty())
     }
 
-    /// The account that the line maps to: the first one that is not a pool.
-    pub fn account(&self) -> Option<Result<AccountName, MapfileError>> {
-        local(self.accounts()).map(|account| named(self.number, account))
+    /// Whom the line maps to: the first one that counts. Pools do where the site leases their accounts.
+    pub fn first(&self, pools: bool) -> Option<Result<Named, MapfileError>> {
+        let mut all = self.accounts();
+        all.find(|name| pools || !is_pool(name)).map(|name| named(self.number, name))
     }
+}
+
+/// Whom a line names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Named {
+    /// An account, or a group in a group map.
+    Account(AccountName),
+    /// One account of several.
+    Pool(Pool),
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account(name) => name.fmt(f),
+            Self::Pool(pool) => write!(f, "pool {pool}"),
+        }
+    }
+}
+
+/// What a file says about somebody, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Whom.
+    pub named: Named,
 }
 
 /// The lines of a file that have a key.
@@ -96,14 +125,18 @@ fn split_key(line: &[u8]) -> Result<(&[u8], &[u8], bool), &'static str> {
     Err("the quote is never closed; write \"DN\" account")
 }
 
-fn local<'a>(mut accounts: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
-    accounts.find(|account| !account.starts_with(b"."))
+fn is_pool(name: &[u8]) -> bool {
+    name.starts_with(b".")
 }
 
 /// A backslash of an account is written twice, as LCMAPS wants it, or once.
-fn named(line: usize, account: &[u8]) -> Result<AccountName, MapfileError> {
-    let text = String::from_utf8_lossy(account).replace("\\\\", "\\");
-    AccountName::parse(&text).map_err(|e| MapfileError { line, reason: one_line(&e.to_string()).into() })
+fn named(line: usize, name: &[u8]) -> Result<Named, MapfileError> {
+    let text = String::from_utf8_lossy(name).replace("\\\\", "\\");
+    let parsed = match is_pool(name) {
+        true => Pool::parse(&text).map(Named::Pool),
+        false => AccountName::parse(&text).map(Named::Account),
+    };
+    parsed.map_err(|e| MapfileError { line, reason: one_line(&e.to_string()).into() })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,8 +147,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn account(&self) -> Option<Result<AccountName, MapfileError>> {
-        local(self.accounts.iter().map(Vec::as_slice)).map(|account| named(self.line, account))
+    fn first(&self, counts: impl Fn(&[u8]) -> bool) -> Option<Result<Found, MapfileError>> {
+        let name = self.accounts.iter().find(|name| counts(name))?;
+        Some(named(self.line, name).map(|named| Found { line: self.line, named }))
     }
 }
 
@@ -137,20 +171,46 @@ impl Mapfile {
         lines(text.as_ref()).map(|line| line.map(entry)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The account of a DN: the first line whose key means this name and that has an account that is not a pool
-    /// (`.name`). An account name that cannot be one is an error with its line, not a miss.
-    pub fn account_of_dn(&self, dn: &Dn) -> Option<Result<AccountName, MapfileError>> {
+    /// Whom a DN maps to: the first line that means this name and has an entry that counts. Accounts count where the key
+    /// means exactly this name; pools, where the site has them, also where wildcards of the key do (LCMAPS takes it so).
+    /// A name that cannot be one is an error with its line, not a miss.
+    pub fn of_dn(&self, dn: &Dn, pools: bool) -> Option<Result<Found, MapfileError>> {
         let (written, meaning) = (dn.as_str().as_bytes(), Meaning::of(dn.as_str()));
         let means = |key: &[u8]| key == written || (meaning.may_be(key) && Meaning::of(key) == meaning);
-        self.0.iter().filter(|e| means(&e.key)).find_map(Entry::account)
+        self.0.iter().find_map(|entry| {
+            let exact = means(&entry.key);
+            let pooled = pools && (exact || wildcard_match(&entry.key, written));
+            entry.first(|name| if is_pool(name) { pooled } else { exact })
+        })
     }
 
-    /// The account of the first FQAN that maps anywhere, wildcards allowed: FQANs first, lines second.
+    /// Whom the first FQAN maps to that maps anywhere, wildcards allowed: FQANs first, lines second.
+    pub fn of_fqans(&self, fqans: &[Fqan], pools: bool) -> Option<Result<Found, MapfileError>> {
+        fqans.iter().find_map(|fqan| self.of_fqan(fqan, pools))
+    }
+
+    /// Whom one FQAN maps to.
+    pub fn of_fqan(&self, fqan: &Fqan, pools: bool) -> Option<Result<Found, MapfileError>> {
+        let mut lines = self.0.iter().filter(|entry| wildcard_match(&entry.key, fqan.as_str()));
+        lines.find_map(|entry| entry.first(|name| pools || !is_pool(name)))
+    }
+
+    /// The account of a DN where pools do not count.
+    pub fn account_of_dn(&self, dn: &Dn) -> Option<Result<AccountName, MapfileError>> {
+        self.of_dn(dn, false).and_then(account)
+    }
+
+    /// The account of FQANs where pools do not count.
     pub fn account_of_fqans(&self, fqans: &[Fqan]) -> Option<Result<AccountName, MapfileError>> {
-        let account = |fqan: &Fqan| {
-            self.0.iter().filter(|e| wildcard_match(&e.key, fqan.as_str())).find_map(Entry::account)
-        };
-        fqans.iter().find_map(account)
+        self.of_fqans(fqans, false).and_then(account)
+    }
+}
+
+fn account(found: Result<Found, MapfileError>) -> Option<Result<AccountName, MapfileError>> {
+    match found {
+        Ok(Found { named: Named::Account(name), .. }) => Some(Ok(name)),
+        Ok(_) => None,
+        Err(e) => Some(Err(e)),
     }
 }
 
@@ -176,6 +236,23 @@ mod tests {
         assert_eq!(account(m.account_of_dn(&dn("/C=XX/CN=Alice"))), Some("alice".into()));
         assert_eq!(account(m.account_of_dn(&dn("/C=XX/CN=Bob"))), None);
         assert_eq!(account(m.account_of_dn(&dn("/C=XX/CN=alice"))), None);
+    }
+
+    #[test]
+    fn pools_count_where_the_site_leases_and_so_do_wildcards_then() {
+        let text = "\"/C=XX/CN=Alice\" .cms,alice\n\"/C=XX/*\" bob,.all\n\"/C=YY/CN=A\" .\n";
+        let file = Mapfile::parse(text).unwrap();
+        let of = |name: &str| file.of_dn(&dn(name), true).map(|found| found.unwrap());
+        let pool = |line, name: &str| Some(Found { line, named: Named::Pool(Pool::parse(name).unwrap()) });
+        assert_eq!(of("/C=XX/CN=Alice"), pool(1, ".cms"), "the first of the line counts");
+        assert_eq!(of("/C=XX/CN=Bob"), pool(2, ".all"), "a wildcard names no account");
+        assert_eq!(of("/C=ZZ/CN=Bob"), None);
+        assert_eq!(file.of_dn(&dn("/C=YY/CN=A"), true).unwrap().unwrap_err().line, 3);
+        let text = "\"/cms/Role=pilot*\" .plt\n\"/cms*\" .cms,cms\n";
+        let file = Mapfile::parse(text).unwrap();
+        let list = fqans(&["/cms/Role=NULL/Capability=NULL", "/cms/Role=pilot/Capability=NULL"]);
+        assert_eq!(file.of_fqans(&list, true).unwrap().unwrap(), pool(2, ".cms").unwrap());
+        assert_eq!(account(file.account_of_fqans(&list)), Some("cms".into()));
     }
 
     #[test]

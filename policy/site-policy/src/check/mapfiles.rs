@@ -1,12 +1,13 @@
 //! Map files and ban files, line by line. What a line means is asked from the parser that `glexec` uses.
 
+use super::pools::Pools;
 use super::{Site, trusted};
 use crate::accounts;
 use crate::finding::{About, Finding, Severity};
 use identity::{AccountName, Dn, Meaning, same_name};
 use policy::file::MapSource;
 use policy::mapfile::bans::BanFile;
-use policy::mapfile::{self, Mapfile, MapfileError, wildcard_match};
+use policy::mapfile::{self, Mapfile, MapfileError, Named, wildcard_match};
 use policy::trusted::Rule;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -18,6 +19,8 @@ const SHOWN: usize = 20;
 enum Sort {
     Dn,
     Fqan,
+    /// FQANs and groups.
+    Group,
 }
 
 /// Adds what is wrong with the map and ban files that the policy uses.
@@ -28,6 +31,7 @@ pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) {
             .error("[mapping] order is empty: nobody is mapped", "name a source");
     }
     let (mut dns, mut fqans) = (Keys::default(), Keys::default());
+    let mut accounts = Accounts { site: Some(site), pools: Pools::check(site, found), ..Accounts::default() };
     for source in &mapping.order {
         let (path, sort, keys) = match source {
             MapSource::GridMapfile => (&mapping.grid_mapfile, Sort::Dn, &mut dns),
@@ -40,10 +44,20 @@ pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) {
         if trusted(path, Rule::FILE, &if_missing, found)
             && let Some(text) = read(path, found)
         {
-            let mut accounts = Accounts { site: Some(site), known: HashMap::new() };
             lines(&text, sort, &mut accounts, &mut Limited::new(path, found));
             keys.read(&text);
         }
+    }
+    if let Some(path) = &mapping.group_mapfile
+        && trusted(
+            path,
+            Rule::FILE,
+            "create it, or remove group_mapfile; until then calls end with 202",
+            found,
+        )
+        && let Some(text) = read(path, found)
+    {
+        lines(&text, Sort::Group, &mut accounts, &mut Limited::new(path, found));
     }
     for (ban, sort, known) in [(&bans.dn_file, Sort::Dn, &dns), (&bans.fqan_file, Sort::Fqan, &fqans)] {
         if !ban.explicit && !ban.path.exists() {
@@ -93,25 +107,31 @@ fn lines(text: &[u8], sort: Sort, accounts: &mut Accounts<'_>, out: &mut Limited
     other_encodings(text, out);
     let mut seen = HashSet::new();
     for line in mapfile::lines(text).flatten() {
+        let named = line.first(accounts.pools.is_some() && sort != Sort::Group);
+        let pool = matches!(named, Some(Ok(Named::Pool(_))));
         let nobody = match sort {
+            // Wildcards count where a pool is named.
+            Sort::Dn if pool && has_wildcard(line.key) => not_a_group(line.key),
             Sort::Dn => not_a_person(line.key),
-            Sort::Fqan => not_a_group(line.key),
+            Sort::Fqan | Sort::Group => not_a_group(line.key),
         };
         if let Some((why, remedy)) = nobody {
             out.add(line.number, Severity::Warning, matches_nobody(line.key, why), remedy);
             continue;
         }
-        let account = line.account();
-        // An earlier line wins only when it names an account.
+        // An earlier line wins only when it names somebody.
         let meant = match sort {
             Sort::Dn => Key::Dn(Meaning::of(line.key)),
-            Sort::Fqan => Key::Fqan(line.key),
+            Sort::Fqan | Sort::Group => Key::Fqan(line.key),
         };
-        if matches!(account, Some(Ok(_))) && !seen.insert(meant) {
+        if matches!(named, Some(Ok(_))) && !seen.insert(meant) {
             let what = format!("{} stands in an earlier line, which wins", shown(line.key));
             out.add(line.number, Severity::Warning, what, "remove one of the two");
         }
-        accounts.judge(line.number, account, out);
+        match sort {
+            Sort::Group => accounts.judge_group(line.number, named, out),
+            Sort::Dn | Sort::Fqan => accounts.judge(line.number, named, out),
+        }
     }
 }
 
@@ -132,7 +152,7 @@ fn ban_lines(text: &[u8], sort: Sort, known: &Keys, out: &mut Limited<'_>) {
         let nobody = match sort {
             Sort::Dn if has_wildcard(ban.key()) => not_a_group(ban.key()),
             Sort::Dn => not_a_person(ban.key()),
-            Sort::Fqan => not_a_group(ban.key()),
+            Sort::Fqan | Sort::Group => not_a_group(ban.key()),
         };
         if let Some((why, remedy)) = nobody {
             out.add(ban.line(), Severity::Warning, matches_nobody(ban.key(), why), remedy);
@@ -143,7 +163,7 @@ fn ban_lines(text: &[u8], sort: Sort, known: &Keys, out: &mut Limited<'_>) {
             (Sort::Dn, Ok(key)) => Dn::parse(key).is_ok_and(|dn| ban.means(&dn)) || same_name(ban.key(), key),
             (Sort::Dn, Err(_)) => same_name(ban.key(), key),
             // Both sides may be patterns; what they begin with is enough to tell that they have to do with each other.
-            (Sort::Fqan, _) => wildcard_match(ban.key(), key) || wildcard_match(key, ban.key()),
+            (Sort::Fqan | Sort::Group, _) => wildcard_match(ban.key(), key) || wildcard_match(key, ban.key()),
         };
         if !keys.iter().any(hits) {
             let what = format!("{} matches nobody in the map file", shown(ban.key()));
@@ -196,29 +216,39 @@ fn not_a_group(key: &[u8]) -> Option<(&'static str, &'static str)> {
     (!possible).then_some(("it is no name: it does not begin with '/'", "write /vo/group/Role=role"))
 }
 
-/// What is known about the accounts that lines name: a pool account is looked up once, not once a line.
+/// What is known about the accounts that lines name: each is looked up once, not once a line.
 #[derive(Default)]
 struct Accounts<'a> {
     site: Option<&'a Site<'a>>,
     known: HashMap<AccountName, Option<(String, &'static str)>>,
+    /// Where the site leases accounts.
+    pools: Option<Pools>,
 }
 
 impl Accounts<'_> {
-    fn judge(
-        &mut self,
-        line: usize,
-        account: Option<Result<AccountName, MapfileError>>,
-        out: &mut Limited<'_>,
-    ) {
-        match account {
+    fn judge(&mut self, line: usize, named: Option<Result<Named, MapfileError>>, out: &mut Limited<'_>) {
+        match named {
             None => {
-                let what = "names no account, or only a pool: the line is skipped";
-                out.add(line, Severity::Warning, what, "name an account; pools are not leased");
+                let what = "names no account, or only a pool, and no gridmapdir is set: the line is skipped";
+                out.add(line, Severity::Warning, what, "name an account, or set [mapping] gridmapdir");
             }
             Some(Err(malformed)) => {
                 out.add(line, Severity::Error, malformed.reason.as_ref(), "calls of this user end with 202");
             }
-            Some(Ok(name)) => {
+            Some(Ok(Named::Pool(pool))) => {
+                if self.pools.as_ref().is_some_and(|pools| !pools.has_any(&pool)) {
+                    let what = format!(
+                        "pool {pool} has no account in the gridmapdir: calls of its users end with 203"
+                    );
+                    out.add(
+                        line,
+                        Severity::Error,
+                        what,
+                        "make an empty file there for each account of the pool",
+                    );
+                }
+            }
+            Some(Ok(Named::Account(name))) => {
                 let site = self.site;
                 let doubt =
                     self.known.entry(name).or_insert_with_key(|name| site.and_then(|s| doubt(s, name)));
@@ -228,10 +258,43 @@ impl Accounts<'_> {
             }
         }
     }
+
+    fn judge_group(
+        &mut self,
+        line: usize,
+        named: Option<Result<Named, MapfileError>>,
+        out: &mut Limited<'_>,
+    ) {
+        match named {
+            None | Some(Ok(Named::Pool(_))) => {
+                let what =
+                    "names no group, or only a pool of groups, which are not leased: the line is skipped";
+                out.add(line, Severity::Warning, what, "name a group");
+            }
+            Some(Err(malformed)) => {
+                out.add(line, Severity::Error, malformed.reason.as_ref(), "calls of this group end with 202");
+            }
+            Some(Ok(Named::Account(group))) => {
+                let Some(site) = self.site else { return };
+                match accounts::group_id(group.as_str()) {
+                    Err(why) => out.add(line, Severity::Warning, why, "check nsswitch.conf"),
+                    Ok(None) => {
+                        let what = format!("{group} is not a group of this host");
+                        out.add(line, Severity::Warning, what, "create it, or remove the line");
+                    }
+                    Ok(Some(gid)) if !site.policy.accounts.gids.contains(gid) => {
+                        let what = format!("{group} has gid {gid}, which [accounts] gids does not list");
+                        out.add(line, Severity::Warning, what, "list it, or remove the line");
+                    }
+                    Ok(Some(_)) => {}
+                }
+            }
+        }
+    }
 }
 
 /// Why payloads will not get the account.
-fn doubt(site: &Site<'_>, name: &AccountName) -> Option<(String, &'static str)> {
+pub(super) fn doubt(site: &Site<'_>, name: &AccountName) -> Option<(String, &'static str)> {
     match accounts::by_name(name.as_str()) {
         Err(why) => Some((why, "check nsswitch.conf")),
         Ok(None) => Some((format!("{name} is not an account of this host"), "create it, or remove the line")),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | callers, payload accounts, the account `glexec` | [`people`] |
 //! | lines of map files | [`mapfiles`] |
+//! | pools of accounts and their leases | [`pools`] |
 //! | directories, programs, host credentials | [`places`] |
 //! | the range of callback ports on this node | [`ports`] |
 //! | keys of LCAS and LCMAPS | [`replaced`] |
@@ -11,6 +12,7 @@
 mod mapfiles;
 mod people;
 mod places;
+mod pools;
 mod ports;
 mod replaced;
 

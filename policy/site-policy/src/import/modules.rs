@@ -107,7 +107,7 @@ const DN_OPTIONS: Table = &[
     ("gridmapdir", true, Sets::Mapdir),
     ("override-inconsistency", false, Sets::Dropped(NO_POOL_KEY)),
     ("max-mappings-per-credential", true, Sets::Dropped(NO_POOL_KEY)),
-    ("strict-poolprefix-match", true, Sets::Dropped(NO_POOL_KEY)),
+    ("strict-poolprefix-match", true, Sets::Nothing),
     ("no-wildcard", false, Sets::Nothing),
     ("disablewildcard", false, Sets::Nothing),
 ];
@@ -118,7 +118,7 @@ const VOMS_OPTIONS: Table = &[
     ("add-primary-gid-as-secondary-gid-from-mapped-account", false, Sets::Nothing),
     ("do-not-add-secondary-gids-from-mapped-account", false, Sets::Dropped(ACCOUNT_GROUPS)),
     ("add-secondary-gids-from-mapped-account", false, Sets::Nothing),
-    ("use-voms-gid", false, Sets::Dropped(ACCOUNT_GROUPS)),
+    ("use-voms-gid", false, Sets::Nothing),
     ("use-account-gid", false, Sets::Nothing),
     ("do-not-require-primary-gid", false, Sets::Nothing),
     ("require-primary-gid", false, Sets::Nothing),

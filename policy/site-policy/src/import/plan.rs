@@ -61,9 +61,9 @@ impl Plan {
                 ));
             }
         }
-        if self.pools_only && !self.order.is_empty() {
-            let what = "every account comes from a pool, and pools are not leased here: map users to accounts of their own, or \
-                        ask a mapping service";
+        if self.pools_only && self.gridmapdir.is_none() && !self.order.is_empty() {
+            let what =
+                "every account comes from a pool, and no gridmapdir is named: set [mapping] gridmapdir";
             missing.push(what.to_owned());
         }
         missing
@@ -93,12 +93,7 @@ pub fn gather(database: &Database, policy: &Policy, notes: &mut Notes) -> Result
         let source = matches!(database.modules.get(*state).map(Role::of), Some(Role::Source(_)));
         source && !kind(state).ends_with("poolaccount")
     });
-    for (key, kept) in [("gridmapdir", &plan.gridmapdir), ("group_mapfile", &plan.group_mapfile)] {
-        if let Some(kept) = kept {
-            let text = format!("{key} = {}: pools and group maps have no effect here", kept.value);
-            notes.add(Some(kept.line), Effect::Dropped, text);
-        }
-    }
+    plan.drop_unread(notes);
     flow.compare(notes);
     twins(database, &flow, notes);
     unused(database, policy, &flow, notes);
@@ -223,6 +218,17 @@ impl Plan {
             Sets::VomsDir => (&mut self.voms_dir, "[trust] voms_dir"),
             _ => return None,
         })
+    }
+
+    /// A group map gives groups to those whom the VOMS map file maps, and to nobody else: without that source it has no
+    /// effect, which a policy must not have.
+    fn drop_unread(&mut self, notes: &mut Notes) {
+        let voms = self.order.iter().any(|(source, _)| *source == "voms-mapfile");
+        if let Some(kept) = self.group_mapfile.take_if(|_| !voms) {
+            let text =
+                format!("group_mapfile = {}: without voms-mapfile nobody gets groups from it", kept.value);
+            notes.add(Some(kept.line), Effect::Dropped, text);
+        }
     }
 
     /// What a plug-in does when an option is missing.

@@ -73,6 +73,8 @@ fn mapping(out: &mut Out, plan: &Plan) {
     out.list("order", plan.order.iter().map(|(source, _)| *source));
     out.kept("grid_mapfile", plan.grid_mapfile.as_ref());
     out.kept("voms_mapfile", plan.voms_mapfile.as_ref());
+    out.kept("group_mapfile", plan.group_mapfile.as_ref());
+    out.kept("gridmapdir", plan.gridmapdir.as_ref());
     for (name, service) in &plan.services {
         out.section(&format!("mapping.{name}"));
         service.endpoints.iter().for_each(|e| out.comment(&format!("line {}: {}", e.line, e.value)));

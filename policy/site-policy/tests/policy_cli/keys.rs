@@ -52,8 +52,16 @@ const ROWS: &[(&str, &str, Effect)] = &[
     ("mapping.order", "[\"voms-mapfile\"]", Verdict),
     ("mapping.grid_mapfile", "\"@/empty\"", Verdict),
     ("mapping.voms_mapfile", "\"@/all-to-root\"", Verdict),
-    ("mapping.group_mapfile", "\"@/empty\"", Refused("group_mapfile has no effect in this version")),
-    ("mapping.gridmapdir", "\"@/empty\"", Refused("gridmapdir has no effect in this version")),
+    (
+        "mapping.group_mapfile",
+        "\"@/empty\"",
+        Played("tests/tests/glexec_pools.rs::groups_stand_in_the_lease_as_lcmaps_writes_them"),
+    ),
+    (
+        "mapping.gridmapdir",
+        "\"@/empty\"",
+        Played("tests/tests/glexec_pools.rs::glexec_and_lcmaps_share_one_directory"),
+    ),
     ("mapping.cache_ttl", "\"0s\"", Played("tests/tests/glexec_cache.rs::without_cache_ttl_nothing_is_kept")),
     ("mapping.gums.endpoints", "[\"https://other/\"]", Client),
     ("mapping.gums.cert", "\"@/empty\"", Client),

@@ -71,20 +71,6 @@ fn ten_seconds() -> Spanned<Duration> {
 
 impl Mapping {
     pub(super) fn check(self) -> Result<MappingPolicy, Finding> {
-        for (key, instead) in [
-            (
-                &self.group_mapfile,
-                "group_mapfile has no effect in this version: groups come from passwd and group",
-            ),
-            (
-                &self.gridmapdir,
-                "gridmapdir has no effect in this version: pool accounts are not leased, '.pool' entries are skipped",
-            ),
-        ] {
-            if let Some(key) = key {
-                return Err((key.span(), format!("{instead}; remove it")));
-            }
-        }
         let mut services = BTreeMap::new();
         let sections = [(Service::Gums, self.gums), (Service::Scas, self.scas)];
         for (service, section) in
@@ -113,7 +99,12 @@ impl Mapping {
             }
             order.push(source);
         }
+        let by_file = |source: &MapSource| !matches!(source, MapSource::Service(_));
+        let voms = order.contains(&MapSource::VomsMapfile);
+        let reader = "grid-mapfile or voms-mapfile";
         Ok(MappingPolicy {
+            group_mapfile: path_with_effect("group_mapfile", self.group_mapfile, voms, "voms-mapfile")?,
+            gridmapdir: path_with_effect("gridmapdir", self.gridmapdir, order.iter().any(by_file), reader)?,
             order,
             grid_mapfile: self.grid_mapfile,
             voms_mapfile: self.voms_mapfile,
@@ -121,6 +112,24 @@ impl Mapping {
             services,
         })
     }
+}
+
+/// A path that somebody reads: the source in the order that does.
+fn path_with_effect(
+    key: &str,
+    path: Option<Spanned<String>>,
+    is_read: bool,
+    reader: &str,
+) -> Result<Option<PathBuf>, Finding> {
+    let Some(path) = path else { return Ok(None) };
+    if !path.get_ref().starts_with('/') {
+        return Err((path.span(), "the path must be absolute".into()));
+    }
+    if !is_read {
+        let what = format!("{key} has no effect without {reader} in order; add it there, or remove {key}");
+        return Err((path.span(), what));
+    }
+    Ok(Some(path.into_inner().into()))
 }
 
 fn map_source(name: &str) -> Option<MapSource> {
