@@ -9,6 +9,7 @@ use super::lease::{
 };
 use super::opener::OpenLease;
 use super::ports::NoPorts;
+use super::registry::Whole;
 use super::results::Results;
 use super::session::{Input, Session, SessionNews};
 use super::stage::{Staged, stage};
@@ -43,14 +44,34 @@ const PORTS_REMIND: Duration = Duration::from_secs(60);
 
 type Stops = mpsc::UnboundedReceiver<StopReason>;
 
+/// A lease just received.
+pub struct Received {
+    /// The lease.
+    pub lease: api::Lease,
+    /// The payload's proxy, when it came along.
+    pub proxy: Option<String>,
+    /// Reasons to stop.
+    pub stops: Stops,
+}
+
+/// By what a lease waits for its turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Turns {
+    /// What the pilot has.
+    pub whole: Whole,
+    /// After this long the lease goes back.
+    pub patience: Duration,
+}
+
 /// Runs the payload of one lease.
-pub async fn run(agent: Arc<Agent>, lease: api::Lease, mut stops: Stops) {
+pub async fn run(agent: Arc<Agent>, received: Received, turns: Turns) {
+    let Received { lease, proxy, mut stops } = received;
     tracing::info!(payload = %lease.payload, attempt = %lease.attempt, number = lease.number, owner = lease.owner, "lease received");
     let effects =
         EffectRunner { agent: &agent, lease: lease.lease, session: None, force_at: None, conclusion: None };
     let machine = LeaseMachine::new(&agent.node.host, !lease.spec.outputs.is_empty());
     let mut work = Work { agent: &agent, lease: &lease, machine, effects, user_refused: false };
-    work.carry_out(&mut stops).await;
+    work.carry_out(proxy, turns, &mut stops).await;
     agent.registry.remove(lease.lease);
 }
 
@@ -94,23 +115,17 @@ impl Work<'_> {
         self.machine.on(event, &mut self.effects);
     }
 
-    async fn carry_out(&mut self, stops: &mut Stops) {
-        let staged = tokio::select! {
-            staged = self.prepare() => staged,
-            Some(reason) = stops.recv() => {
-                self.on(LeaseEvent::Stop(reason));
-                Err(anyhow::anyhow!("ended before the start"))
-            }
-        };
+    async fn carry_out(&mut self, proxy: Option<String>, turns: Turns, stops: &mut Stops) {
+        let staged = self.await_turn(proxy, turns, stops).await;
         let mut shipping = JoinSet::new();
         if let Ok(staged) = &staged {
             self.machine.set_ports(staged.ports.as_ref().map(|ports| ports.range().to_string()));
         }
-        match staged
-            .as_ref()
-            .map_err(|e| format!("{e:#}"))
-            .and_then(|s| self.launch(s).map_err(|e| format!("{e:#}")))
-        {
+        let started = match &staged {
+            Ok(staged) => self.launch(staged).map_err(|e| ChildExit::Unprepared(format!("{e:#}"))),
+            Err(exit) => Err(exit.clone()),
+        };
+        match started {
             Ok(session) => {
                 for (spool, stream) in session.logs().into_iter().zip(["stdout", "stderr"]) {
                     let client = self.agent.client.clone();
@@ -119,51 +134,35 @@ impl Work<'_> {
                 self.effects.session = Some(session);
                 self.attend(stops).await;
             }
-            Err(reason) => self.on(LeaseEvent::Gone(ChildExit::Unprepared(reason))),
+            Err(exit) => self.on(LeaseEvent::Gone(exit)),
         }
+        self.agent.registry.free_slot(self.lease.lease);
         self.conclude(shipping, stops).await;
         if let Ok(staged) = &staged {
             launcher(self.agent, self.lease, staged).clean_up();
         }
     }
 
-    async fn prepare(&self) -> Result<Staged> {
-        PayloadSpec::parse(self.lease.spec.clone()).context("the queue sent a payload that cannot be run")?;
-        let ports = self.ports().await?;
-        stage(self.agent, self.lease, ports).await
-    }
-
-    /// Ports for a payload that asks for them, opened to the outside where the site has that done. A full range is waited for,
-    /// and said: it will pass.
-    async fn ports(&self) -> Result<Option<OpenLease>> {
-        let wanted = self.lease.spec.ports;
-        let Some(ports) = &self.agent.ports else {
-            anyhow::ensure!(
-                wanted == 0,
-                "the payload wants {wanted} ports, but this node has none: [ports] range in policy.toml"
-            );
-            return Ok(None);
-        };
-        let wanted = if wanted == 0 { ports.default } else { wanted };
-        if wanted == 0 {
-            return Ok(None);
-        }
-        let begun = Instant::now();
-        let mut told: Option<Instant> = None;
+    /// Prepares the payload and waits for its turn, both at once. The error is what became of it instead.
+    async fn await_turn(
+        &mut self,
+        proxy: Option<String>,
+        turns: Turns,
+        stops: &mut Stops,
+    ) -> Result<Staged, ChildExit> {
+        let (agent, lease) = (self.agent, self.lease);
+        let mut ready = pin!(prepare(agent, lease, proxy, turns.whole));
+        let mut patience = pin!(sleep(turns.patience));
         loop {
-            match ports.pool.lease(wanted) {
-                Ok(lease) => {
-                    return OpenLease::open(lease, ports.opener.as_ref(), &self.agent.client).await.map(Some);
+            tokio::select! {
+                ready = &mut ready => return ready.map_err(|e| ChildExit::Unprepared(format!("{e:#}"))),
+                Some(reason) = stops.recv() => {
+                    self.on(LeaseEvent::Stop(reason));
+                    let begun = agent.registry.has_begun(lease.lease);
+                    let unprepared = || ChildExit::Unprepared("ended before the start".to_owned());
+                    return Err(if begun { unprepared() } else { ChildExit::Recalled });
                 }
-                Err(e @ NoPorts::Full { .. }) if begun.elapsed() < ports.patience => {
-                    if told.is_none_or(|told| told.elapsed() > PORTS_REMIND) {
-                        tracing::warn!(payload = %self.lease.payload, attempt = %self.lease.attempt, wanted,
-                            waited_s = begun.elapsed().as_secs(), reason = %e, "payload waits for ports");
-                        told = Some(Instant::now());
-                    }
-                    sleep(PORTS_PAUSE).await;
-                }
-                Err(e) => return Err(e.into()),
+                () = &mut patience, if !patience.is_elapsed() => agent.registry.recall(lease.lease),
             }
         }
     }
@@ -254,6 +253,7 @@ impl Work<'_> {
         let ids = (self.lease.payload, self.lease.attempt);
         let (outcome, report) = match self.effects.conclusion.take() {
             Some(Conclusion::Report(outcome, report)) => (outcome, *report),
+            Some(Conclusion::Return) => return self.hand_back(stops).await,
             Some(Conclusion::Silent) | None => {
                 tracing::info!(payload = %ids.0, attempt = %ids.1, "payload ended, lease handed back or lost");
                 timeout(LAST_WORDS, async { while shipping.join_next().await.is_some() {} }).await.ok();
@@ -289,6 +289,16 @@ impl Work<'_> {
             // The reason was told when the answer came.
             Delivered::Refused => (),
         }
+    }
+
+    /// Gives back what has not begun, so that another pilot gets it now and not when this one ends.
+    async fn hand_back(&self, stops: &mut Stops) {
+        let reason = Some("handed back before it began".to_owned());
+        let report = Report { host: self.agent.node.host.clone(), reason, ..Report::default() };
+        let lease = self.lease.lease;
+        let result = AttemptResult { lease, outcome: Outcome::Infra, returned: true, report };
+        let delivered = self.deliver(&result, stops).await;
+        tracing::info!(payload = %self.lease.payload, attempt = %self.lease.attempt, ?delivered, "lease handed back before it began");
     }
 
     /// Logs and output; what could not be stored is added to the report.
@@ -362,6 +372,53 @@ impl Work<'_> {
         };
         let may_succeed = |e: &anyhow::Error| e.downcast_ref::<ClientError>().is_some_and(|e| !e.is_final());
         put.retry(Pauses::default()).sleep(sleep).when(may_succeed).await
+    }
+}
+
+/// Everything that a payload needs, once it is its turn.
+async fn prepare(agent: &Agent, lease: &api::Lease, proxy: Option<String>, whole: Whole) -> Result<Staged> {
+    PayloadSpec::parse(lease.spec.clone()).context("the queue sent a payload that cannot be run")?;
+    let turn = async {
+        agent.registry.turn(lease.lease, whole).await;
+        Ok(())
+    };
+    let (mut staged, ()) = tokio::try_join!(stage(agent, lease, proxy), turn)?;
+    staged.ports = ports(agent, lease).await?;
+    Ok(staged)
+}
+
+/// Ports for a payload that asks for them, opened to the outside where the site has that done. A full range is waited for,
+/// and said: it will pass.
+async fn ports(agent: &Agent, lease: &api::Lease) -> Result<Option<OpenLease>> {
+    let wanted = lease.spec.ports;
+    let Some(ports) = &agent.ports else {
+        anyhow::ensure!(
+            wanted == 0,
+            "the payload wants {wanted} ports, but this node has none: [ports] range in policy.toml"
+        );
+        return Ok(None);
+    };
+    let wanted = if wanted == 0 { ports.default } else { wanted };
+    if wanted == 0 {
+        return Ok(None);
+    }
+    let begun = Instant::now();
+    let mut told: Option<Instant> = None;
+    loop {
+        match ports.pool.lease(wanted) {
+            Ok(lease) => {
+                return OpenLease::open(lease, ports.opener.as_ref(), &agent.client).await.map(Some);
+            }
+            Err(e @ NoPorts::Full { .. }) if begun.elapsed() < ports.patience => {
+                if told.is_none_or(|told| told.elapsed() > PORTS_REMIND) {
+                    tracing::warn!(payload = %lease.payload, attempt = %lease.attempt, wanted,
+                        waited_s = begun.elapsed().as_secs(), reason = %e, "payload waits for ports");
+                    told = Some(Instant::now());
+                }
+                sleep(PORTS_PAUSE).await;
+            }
+            Err(e) => return Err(e.into()),
+        }
     }
 }
 
@@ -454,6 +511,7 @@ mod tests {
             owner,
             spec,
             array_index,
+            chain: None,
         }
     }
 

@@ -34,6 +34,19 @@ impl Keys {
         Ok(made.context("cannot make a key")??)
     }
 
+    /// So many, to travel with a claim. None where making them would hold the claim up: then each payload takes its own.
+    ///
+    /// # Errors
+    /// When OpenSSL fails.
+    pub async fn some(&self, number: usize) -> Result<Vec<(KeyPem, CsrPem)>> {
+        let kind = self.kind;
+        if number == 0 || kind != KeyKind::EcdsaP256 {
+            return Ok(Vec::new());
+        }
+        let make = move || (0..number).map(|_| delegation::new_request_for(kind)).collect::<Result<_, _>>();
+        Ok(spawn_blocking(make).await.context("cannot make keys")??)
+    }
+
     /// Begins the first one: RSA keys take their time.
     pub fn prepare(&self) {
         self.exchange(Some(self.begin()));
@@ -72,6 +85,9 @@ mod tests {
             keys.prepare();
             let (one, two) = (keys.take().await.unwrap().0, keys.take().await.unwrap().0);
             assert!(one != two && one.contains("PRIVATE KEY"));
+            let some = keys.some(3).await.unwrap();
+            assert_eq!(some.len(), if kind == KeyKind::Rsa2048 { 0 } else { 3 });
+            assert!(some.windows(2).all(|pair| pair[0].0 != pair[1].0));
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum StopReason {
 pub enum ChildExit {
     /// It never ran: the preparation failed, for this reason.
     Unprepared(String),
+    /// It never ran: it was called back before its turn had come.
+    Recalled,
     /// It exited with this code; the last line of its standard error goes with it.
     Code(i32, String),
     /// It died by this signal.
@@ -68,6 +70,8 @@ pub enum Conclusion {
     Report(Outcome, Box<Report>),
     /// Say nothing: the lease is lost, or goes back with the pilot's farewell.
     Silent,
+    /// Hand it back at once: nothing has been begun.
+    Return,
 }
 
 /// What the machine wants done.
@@ -200,6 +204,7 @@ impl LeaseMachine {
     /// The child ended without a report of the runner.
     fn without_end(&self, exit: &ChildExit) -> Conclusion {
         match self.stop {
+            Some(StopReason::Drain) if *exit == ChildExit::Recalled => return Conclusion::Return,
             Some(StopReason::Drain) => return Conclusion::Silent,
             Some(StopReason::Time) => {
                 let reason = Some("walltime is over, and its runner had been stopped".to_owned());
@@ -211,6 +216,7 @@ impl LeaseMachine {
         let running = self.started.is_some();
         match exit {
             ChildExit::Unprepared(reason) => self.infra(None, reason),
+            ChildExit::Recalled => Conclusion::Return,
             ChildExit::Code(code, line) if running && *code > 128 && !(201..=204).contains(code) => {
                 let reason = format!(
                     "its runner died with code {code}: killed by the payload itself or for lack of memory {line}"
@@ -318,7 +324,7 @@ mod tests {
     fn outcome(events: Vec<LeaseEvent>) -> Option<(Outcome, Report)> {
         match run(events).conclusion.expect("not finished") {
             Conclusion::Report(outcome, report) => Some((outcome, *report)),
-            Conclusion::Silent => None,
+            Conclusion::Silent | Conclusion::Return => None,
         }
     }
 
@@ -436,6 +442,19 @@ mod tests {
             None
         );
         assert_eq!(outcome(vec![LeaseEvent::Stop(StopReason::Drain), gone(143)]), None);
+    }
+
+    #[test]
+    fn what_was_called_back_before_it_began_goes_back_unless_somebody_wants_more() {
+        let recalled = |reason| {
+            let events = vec![LeaseEvent::Stop(reason), LeaseEvent::Gone(ChildExit::Recalled)];
+            run(events).conclusion.unwrap()
+        };
+        assert_eq!(recalled(StopReason::Drain), Conclusion::Return);
+        assert_eq!(recalled(StopReason::Lost), Conclusion::Silent);
+        let Conclusion::Report(Outcome::Killed, _) = recalled(StopReason::Cancel) else {
+            panic!("a cancelled payload would wait again")
+        };
     }
 
     #[test]

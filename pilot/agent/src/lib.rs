@@ -4,7 +4,8 @@
 //! |---|---|
 //! | what becomes of a lease: the decisions | [`lease`] |
 //! | carrying them out | [`attempt`], [`delivery`] |
-//! | claiming, heartbeats, draining | [`pilot`] |
+//! | claiming, draining | [`pilot`], [`claims`], how much ahead [`ahead`] |
+//! | heartbeats | [`heart`] |
 //! | results, many in one request | [`results`] |
 //! | proxy, ports and input of a payload | [`stage`], [`keys`], [`mod@ports`] |
 //! | the site's border, opened for a payload's ports | [`opener`] |
@@ -15,11 +16,14 @@
 //! Must never: touch a user's file under its own account, or believe what a payload's account says about another session.
 //! Called by: the program `pilot`.
 
+pub mod ahead;
 mod attempt;
 pub mod batch;
+mod claims;
 mod conversation;
 pub mod delivery;
 pub mod health;
+mod heart;
 mod keys;
 mod launch;
 pub mod lease;

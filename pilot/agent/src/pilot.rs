@@ -1,8 +1,11 @@
 //! The life of a pilot: register, claim while there is room, renew, drain, say good-bye.
 
+use super::claims::Claims;
+use super::heart::Heart;
 use super::lease::{GRACE, StopReason};
+use super::registry::Whole;
 use super::{Agent, attempt};
-use pilot_api::{Bye, Claim, Heartbeat, HeartbeatReply, OrderKind, PilotState, Registered, Registration};
+use pilot_api::{Bye, Registered, Registration};
 use pilot_client::{ClientError, Pauses};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +23,6 @@ const FAREWELL: Duration = Duration::from_secs(20);
 const BYE: Duration = Duration::from_secs(5);
 /// Pause before looking at the clock again when there is no room.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Pause after news, so that several travel together.
-const GATHER: Duration = Duration::from_millis(20);
 /// Exit code: the queue is out of reach.
 const UNREACHABLE: u8 = 3;
 /// Exit code: this node fails one payload after the other.
@@ -48,6 +49,12 @@ impl Limits {
     /// Seconds left in the batch slot.
     fn time_left(self) -> Option<u64> {
         self.end.map(|end| end.saturating_duration_since(Instant::now()).as_secs())
+    }
+
+    /// What the pilot has for its payloads.
+    fn whole(self, agent: &Agent) -> Whole {
+        let (slots, cores) = (self.slots, agent.node.cores.max(self.slots));
+        Whole { slots, cores, memory: agent.node.memory }
     }
 }
 
@@ -110,12 +117,14 @@ struct Forgotten;
 
 /// A wish to end, from outside.
 #[derive(Default)]
-struct Ending {
+pub struct Ending {
     signal: AtomicBool,
-    drain: AtomicBool,
-    forgotten: AtomicBool,
+    /// The queue wants it to take no more.
+    pub drain: AtomicBool,
+    /// The queue does not know it.
+    pub forgotten: AtomicBool,
     /// The queue says that this is no pilot of its.
-    refused: AtomicBool,
+    pub refused: AtomicBool,
     changed: Notify,
 }
 
@@ -143,9 +152,15 @@ impl Ending {
         Ok(())
     }
 
-    fn set(&self, flag: &AtomicBool) {
+    /// Sets one of its flags.
+    pub fn set(&self, flag: &AtomicBool) {
         flag.store(true, Ordering::SeqCst);
         self.changed.notify_one();
+    }
+
+    /// Whether the pilot takes no more work.
+    pub fn drains(&self) -> bool {
+        self.signal.load(Ordering::SeqCst) || self.drain.load(Ordering::SeqCst)
     }
 
     async fn signalled(&self) {
@@ -184,7 +199,8 @@ async fn life(agent: &Arc<Agent>, limits: Limits, ending: &Arc<Ending>) -> Resul
         opener.registered(terms.pilot);
     }
     tracing::info!(pilot = %terms.pilot, host = agent.node.host, slots = limits.slots, lease_ms = terms.lease_ms, "pilot registered");
-    let heart = tokio::spawn(beat(Arc::clone(agent), terms.clone(), Arc::clone(ending)));
+    let heart = Heart::new(Arc::clone(agent), &terms, Arc::clone(ending));
+    let heart = tokio::spawn(async move { heart.beat().await });
     let end = work(agent, limits, &terms, ending).await;
     leave(agent, terms.pilot, &end, ending).await;
     if let Some(opener) = opener() {
@@ -228,22 +244,24 @@ async fn work(
 ) -> Result<End, Forgotten> {
     let mut outage = Outage::default();
     let mut idle_since = Instant::now();
-    // Kept until an answer has come: one that was lost on the way may have given leases, which the same claim gets again.
-    let mut id = Uuid::now_v7();
+    let mut claims = Claims::new(limits.whole(agent), terms);
     loop {
         if let Some(end) = ending.wanted() {
             return end;
         }
-        let busy = agent.registry.used().leases > 0;
+        let used = agent.registry.used();
         let idle_from = agent.registry.idle_since().map(Instant::from_std);
         let idle = idle_from.map_or(idle_since, |end| end.max(idle_since)).elapsed();
         let (failures, rest) = agent.registry.failures();
-        if let Some(end) = own_end(limits, busy, idle, failures) {
+        if let Some(end) = own_end(limits, used.leases > 0, idle, failures) {
             return Ok(end);
         }
         // After a failure of the node, other nodes get the next payload.
         let rest = rest.saturating_sub(agent.registry.since_failure());
-        let Some(claim) = claim(agent, limits, id).filter(|_| rest.is_zero()) else {
+        let left = limits.time_left();
+        let ahead = if failures > 0 { 0 } else { claims.ahead(&agent.registry) };
+        let claim = claims.next(used, ahead, left).filter(|_| rest.is_zero() && left != Some(0));
+        let Some((claim, hold)) = claim else {
             let limited = !rest.is_zero() || limits.end.is_some();
             let look_again = if rest.is_zero() { LOOK_AGAIN } else { rest };
             tokio::select! {
@@ -253,17 +271,19 @@ async fn work(
             }
             continue;
         };
+        let claim = claims.with_requests(claim, &agent.keys).await;
         let wait = CLAIM_WAIT.min(limits.max_idle.saturating_sub(idle)).as_secs().max(1);
         let claimed = tokio::select! {
-            claimed = agent.client.claim(terms.pilot, &claim, wait) => claimed,
+            claimed = agent.client.claim(terms.pilot, &claim, if hold { wait } else { 0 }) => claimed,
             () = ending.changed.notified() => continue,
         };
         match claimed {
             Ok(claimed) => {
-                (outage, id) = (Outage::default(), Uuid::now_v7());
-                for lease in claimed.leases {
+                outage = Outage::default();
+                for (lease, proxy) in claims.answered(claimed.leases) {
                     let stops = agent.registry.add(&lease);
-                    tokio::spawn(attempt::run(Arc::clone(agent), lease, stops));
+                    let received = attempt::Received { lease, proxy, stops };
+                    tokio::spawn(attempt::run(Arc::clone(agent), received, claims.turns()));
                 }
             }
             Err(e) if e.is_forgotten() => return Err(Forgotten),
@@ -303,22 +323,6 @@ fn own_end(limits: Limits, busy: bool, idle: Duration, failures: u32) -> Option<
     (idle >= limits.max_idle).then_some(End::Idle)
 }
 
-/// What to ask for; `None` when there is no room.
-fn claim(agent: &Agent, limits: Limits, id: Uuid) -> Option<Claim> {
-    let used = agent.registry.used();
-    let slots = limits.slots.saturating_sub(used.leases);
-    let cores = agent.node.cores.max(limits.slots).saturating_sub(used.cores);
-    let memory = agent.node.memory.map(|memory| memory.saturating_sub(used.memory));
-    let max = slots.min(cores);
-    (max > 0 && limits.time_left() != Some(0)).then_some(Claim {
-        id: Some(id),
-        max,
-        cores,
-        memory,
-        time_left: limits.time_left(),
-    })
-}
-
 /// A time without the queue.
 #[derive(Default)]
 struct Outage {
@@ -348,6 +352,8 @@ impl Outage {
 /// well; so does one that ends for a reason that says nothing about what already runs.
 async fn leave(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>, ending: &Ending) {
     let mut give_up = None;
+    // What has not begun is for others, also while what runs goes on.
+    agent.registry.recall_waiting();
     while agent.registry.used().leases > 0 {
         let signalled = ending.signal.load(Ordering::SeqCst);
         let reason = match end {
@@ -373,85 +379,4 @@ async fn farewell(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>) {
     if !matches!(timeout(BYE, agent.client.bye(pilot, &bye)).await, Ok(Ok(()))) {
         tracing::warn!(%pilot, "could not say good-bye: leases still held run out by themselves");
     }
-}
-
-/// Renews the leases for as long as the pilot lives, and passes the queue's wishes on.
-async fn beat(agent: Arc<Agent>, terms: Registered, ending: Arc<Ending>) {
-    let (lease, interval) =
-        (Duration::from_millis(terms.lease_ms), Duration::from_millis(terms.heartbeat_ms));
-    let (mut renewed, mut pauses) = (Instant::now(), Pauses::default());
-    let mut acked = Vec::new();
-    let mut hurry = true;
-    loop {
-        let sent = Instant::now();
-        let sync = Heartbeat {
-            leases: agent.registry.updates(),
-            state: state(&agent, &ending),
-            acked: acked.clone(),
-        };
-        let wait = if hurry { 0 } else { interval.as_secs() };
-        let call = agent.client.sync(terms.pilot, &sync, wait);
-        let answer = tokio::select! {
-            answer = call => Some(answer),
-            // News travel at once; a short call is never given up, or a busy pilot would renew nothing.
-            () = agent.registry.news.notified(), if wait > 0 => None,
-        };
-        match answer {
-            None => {
-                sleep(GATHER).await;
-                hurry = true;
-                continue;
-            }
-            Some(Ok(synced)) => {
-                (renewed, pauses) = (sent, Pauses::default());
-                acked = obey(&agent, &ending, synced);
-                hurry = !acked.is_empty();
-                if interval.as_secs() == 0 && !hurry {
-                    timeout(interval, agent.registry.news.notified()).await.ok();
-                }
-            }
-            Some(Err(e)) => {
-                if e.is_forgotten() {
-                    agent.registry.stop_all(StopReason::Lost);
-                    return ending.set(&ending.forgotten);
-                }
-                if e.is_no_pilot() {
-                    ending.set(&ending.refused);
-                }
-                if renewed.elapsed() > lease && agent.registry.used().leases > 0 {
-                    tracing::error!(error = %e, "leases ran out: ending payloads");
-                    agent.registry.stop_all(StopReason::Lost);
-                }
-                sleep(pauses.after_failure().min(interval)).await;
-                hurry = true;
-            }
-        }
-    }
-}
-
-fn state(agent: &Agent, ending: &Ending) -> PilotState {
-    if ending.signal.load(Ordering::SeqCst) || ending.drain.load(Ordering::SeqCst) {
-        PilotState::Draining
-    } else if agent.registry.used().leases > 0 {
-        PilotState::Busy
-    } else {
-        PilotState::Ready
-    }
-}
-
-/// Returns what is to be acknowledged.
-fn obey(agent: &Agent, ending: &Ending, synced: HeartbeatReply) -> Vec<Uuid> {
-    for lease in synced.lost {
-        agent.registry.stop(lease, StopReason::Lost);
-    }
-    if synced.drain {
-        ending.set(&ending.drain);
-    }
-    let carry_out = |wish: pilot_api::Order| {
-        match wish.kind {
-            OrderKind::Cancel => agent.registry.stop(wish.lease, StopReason::Cancel),
-        }
-        wish.id
-    };
-    synced.wishes.into_iter().map(carry_out).collect()
 }

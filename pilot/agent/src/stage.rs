@@ -34,15 +34,19 @@ impl Staged {
     }
 }
 
-/// Collects it. The error is the reason for giving the lease back.
-pub async fn stage(agent: &Agent, lease: &Lease, ports: Option<OpenLease>) -> Result<Staged> {
+/// Collects it, but for the ports: those are for payloads that begin. `proxy` is what came with the lease. The error is the
+/// reason for giving the lease back.
+pub async fn stage(agent: &Agent, lease: &Lease, proxy: Option<String>) -> Result<Staged> {
     let name = format!("{}-", lease.attempt);
     let dir = tempfile::Builder::new()
         .prefix(&name)
         .tempdir_in(agent.private.path()?)
         .context("cannot make a directory")?;
-    let staged = Staged { dir, ports };
-    let proxy = delegate(agent, lease).await.context("cannot get a proxy for the payload")?;
+    let staged = Staged { dir, ports: None };
+    let proxy = match proxy {
+        Some(proxy) => proxy,
+        None => delegate(agent, lease).await.context("cannot get a proxy for the payload")?,
+    };
     write_secret(&staged.proxy(), proxy.as_bytes())?;
     for (number, input) in lease.spec.inputs.iter().enumerate() {
         let fetched = fetch(agent, input, &staged.input(number)).await;

@@ -43,10 +43,14 @@ pub struct Registered {
     pub lease_ms: u64,
     /// How often to sync, in milliseconds.
     pub heartbeat_ms: u64,
+    /// How many leases beyond its slots a pilot may ask for. A queue of before claims had [`Claim::prefetch`] and
+    /// [`Claim::requests`] says nothing, and takes neither.
+    #[serde(default)]
+    pub most_ahead: u32,
 }
 
 /// Ask for work.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
     /// Names the claim: the same again gets the same leases, when the answer was lost on the way.
@@ -60,6 +64,17 @@ pub struct Claim {
     pub memory: Option<u64>,
     /// Seconds left in the batch slot.
     pub time_left: Option<u64>,
+    /// How many leases the pilot may hold beyond its slots, to begin them when others end; none for a pilot that says nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prefetch: u32,
+    /// Certificate requests for proxies, PEM: the first for the first lease, and so on. No two leases share a key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Work.
@@ -86,6 +101,9 @@ pub struct Lease {
     pub spec: RawSpec,
     /// Index within its array.
     pub array_index: Option<u64>,
+    /// The proxy for the request at this lease's place in the claim, PEM. Where there is none, the pilot asks for it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<String>,
 }
 
 /// A pilot's heartbeat.

@@ -2,7 +2,7 @@
 
 use identity::one_line;
 use pilot_api::{
-    AttemptResult, Heartbeat, Outcome, PayloadSpec, Registration, Report, Submission, is_sha256,
+    AttemptResult, Claim, Heartbeat, Outcome, PayloadSpec, Registration, Report, Submission, is_sha256,
 };
 use pilot_core::rules::is_leased;
 
@@ -52,6 +52,17 @@ pub fn registration(mut registration: Registration) -> Result<Registration, Inva
         return refuse("slots", "a pilot has at least one slot and one core");
     }
     Ok(registration)
+}
+
+/// Most certificate requests of one claim: as many as it can be given leases.
+const MOST_REQUESTS: usize = 256;
+
+/// Checks a claim. What it asks for is bounded where it is given; its certificate requests cost work.
+pub fn claim(claim: &Claim) -> Result<(), Invalid> {
+    if claim.requests.len() > MOST_REQUESTS {
+        return refuse("requests", &format!("send at most {MOST_REQUESTS}, one for each lease"));
+    }
+    Ok(())
 }
 
 /// Checks a heartbeat.

@@ -12,6 +12,7 @@ use pilot_api::{
     AttemptResult, Bye, CertificateRequest, Claim, Claimed, ClaimedRun, Demand, Heartbeat, HeartbeatReply,
     Lease, NamedResult, PAGE, Pilot, RefusedPilot, Registered, Registration, ResultAnswer, SignedChain,
 };
+use pilot_core::capacity::MOST_AHEAD;
 use pilot_core::event::{ByPilot, Holder, Register};
 use pilot_core::{Answer, Event, Need, View, model};
 use pilot_store::{Runs, Store};
@@ -57,7 +58,8 @@ pub async fn register(
     let q = queue.clone();
     let registered = detached(async move { Ok(q.decide(event).await?) }).await;
     registered.inspect_err(|refusal| note_unswitched(&queue, refusal, host, dn))?;
-    Ok((StatusCode::CREATED, Json(Registered { pilot, lease_ms, heartbeat_ms })))
+    let most_ahead = MOST_AHEAD;
+    Ok((StatusCode::CREATED, Json(Registered { pilot, lease_ms, heartbeat_ms, most_ahead })))
 }
 
 /// Whoever looks for that pilot in vain shall find why it is not there.
@@ -112,8 +114,10 @@ pub async fn claim(
     user: User,
     Id(id): Id,
     Asked(asked): Asked<Hold>,
-    Input(claim): Input<Claim>,
+    Input(mut claim): Input<Claim>,
 ) -> Result<Json<Claimed>, Refusal> {
+    validate::claim(&claim)?;
+    let requests = std::mem::take(&mut claim.requests);
     let deadline = until(asked.wait, queue.settings.lease.min(MAX_WAIT));
     let (by, switching) = (by(id, &holder), queue.switching(&user.0));
     let mut promising = true;
@@ -126,11 +130,13 @@ pub async fn claim(
         while promising {
             let event =
                 Queue::ask(&by, &claim, &switching).map_err(|e| problem::internal("randomness", &e))?;
-            let queue = queue.clone();
-            let done = detached(async move { Ok(queue.decide(event).await?) }).await?;
+            let writer = queue.clone();
+            let done = detached(async move { Ok(writer.decide(event).await?) }).await?;
             match done.answer {
                 Answer::Leased(given) if !given.is_empty() => {
-                    return Ok(Json(Claimed { leases: leases(given, &done.specs)? }));
+                    let mut leases = leases(given, &done.specs)?;
+                    with_proxies(&queue, &holder, &mut leases, requests).await;
+                    return Ok(Json(Claimed { leases }));
                 }
                 Answer::AskAgain => {}
                 _ => promising = false,
@@ -163,9 +169,25 @@ fn leases(
             owner: g.owner,
             spec: spec.ok_or_else(|| problem::internal("a claim", &"a specification is missing"))?,
             array_index: g.array_index,
+            chain: None,
         })
     };
     given.into_iter().map(lease).collect()
+}
+
+/// Signs what came with the claim. A lease that gets no proxy here is valid all the same: its pilot asks for one by itself, and
+/// is told then why it gets none.
+async fn with_proxies(queue: &Arc<Queue>, holder: &Holder, leases: &mut [Lease], requests: Vec<String>) {
+    for (lease, csr) in leases.iter_mut().zip(requests) {
+        let (payload, walltime) = (lease.payload, lease.spec.walltime);
+        match proxy(queue, holder, (payload, lease.attempt), walltime, csr).await {
+            Ok(signed) => lease.chain = Some(signed.chain),
+            Err(refusal) => {
+                let why = identity::one_line(&refusal.0.title);
+                tracing::info!(%payload, attempt = %lease.attempt, why, "no proxy with the lease");
+            }
+        }
+    }
 }
 
 fn reply(answer: Answer) -> Result<HeartbeatReply, Refusal> {
@@ -240,18 +262,29 @@ pub async fn delegation(
     Input(request): Input<CertificateRequest>,
 ) -> Result<Json<SignedChain>, Refusal> {
     let payload = entitled(&queue, attempt, request.lease, &holder).await?;
-    let key = queue.store.key_of_payload(payload.id).await?;
-    let key = key.ok_or_else(|| problem::unknown("delegation"))?;
     let walltime = payload.requirements.walltime;
+    proxy(&queue, &holder, (payload.id, attempt), walltime, request.csr).await.map(Json)
+}
+
+/// Signs a request with the payload's delegated proxy.
+async fn proxy(
+    queue: &Arc<Queue>,
+    holder: &Holder,
+    (payload, attempt): (Uuid, Uuid),
+    walltime: Option<u64>,
+    csr: String,
+) -> Result<SignedChain, Refusal> {
+    let key = queue.store.key_of_payload(payload).await?;
+    let key = key.ok_or_else(|| problem::unknown("delegation"))?;
     let Some(lifetime) = proxies::lifetime(key.not_after, now() / 1000, walltime) else {
         let title = "the user's delegated proxy has expired; report the attempt as infra";
         return Err(problem::conflict("proxy_expired", title));
     };
     let limited = queue.settings.limited;
-    let chain = blocking(move || proxies::sign(&request.csr, &key, lifetime, limited)).await?;
-    let (payload, seconds) = (payload.id, lifetime.as_secs());
+    let chain = blocking(move || proxies::sign(&csr, &key, lifetime, limited)).await?;
+    let seconds = lifetime.as_secs();
     tracing::info!(%payload, %attempt, actor = holder.dn, lifetime = seconds, "proxy delegated to the pilot");
-    Ok(Json(SignedChain { chain }))
+    Ok(SignedChain { chain })
 }
 
 /// `POST /v1/attempts/{a}/result`

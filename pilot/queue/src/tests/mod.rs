@@ -1,5 +1,6 @@
 //! The queue through its router, without TLS.
 
+mod ahead;
 mod delegation;
 mod ends;
 mod factories;

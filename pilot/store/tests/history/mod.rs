@@ -354,7 +354,7 @@ impl<S: Store> World<S> {
         let Some((pilot, _)) = Self::pick(&self.told.pilots, usize::from(n)) else { return Ok(()) };
         let earlier = self.told.claims.get(&pilot).cloned().filter(|_| again);
         let id = earlier.as_ref().map_or_else(|| self.id(), |e| e.0);
-        let claim = Claim { id: Some(id), max: max.into(), cores: 6, memory: None, time_left: None };
+        let claim = Claim { id: Some(id), max: max.into(), cores: 6, ..Claim::default() };
         let ids = (0..max).map(|_| (self.id(), self.id())).collect();
         let event =
             Event::Claim(Box::new(Ask { by: Self::by(pilot), claim, switching: Switching::default(), ids }));
