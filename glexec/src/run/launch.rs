@@ -198,12 +198,16 @@ fn become_payload(
     let account = &plan.account;
     plan.attributes.give_back_priorities();
     if plan.isolated {
-        isolation::enter_domain().map_err(|e| {
-            site(format!(
-                "the policy asks for [payload] isolate = \"account\", and Landlock does not let us: {e}; \
-                 give glexec CAP_SYS_ADMIN, or remove the key"
-            ))
-        })?;
+        let refused = |what: &'static str| {
+            move |e| {
+                site(format!(
+                    "the policy asks for [payload] isolate = \"account\", and {what} does not let us: {e}; \
+                     give glexec CAP_SYS_ADMIN, or remove the key"
+                ))
+            }
+        };
+        isolation::enter_domain().map_err(refused("Landlock"))?;
+        isolation::forbid_touching_others().map_err(refused("seccomp"))?;
     }
     if plan.switch && terminal::is_shared() {
         terminal::forbid_typing().map_err(|e| site(format!("terminal: {e}")))?;

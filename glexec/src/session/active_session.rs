@@ -128,7 +128,7 @@ impl ActiveSession {
                 recording::opened(start, config, request, identity, permit, &state, self.proxy());
             opened.ports = ports;
             if self.is_isolated() {
-                opened.isolation.push("landlock".to_owned());
+                opened.isolation.extend(["landlock", "seccomp"].map(str::to_owned));
             }
             let record = open_record(config, &opened)?;
             self.record = record.map(|r| (r, opened.start_unix_ns, opened.start_boottime_ns));

@@ -8,6 +8,7 @@
 //! | user and group ids, capabilities | [`ids`] |
 //! | fork, exec, prctl, keyrings, clocks | [`process`] |
 //! | descriptors | [`fds`] |
+//! | calls that a payload may not make | [`seccomp`] |
 //! | no typing into a shared terminal | [`terminal`] |
 //! | which file a process executes | [`executable`] |
 //! | process events of the kernel | [`netlink`] |
@@ -20,4 +21,5 @@ pub(crate) mod ids;
 pub(crate) mod isolation;
 pub(crate) mod netlink;
 pub(crate) mod process;
+pub(crate) mod seccomp;
 pub(crate) mod terminal;
