@@ -18,6 +18,7 @@ use crate::run::launch::Plan;
 use crate::run::supervise::{self, Rules};
 use crate::session::active_session::ActiveSession;
 use crate::session::orphans;
+use crate::session::port_blocks;
 use crate::session::recording;
 use crate::session::session_call;
 use crate::session::store;
@@ -172,6 +173,7 @@ impl Run {
         judge::admit(&config.policy, &config.conf, &start.caller, &signs)?;
         let request = match invocation.map_err(Failure::caller)? {
             Invocation::Run(request) => request,
+            Invocation::PortBlocks(from) => return port_blocks::hand_out(from, start, config),
             Invocation::Help | Invocation::Version | Invocation::Defaults | Invocation::Session(_) => {
                 return Ok(0);
             }

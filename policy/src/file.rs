@@ -324,10 +324,9 @@ impl PortsPolicy {
     /// Whether a caller may give a payload these ports on this host, where living sessions have those of `taken`. The
     /// error says why not.
     pub fn may_give(&self, asked: PortRange, host: &str, taken: &[PortRange]) -> Result<(), String> {
-        let Some(range) = self.range else {
+        let Some(share) = self.share_here(host) else {
             return Err(format!("ports {asked} are asked for, and this site leases none: [ports] range"));
         };
-        let share = self.share_by_any_name(host).unwrap_or(range);
         if !share.covers(asked) {
             return Err(format!("ports {asked} leave the range of this host, {share}"));
         }
@@ -335,6 +334,11 @@ impl PortsPolicy {
             Some(other) => Err(format!("ports {asked}: a living session has {other}")),
             None => Ok(()),
         }
+    }
+
+    /// The ports that this host may lease, by the name that its kernel knows; `None` where the site leases nothing.
+    pub fn share_here(&self, host: &str) -> Option<PortRange> {
+        self.range.map(|range| self.share_by_any_name(host).unwrap_or(range))
     }
 
     /// The kernel may know a host by the first part of its name only.

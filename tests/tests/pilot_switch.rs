@@ -228,3 +228,73 @@ fn a_user_whom_the_site_does_not_know_is_refused_with_the_sites_reason() {
         assert!(reason.contains("glexec refused (203)"), "{reason}");
     }
 }
+
+/// Locks what it can reach of the places where pilots agree on ports, says how much that was, and keeps it.
+const HOLD_BLOCKS: &str = r#"
+use Fcntl qw(:flock); my ($low, $high) = @ARGV; my @kept;
+for (my $at = $low; $at + 4 <= $high; $at += 5) { my $name = $at . "-" . ($at + 4);
+  if (open(my $shared, ">>", "/run/pilotage/ports/$name.lock")) { flock($shared, LOCK_EX | LOCK_NB) and push @kept, $shared }
+  if (open(my $own, "<", "/run/glexec/blocks/$name")) { flock($own, LOCK_EX | LOCK_NB); print "root's $name\n" } }
+open(my $told, ">", "/home/home/held.part"); print $told scalar(@kept), "\n"; close $told; rename "/home/home/held.part", "/home/home/held"; sleep 600;"#;
+
+/// A local account that nobody listed holds no block, whether it was there before the first pilot or came after it.
+#[test]
+#[needs(root, "perl")]
+fn no_stranger_keeps_ports_from_payloads() {
+    let site = site();
+    let (low, high) = site.m.ports();
+    std::fs::create_dir_all("/run/pilotage/ports").unwrap();
+    end_to_end::contract::chmod("/run/pilotage/ports", 0o1777);
+    let stranger = |args: &[&str]| site.m.command(args[0]).as_user("home").args(&args[1..]);
+    for round in 0..2 {
+        let mut hold = stranger(&["/usr/bin/perl", "-e", HOLD_BLOCKS, &low.to_string(), &high.to_string()]);
+        hold.raw().stdout(std::fs::File::create("/home/queue/stolen").unwrap());
+        let hold = Guard(hold.start());
+        let held: usize = await_line("/home/home/held").trim().parse().unwrap();
+        assert_eq!(held, (usize::from(high - low) + 1) / 5, "the shared directory is the stranger's by now");
+        assert_eq!(std::fs::read_to_string("/home/queue/stolen").unwrap(), "");
+        let agent = site.agent();
+        let id = site.shell("Alice", "echo $PILOT_PORTS");
+        assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(0), "{round}: {}", site.log());
+        let ports = site.as_user("Alice", &["logs", &id]).ok();
+        assert!(site.m.records().iter().any(|r| r["ports"]["range"] == ports.trim()), "{ports}");
+        let shown = site.m.command("/usr/bin/site-policy").args(["ports", "--json"]).output().ok();
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let blocks = shown["blocks"].as_array().unwrap();
+        let rests = blocks.iter().find(|b| b["block"] == ports.trim()).unwrap();
+        assert_eq!((&rests["state"], &rests["account"]), (&"resting".into(), &"pilot".into()), "{rests}");
+        let asked = stranger(&["/usr/sbin/glexec", "--port-blocks", &low.to_string()]).output();
+        assert_eq!(asked.code(), Some(203), "{}", asked.text());
+        std::fs::remove_file("/home/home/held").unwrap();
+        drop((agent, hold));
+    }
+    let other = site.m.glexec().args(["--port-blocks", &low.to_string()]).output();
+    other.refused(201, &["local socket"]);
+}
+
+/// Two pilots of one node never have one block at a time, and a pilot that is killed keeps none.
+#[test]
+#[needs(root)]
+fn pilots_of_a_node_share_root_s_blocks() {
+    let site = site();
+    let agents = [site.agent(), site.agent()];
+    let ids: Vec<String> =
+        (0..4).map(|_| site.shell("Alice", "echo $PILOT_PORTS; echo up; sleep 1000")).collect();
+    let mut ranges = std::collections::BTreeSet::new();
+    for id in &ids {
+        site.await_up(id);
+        ranges
+            .insert(site.as_user("Alice", &["logs", id]).ok().lines().next().unwrap_or_default().to_owned());
+    }
+    assert_eq!(ranges.len(), 4, "{ranges:?}");
+    drop(agents);
+    let state = |range: &str| {
+        let shown = site.m.command("/usr/bin/site-policy").args(["ports", "--json"]).output().ok();
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let blocks = shown["blocks"].as_array().unwrap().clone();
+        blocks.into_iter().find(|b| b["block"] == range).unwrap()["state"].clone()
+    };
+    for range in &ranges {
+        end_to_end::contract::eventually("the rest", LIMIT, || (state(range) == "resting").then_some(()));
+    }
+}

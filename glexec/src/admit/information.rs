@@ -14,6 +14,7 @@ Usage: glexec [--] COMMAND [ARGUMENT]...   run COMMAND as the account of the pro
        glexec                              only renew the payload's copy of the proxy
        glexec --session ID --status | --signal NAME | --kill | --end
                                            act on a session that you opened; needs no proxy
+       glexec --port-blocks PORT           hand out the host's blocks of ports, for pilots
        glexec -h | -v | -V                 help, version, compiled-in defaults (root)
 Environment: GLEXEC_CLIENT_CERT   proxy of the payload's user (mode 0600, owned by the caller)
              GLEXEC_SOURCE_PROXY  proxy to hand over; the same when unset

@@ -25,6 +25,8 @@ pub enum Invocation {
     Run(Box<Request>),
     /// Act on a session that this caller opened.
     Session(SessionCall),
+    /// `glexec --port-blocks PORT`: hand out the host's blocks of ports from this one on.
+    PortBlocks(u16),
 }
 
 /// `glexec --session ID ...`: needs no credential, so it works after the proxy has expired or is gone.
@@ -161,6 +163,7 @@ pub fn parse(argv: &[OsString], environment: &[(OsString, OsString)]) -> Result<
         Some("-v" | "--version") => return Ok(Invocation::Version),
         Some("-V") => return Ok(Invocation::Defaults),
         Some("--session") => return session_call(&arguments[1..]).map(Invocation::Session),
+        Some("--port-blocks") => return port_blocks(&arguments[1..]).map(Invocation::PortBlocks),
         _ => {}
     }
     let command = command(arguments)?;
@@ -251,6 +254,15 @@ fn session_call(arguments: &[OsString]) -> Result<SessionCall, String> {
     };
     let well_formed = id.len() == 36 && id.bytes().all(|c| c.is_ascii_hexdigit() || c == b'-');
     if well_formed { Ok(SessionCall { id: (*id).to_owned(), action }) } else { Err(usage()) }
+}
+
+fn port_blocks(arguments: &[OsString]) -> Result<u16, String> {
+    let port = match arguments {
+        [port] => port.to_str().filter(|text| text.bytes().all(|c| c.is_ascii_digit())),
+        _ => None,
+    };
+    port.and_then(|text| text.parse().ok())
+        .ok_or_else(|| "write --port-blocks PORT, a number up to 65535".into())
 }
 
 /// `TERM`, `SIGTERM`, `15`, or a real-time signal by its number; `KILL` has an option of its own.

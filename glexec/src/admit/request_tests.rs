@@ -96,6 +96,19 @@ fn information_needs_no_credential() {
 }
 
 #[test]
+fn port_blocks_are_asked_for_by_one_number() {
+    assert_eq!(invocation(&["--port-blocks", "40000"], &[]), Ok(Invocation::PortBlocks(40_000)));
+    for bad in [
+        &["--port-blocks"][..],
+        &["--port-blocks", "65536"],
+        &["--port-blocks", "+1"],
+        &["--port-blocks", "1", "2"],
+    ] {
+        assert!(invocation(bad, &[]).unwrap_err().contains("--port-blocks PORT"), "{bad:?}");
+    }
+}
+
+#[test]
 fn calls_on_a_session_need_no_credential() {
     let id = "01890000-0000-7000-8000-000000000000";
     let call = |args: &[&str]| match invocation(&[&["--session", id], args].concat(), &[]) {

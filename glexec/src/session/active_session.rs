@@ -16,6 +16,7 @@ use crate::run::outcome::Outcome;
 use crate::run::target_proxy;
 use crate::session::cgroup::{Leaf, Post, kill_method};
 use crate::session::namespace::Namespace;
+use crate::session::port_blocks;
 use crate::session::ports;
 use crate::session::recording;
 use crate::session::store::{self, SessionState, StoredSession};
@@ -93,6 +94,7 @@ impl ActiveSession {
         // The session comes first: it names all the rest.
         let leasing = request.ports.map(|asked| ports::lease(&config.policy.ports, asked)).transpose()?;
         active.stored = Some(StoredSession::create(state)?);
+        request.ports.inspect(|ports| port_blocks::begin(*ports));
         drop(leasing);
         active.leaf = planned.and_then(Leaf::make);
         if let Some(leaf) = active.leaf.as_ref().filter(|_| config.conf.linger) {
@@ -348,7 +350,9 @@ impl ActiveSession {
         }
         // While a leaf stays the session does: the next call tries again, until it is gone.
         if let Some(stored) = self.stored.take().filter(|_| removed.is_ok()) {
+            let (ports, caller) = (stored.state().ports, stored.state().caller_uid);
             stored.remove();
+            ports.inspect(|ports| port_blocks::end(*ports, caller));
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::log::Log;
 use crate::run::target_proxy;
 use crate::session::cgroup::Leaf;
 use crate::session::cgroup::Post;
+use crate::session::port_blocks;
 use crate::session::recording;
 use crate::session::store::{self, Found, SessionState};
 use crate::session::usage;
@@ -146,6 +147,7 @@ pub(crate) fn close(state: &SessionState, log: &Log, patience: Duration) -> bool
         return false;
     }
     store::remove(&state.id);
+    state.ports.inspect(|ports| port_blocks::end(*ports, state.caller_uid));
     log.warning(&format!(
         "session {}: closed for its lost supervisor, {leftovers} processes ended",
         state.id

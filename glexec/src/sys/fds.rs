@@ -148,3 +148,38 @@ fn mark_close_on_exec() -> Result<(), Errno> {
     }
     Ok(())
 }
+
+/// Sends bytes and copies of descriptors over the local socket on descriptor 0, without waiting (unix(7), `SCM_RIGHTS`).
+pub(crate) fn send(bytes: &[u8], handed: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let numbers: Vec<RawFd> = handed.iter().map(AsRawFd::as_raw_fd).collect();
+    let length = libc::c_uint::try_from(size_of_val(numbers.as_slice())).map_err(|_| Errno::E2BIG)?;
+    // SAFETY: computes a size from a number.
+    let space = unsafe { libc::CMSG_SPACE(length) };
+    // SAFETY: as above.
+    let whole = unsafe { libc::CMSG_LEN(length) };
+    // Words of 64 bits, so that the header in it is aligned.
+    let mut control = vec![0_u64; (space as usize).div_ceil(8)];
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the structure is numbers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), space as _);
+    // SAFETY: zero is a value of these numbers.
+    let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+    (header.cmsg_level, header.cmsg_type, header.cmsg_len) = (libc::SOL_SOCKET, libc::SCM_RIGHTS, whole as _);
+    // SAFETY: the message has a control buffer that is live, aligned, and longer than a header.
+    let first = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: as above; it is the buffer's beginning, since the buffer is not empty.
+    unsafe { first.write(header) };
+    // SAFETY: the header is followed by room for its data.
+    let data = unsafe { libc::CMSG_DATA(first) };
+    // SAFETY: the buffer has space for a header and all numbers.
+    unsafe { std::ptr::copy_nonoverlapping(numbers.as_ptr(), data.cast(), numbers.len()) };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: everything that `message` points to lives through the call, and is as long as it says.
+    let sent = unsafe { libc::sendmsg(0, &raw const message, flags) };
+    match Errno::result(sent)? {
+        sent if usize::try_from(sent) == Ok(bytes.len()) => Ok(()),
+        _ => Err(Errno::EMSGSIZE),
+    }
+}

@@ -49,6 +49,7 @@ use opener::Opener;
 use pilot_client::{Client, Connection};
 use policy::SitePolicy;
 use policy::file::{POLICY_FILE, PortsPolicy};
+use policy::ports::PortRange;
 use policy::ports::variables;
 use ports::{PORT_DIR, PortPool, PortSource};
 use registry::Registry;
@@ -105,9 +106,9 @@ pub struct Args {
     /// Site policy; only its ports are read here
     #[arg(long, value_name = "F", default_value = POLICY_FILE)]
     policy: PathBuf,
-    /// Directory in which the pilots of a node agree on ports
-    #[arg(long, value_name = "D", default_value = PORT_DIR)]
-    port_dir: PathBuf,
+    /// Directory in which the pilots of a node agree on ports [default: glexec hands blocks out; without it /run/pilotage/ports]
+    #[arg(long, value_name = "D")]
+    port_dir: Option<PathBuf>,
 }
 
 /// Everything that the tasks of an agent share.
@@ -230,7 +231,7 @@ fn ports(args: &Args, node: &Node) -> Result<(Option<PortSource>, String)> {
     let share = share.with_context(|| args.policy.display().to_string())?;
     let (Some(policy), Some(range)) = (policy, share) else { return Ok((None, node.host.clone())) };
     let dial_name = node::dial_name(policy.hostname.as_deref(), node.canonical.as_deref(), &node.host)?;
-    let pool = PortPool::open(&args.port_dir, range, policy.per_payload, policy.quarantine)?;
+    let pool = port_pool(args, range, &policy)?;
     let patience = policy.quarantine.saturating_add(PATIENCE);
     let opener = policy.opener.as_ref().map(|url| {
         // Not the name to dial: that may be a router's, and openings are for the node itself.
@@ -239,6 +240,21 @@ fn ports(args: &Args, node: &Node) -> Result<(Option<PortSource>, String)> {
     });
     let opener = opener.transpose()?;
     Ok((Some(PortSource { pool, default: policy.default, patience, variables, opener }), dial_name))
+}
+
+/// Blocks that root hands out where there is a switch: strangers can hold none of them.
+fn port_pool(args: &Args, range: PortRange, policy: &PortsPolicy) -> Result<PortPool> {
+    let (block, quarantine) = (policy.per_payload, policy.quarantine);
+    if args.port_dir.is_none() && !args.no_switch {
+        match PortPool::of_root(&args.glexec, range, block, quarantine) {
+            Ok(pool) => return Ok(pool),
+            Err(e) => tracing::warn!(
+                "glexec hands out no blocks of ports: {e:#}; pilots agree in {PORT_DIR}, where any account can hold a block"
+            ),
+        }
+    }
+    let dir = args.port_dir.as_deref().unwrap_or(Path::new(PORT_DIR));
+    PortPool::in_directory(dir, range, block, quarantine)
 }
 
 /// A site without a policy file has no ports to give; a file that was named must be there.

@@ -369,7 +369,7 @@ mod tests {
         let settings =
             pilot_client::Settings { queue: "https://q".into(), proxy, ca_dir: pki.ca_dir.clone() };
         let client = Client::new(&settings).unwrap();
-        let pool = crate::ports::PortPool::open(
+        let pool = crate::ports::PortPool::in_directory(
             dir.path(),
             PortRange::parse("23900-23909").unwrap(),
             10,

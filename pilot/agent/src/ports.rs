@@ -1,29 +1,26 @@
 //! Callback ports: blocks of the site's range, each held by one payload on the node at a time.
 //!
-//! All agents of a node, under whichever account, share one directory. `LOW-HIGH.lock` is locked with flock(2) while a
-//! payload has the block, so a killed agent frees it at once. `LOW-HIGH.UID` is that account's mark: `held` or `free`,
-//! written when the block changes hands. The newest mark tells since when the block rests; a newest mark that says
-//! `held` without a lock belongs to an agent that was killed, so the rest begins when somebody finds it.
-//!
-//! Strangers can write in that directory. So everything in it is opened without following links and without waiting, must be
-//! a regular file, and a mark must belong to the account in its name. A mark dated in the future comes from a clock that was
-//! set back, or from somebody who wants to keep the block: the rest begins when it is first seen.
+//! | where the pilots of a node agree | module |
+//! |---|---|
+//! | by files of root's that `glexec` hands out, so that no stranger can hold a block | [`root_blocks`] |
+//! | in a directory that any account may write, where there is no switch | [`directory`] |
+
+mod directory;
+mod root_blocks;
 
 use super::opener::Opener;
-use anyhow::{Context, Result};
+use anyhow::Result;
+use directory::Directory;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind, socket,
 };
 use policy::ports::PortRange;
 use policy::ports::variables::Variable;
+use root_blocks::RootBlocks;
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -49,12 +46,18 @@ pub struct PortSource {
 /// The node's share of the site's port range.
 #[derive(Debug)]
 pub struct PortPool {
-    dir: PathBuf,
+    place: Place,
     range: PortRange,
     block: u16,
-    quarantine: Duration,
-    /// Marks dated in the future, and when they were first seen.
-    ahead: Mutex<HashMap<PathBuf, (SystemTime, Instant)>>,
+}
+
+/// Where the pilots of a node agree on blocks.
+#[derive(Debug)]
+enum Place {
+    /// Any account may write there.
+    Directory(Directory),
+    /// Files that root hands out to those who may call `glexec`.
+    Root(Arc<RootBlocks>),
 }
 
 /// Adjacent blocks held for one payload; dropping it begins their rest.
@@ -88,20 +91,16 @@ pub enum NoPorts {
 }
 
 impl PortPool {
-    /// Prepares the directory. `block` is the number of ports a payload gets unless it asks for more.
-    pub fn open(dir: &Path, range: PortRange, block: u16, quarantine: Duration) -> Result<Self> {
-        let remedy = || {
-            format!(
-                "port directory {}: cannot use it; make it with mode 1777 or name another with --port-dir",
-                dir.display()
-            )
-        };
-        if !dir.exists() {
-            DirBuilder::new().recursive(true).mode(0o755).create(dir).with_context(remedy)?;
-            std::fs::set_permissions(dir, Permissions::from_mode(0o1777)).with_context(remedy)?;
-        }
-        tempfile::tempfile_in(dir).with_context(remedy)?;
-        Ok(Self { dir: dir.to_owned(), range, block: block.max(1), quarantine, ahead: Mutex::default() })
+    /// Agents agree in this directory. `block` is the number of ports a payload gets unless it asks for more.
+    pub fn in_directory(dir: &Path, range: PortRange, block: u16, quarantine: Duration) -> Result<Self> {
+        let place = Place::Directory(Directory::open(dir, quarantine)?);
+        Ok(Self { place, range, block: block.max(1) })
+    }
+
+    /// Agents agree by files of root's, which this program hands out.
+    pub fn of_root(glexec: &Path, range: PortRange, block: u16, quarantine: Duration) -> Result<Self> {
+        let place = Place::Root(RootBlocks::ask(glexec, range, quarantine)?);
+        Ok(Self { place, range, block: block.max(1) })
     }
 
     /// Takes enough adjacent blocks for `wanted` ports; 0 asks for one block.
@@ -111,152 +110,103 @@ impl PortPool {
         if needed > self.range.blocks(self.block).count() {
             return Err(NoPorts::TooMany { wanted, range });
         }
+        loop {
+            match self.adjacent(needed) {
+                Some(lease) => return Ok(lease),
+                None if self.has_more() => {}
+                None => return Err(NoPorts::Full { wanted: wanted.max(self.block), range }),
+            }
+        }
+    }
+
+    /// Root hands blocks out as they are needed.
+    fn has_more(&self) -> bool {
+        let Place::Root(root) = &self.place else { return false };
+        root.ask_for_more().unwrap_or_else(|e| {
+            tracing::warn!("no more blocks of ports: {e:#}");
+            false
+        })
+    }
+
+    fn adjacent(&self, needed: usize) -> Option<PortLease> {
+        let blocks = match &self.place {
+            Place::Root(root) => root.blocks(),
+            Place::Directory(_) => self.range.blocks(self.block).collect(),
+        };
         let mut run: Vec<Held> = Vec::new();
-        for block in self.range.blocks(self.block) {
+        for block in blocks {
             match self.hold(block) {
                 Some(held) => run.push(held),
                 None => run.clear(),
             }
             if run.len() == needed {
-                return self.take(run).ok_or(NoPorts::Full { wanted, range });
+                return PortLease::of(run);
             }
         }
-        Err(NoPorts::Full { wanted: wanted.max(self.block), range })
-    }
-
-    fn take(&self, mut blocks: Vec<Held>) -> Option<PortLease> {
-        let range = PortRange::new(blocks.first()?.block.low(), blocks.last()?.block.high())?;
-        for held in &mut blocks {
-            held.taken = true;
-            // Without its mark a block is safe too: the lock holds, only the rest after a kill would be missing.
-            mark(&held.mark, "held").ok();
-        }
-        Some(PortLease { range, _blocks: blocks })
+        None
     }
 
     /// Locks a block that has rested and whose ports can all be bound.
     fn hold(&self, block: PortRange) -> Option<Held> {
-        let file = open_lock(&self.dir.join(format!("{block}.lock"))).ok()?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
-        let uid = nix::unistd::geteuid();
-        let held = Held { block, mark: self.dir.join(format!("{block}.{uid}")), taken: false, _lock: lock };
-        match self.newest_mark(block) {
-            None => (),
-            Some(Mark { held: true, .. }) => {
-                mark(&held.mark, "free").ok();
-                return None;
-            }
-            Some(Mark { age, .. }) if age < self.quarantine => return None,
-            Some(_) => (),
+        let held = match &self.place {
+            Place::Root(root) => Held::Root(root.hold(block)?),
+            Place::Directory(directory) => Held::Directory(directory.hold(block)?),
+        };
+        (block.low()..=block.high()).all(bindable).then_some(held)
+    }
+}
+
+/// One locked block.
+#[derive(Debug)]
+enum Held {
+    Directory(directory::Held),
+    /// What it is used for is noted by root.
+    Root(root_blocks::Held),
+}
+
+impl Held {
+    fn range(&self) -> PortRange {
+        match self {
+            Self::Directory(held) => held.range(),
+            Self::Root(held) => held.range(),
         }
-        held.is_bindable().then_some(held)
     }
 }
 
 impl PortLease {
+    fn of(mut blocks: Vec<Held>) -> Option<Self> {
+        let range = PortRange::new(blocks.first()?.range().low(), blocks.last()?.range().high())?;
+        for held in &mut blocks {
+            if let Held::Directory(held) = held {
+                held.take();
+            }
+        }
+        Some(Self { range, _blocks: blocks })
+    }
+
     /// The ports.
     pub fn range(&self) -> PortRange {
         self.range
     }
 }
 
-/// One locked block.
-#[derive(Debug)]
-struct Held {
-    block: PortRange,
-    mark: PathBuf,
-    taken: bool,
-    _lock: Flock<File>,
+/// Tells how old a time is. One in the future comes from a clock that was set back, or from somebody who wants to keep a block:
+/// its age counts from when it is first seen.
+#[derive(Debug, Default)]
+struct Clock {
+    ahead: Mutex<HashMap<PathBuf, (SystemTime, Instant)>>,
 }
 
-impl Held {
-    fn is_bindable(&self) -> bool {
-        (self.block.low()..=self.block.high()).all(bindable)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if self.taken {
-            // The lock is released after this, so nobody sees a free block without its mark.
-            mark(&self.mark, "free").ok();
-        }
-    }
-}
-
-/// Opens the lock file, which may belong to another account: reading is enough for flock(2).
-fn open_lock(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(SAFELY);
-    let opened = options.open(path).or_else(|e| match e.kind() {
-        ErrorKind::NotFound => {
-            let mut new = options.clone();
-            match new.write(true).create_new(true).mode(0o644).open(path) {
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => options.open(path),
-                made => made,
-            }
-        }
-        _ => Err(e),
-    });
-    regular(opened?)
-}
-
-/// Neither follows a link nor waits for the other end of a pipe.
-const SAFELY: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-
-fn regular(file: File) -> std::io::Result<File> {
-    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("is no regular file")) }
-}
-
-fn mark(path: &Path, word: &str) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o644).custom_flags(SAFELY);
-    let mut file = regular(options.open(path).or_else(|_| options.create_new(true).open(path))?)?;
-    file.set_len(0)?;
-    file.write_all(word.as_bytes())?;
-    // An unchanged word would leave an old time.
-    file.set_modified(SystemTime::now())
-}
-
-struct Mark {
-    held: bool,
-    age: Duration,
-}
-
-impl PortPool {
-    /// The mark written last for a block, by whichever account.
-    fn newest_mark(&self, block: PortRange) -> Option<Mark> {
-        let prefix = format!("{block}.");
-        let entries = std::fs::read_dir(&self.dir).ok()?.flatten();
-        let marks = entries.filter_map(|e| {
-            let name = e.file_name();
-            let uid = name.to_str()?.strip_prefix(&prefix)?.parse::<u32>().ok()?;
-            self.read_mark(e.path(), uid)
-        });
-        marks.min_by_key(|mark| mark.age)
-    }
-
-    /// A mark of this account; `None` for anything that pretends to be one.
-    fn read_mark(&self, path: PathBuf, uid: u32) -> Option<Mark> {
-        let file = OpenOptions::new().read(true).custom_flags(SAFELY).open(&path).and_then(regular).ok()?;
-        let meta = file.metadata().ok()?;
-        if meta.uid() != uid {
-            return None;
-        }
-        let mut word = Vec::new();
-        file.take(16).read_to_end(&mut word).ok()?;
-        Some(Mark { held: word == b"held", age: self.age(path, meta.modified().ok()?) })
-    }
-
-    fn age(&self, path: PathBuf, written: SystemTime) -> Duration {
+impl Clock {
+    fn age(&self, path: &Path, written: SystemTime) -> Duration {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         match SystemTime::now().duration_since(written) {
             Ok(age) => {
-                ahead.remove(&path);
+                ahead.remove(path);
                 age
             }
             Err(_) => {
-                let seen = ahead.entry(path).or_insert((written, Instant::now()));
+                let seen = ahead.entry(path.to_owned()).or_insert((written, Instant::now()));
                 if seen.0 != written {
                     *seen = (written, Instant::now());
                 }
@@ -284,11 +234,12 @@ fn try_bind(family: AddressFamily, address: &dyn SockaddrLike) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::net::TcpListener;
 
     /// A range outside of what other tests and the kernel's ephemeral ports use.
     fn pool(dir: &Path, range: &str, quarantine: Duration) -> PortPool {
-        PortPool::open(dir, PortRange::parse(range).unwrap(), 10, quarantine).unwrap()
+        PortPool::in_directory(dir, PortRange::parse(range).unwrap(), 10, quarantine).unwrap()
     }
 
     #[test]

@@ -57,7 +57,10 @@ pub enum Command {
     Services(ServicesArgs),
 }
 
-/// Where the agents of a node agree on blocks of ports.
+/// The blocks of ports that `glexec` hands out to pilots.
+pub const BLOCK_DIR: &str = "/run/glexec/blocks";
+
+/// Where the agents of a node agree on blocks of ports without it.
 pub const PORT_DIR: &str = "/run/pilotage/ports";
 
 /// Where the configuration lies.
@@ -119,9 +122,9 @@ pub struct PortsArgs {
     /// The policy [default: /etc/pilotage/policy.toml where there is one]
     #[arg(long, value_name = "F")]
     pub policy: Option<PathBuf>,
-    /// Directory in which the pilots of a node agree on ports
-    #[arg(long, value_name = "DIR", default_value = PORT_DIR)]
-    pub port_dir: PathBuf,
+    /// Look into this directory only [default: the blocks that glexec hands out, and /run/pilotage/ports]
+    #[arg(long, value_name = "DIR")]
+    pub port_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -1,10 +1,11 @@
 //! `site-policy ports`: what is leased on this node, by whom, since when, what rests, and who listens.
 //!
-//! Agents agree on blocks in a directory of the node: `LOW-HIGH.lock` is locked with flock(2) while a payload has the block,
-//! `LOW-HIGH.UID` is the mark of the account that had it last, `held` or `free`. Both are read without locking anything:
-//! locks stand in `/proc/locks`.
+//! Agents agree on blocks by files that root hands out, one of the block's name each, which says `held` or `free UID` since the time
+//! it was written; without a switch in a directory of the node, where `LOW-HIGH.lock` is locked with flock(2) while a payload has the
+//! block, and `LOW-HIGH.UID` is the mark of the account that had it last. All are read without locking anything: locks stand in
+//! `/proc/locks`.
 
-use crate::cli::PortsArgs;
+use crate::cli::{BLOCK_DIR, PORT_DIR, PortsArgs};
 use crate::node::{self, Node};
 use crate::{Reply, accounts};
 use policy::file::PortsPolicy;
@@ -80,7 +81,7 @@ pub fn run(args: &PortsArgs) -> Result<Reply, String> {
         Ok(share) => share,
         Err(why) => return Ok(Reply { text: format!("{why}\n"), code: 1 }),
     };
-    let view = view(&policy, share, &args.port_dir, &node);
+    let view = view(&policy, share, &Places::of(args.port_dir.as_deref()), &node);
     let text = if args.json {
         serde_json::to_string(&view).map_err(|e| e.to_string())? + "\n"
     } else {
@@ -89,12 +90,86 @@ pub fn run(args: &PortsArgs) -> Result<Reply, String> {
     Ok(Reply::done(text))
 }
 
-fn view(policy: &PortsPolicy, share: Option<PortRange>, dir: &Path, node: &Node) -> View {
+/// Where pilots agree on blocks.
+pub struct Places<'a> {
+    /// Files that root hands out.
+    root: Option<&'a Path>,
+    /// Where there is no switch.
+    shared: &'a Path,
+}
+
+impl<'a> Places<'a> {
+    /// The usual ones, or this directory alone.
+    pub fn of(named: Option<&'a Path>) -> Self {
+        let root = named.is_none().then_some(Path::new(BLOCK_DIR));
+        Self { root, shared: named.unwrap_or(Path::new(PORT_DIR)) }
+    }
+
+    /// What a block is doing, as root's files have it, or else the directory.
+    fn block(&self, range: PortRange, quarantine: Duration, locks: &BTreeMap<u64, u32>) -> Block {
+        let of_root = self.root.map(|dir| block_of_root(range, dir, quarantine, locks));
+        let taken = of_root.filter(|block| block.state != State::Free);
+        taken.unwrap_or_else(|| block(range, self.shared, quarantine, locks))
+    }
+}
+
+/// What root's file says. Who had it is for root to read; everybody sees since when, and who holds the lock.
+fn block_of_root(range: PortRange, dir: &Path, quarantine: Duration, locks: &BTreeMap<u64, u32>) -> Block {
+    let path = dir.join(range.to_string());
+    let meta = fs::symlink_metadata(&path).ok().filter(|meta| meta.is_file() && meta.uid() == 0);
+    let pid = meta.as_ref().and_then(|meta| locks.get(&meta.ino()).copied());
+    let word = meta.as_ref().and_then(|_| fs::read_to_string(&path).ok()).unwrap_or_default();
+    let written = meta.and_then(|meta| meta.modified().ok());
+    let age = written.map(|written| SystemTime::now().duration_since(written).unwrap_or_default());
+    let state = match (pid, age) {
+        (Some(_), _) => State::Leased,
+        (None, Some(_)) if word == "held" => State::Leased,
+        (None, Some(age)) if age < quarantine => State::Resting,
+        _ => State::Free,
+    };
+    let holder = pid.and_then(|pid| fs::metadata(format!("/proc/{pid}")).ok()).map(|meta| meta.uid());
+    let uid = holder.or_else(|| word.strip_prefix("free ")?.parse().ok()).filter(|_| state != State::Free);
+    // What a pilot has locked is in use since its session began, which root's word tells.
+    let since = written.filter(|_| state == State::Resting || word == "held");
+    Block::of(
+        range,
+        state,
+        uid,
+        pid,
+        since,
+        age.filter(|_| state == State::Resting).map(|age| quarantine.saturating_sub(age)),
+    )
+}
+
+impl Block {
+    fn of(
+        range: PortRange,
+        state: State,
+        uid: Option<u32>,
+        pid: Option<u32>,
+        since: Option<SystemTime>,
+        rests: Option<Duration>,
+    ) -> Self {
+        Self {
+            block: range.to_string(),
+            state,
+            uid,
+            account: uid.and_then(name_of),
+            pid,
+            since_unix_s: since
+                .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+                .map(|since| since.as_secs()),
+            rests_s: rests.map(|left| left.as_secs_f64().ceil() as u64),
+        }
+    }
+}
+
+fn view(policy: &PortsPolicy, share: Option<PortRange>, places: &Places<'_>, node: &Node) -> View {
     let locks = node::locks();
     let blocks: Vec<(PortRange, Block)> = share
         .into_iter()
         .flat_map(|share| share.blocks(policy.per_payload))
-        .map(|range| (range, block(range, dir, policy.quarantine, &locks)))
+        .map(|range| (range, places.block(range, policy.quarantine, &locks)))
         .collect();
     let leased = |port: u16| blocks.iter().any(|(range, b)| b.state == State::Leased && range.contains(port));
     let listeners = node.listeners.iter().filter(|l| share.is_some_and(|share| share.contains(l.port)));
@@ -111,9 +186,10 @@ fn view(policy: &PortsPolicy, share: Option<PortRange>, dir: &Path, node: &Node)
 }
 
 /// The blocks of this node that a payload has now.
-pub fn leased(share: PortRange, policy: &PortsPolicy, dir: &Path) -> Vec<PortRange> {
+pub fn leased(share: PortRange, policy: &PortsPolicy, places: &Places<'_>) -> Vec<PortRange> {
     let locks = node::locks();
-    let is_leased = |range: &PortRange| block(*range, dir, policy.quarantine, &locks).state == State::Leased;
+    let is_leased =
+        |range: &PortRange| places.block(*range, policy.quarantine, &locks).state == State::Leased;
     share.blocks(policy.per_payload).filter(is_leased).collect()
 }
 
@@ -145,21 +221,9 @@ fn block(range: PortRange, dir: &Path, quarantine: Duration, locks: &BTreeMap<u6
         (None, Some(age)) if age < quarantine => State::Resting,
         _ => State::Free,
     };
-    let of_mark = |keep: bool| mark.as_ref().filter(|_| keep);
-    let shown = of_mark(state != State::Free);
-    Block {
-        block: range.to_string(),
-        state,
-        uid: shown.map(|mark| mark.uid),
-        account: shown.and_then(|mark| name_of(mark.uid)),
-        pid,
-        since_unix_s: shown
-            .and_then(|mark| mark.written.duration_since(UNIX_EPOCH).ok())
-            .map(|since| since.as_secs()),
-        rests_s: age
-            .filter(|_| state == State::Resting)
-            .map(|age| quarantine.saturating_sub(age).as_secs_f64().ceil() as u64),
-    }
+    let shown = mark.as_ref().filter(|_| state != State::Free);
+    let rests = age.filter(|_| state == State::Resting).map(|age| quarantine.saturating_sub(age));
+    Block::of(range, state, shown.map(|mark| mark.uid), pid, shown.map(|mark| mark.written), rests)
 }
 
 struct Mark {
@@ -200,7 +264,7 @@ fn in_words(view: &View) -> String {
         let who = match (&block.account, block.uid) {
             (Some(name), _) => format!("account {name}"),
             (None, Some(uid)) => format!("uid {uid}"),
-            (None, None) => "an account that left no mark".into(),
+            (None, None) => "an account that only root may see".into(),
         };
         let pid = block.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
         let since = block.since_unix_s.map(|since| format!(" since {}", utc(since))).unwrap_or_default();

@@ -3,9 +3,9 @@
 use super::Site;
 use crate::finding::{About, Finding, Severity};
 use crate::node::Node;
+use crate::ports::Places;
 use policy::file::PortsPolicy;
 use policy::ports::{PortRange, variables};
-use std::path::Path;
 
 /// Ports for each simultaneous user, by the firewall guide of Globus: at a site whose users are clients elsewhere, and at one
 /// that runs servers.
@@ -83,7 +83,7 @@ fn enough(ports: &PortsPolicy, range: PortRange, about: &mut About<'_>) {
 }
 
 fn listeners(ports: &PortsPolicy, share: PortRange, node: &Node, about: &mut About<'_>) {
-    let leased = crate::ports::leased(share, ports, Path::new(crate::cli::PORT_DIR));
+    let leased = crate::ports::leased(share, ports, &Places::of(None));
     let strange = |port: u16| share.contains(port) && !leased.iter().any(|block| block.contains(port));
     for one in node.listeners.iter().filter(|l| strange(l.port)) {
         let pid = crate::node::process_of_socket(one.inode).map(|pid| format!(", process {pid}"));
@@ -122,6 +122,7 @@ fn slots(ports: &PortsPolicy, share: PortRange, slots: usize, about: &mut About<
 mod tests {
     use super::*;
     use policy::SitePolicy;
+    use std::path::Path;
 
     fn said(text: &str, judge: impl Fn(&PortsPolicy, PortRange, &mut About<'_>)) -> Vec<(Severity, String)> {
         let ports = SitePolicy::parse(Path::new("p"), text).unwrap().ports;
