@@ -15,6 +15,7 @@ mod places;
 mod pools;
 mod ports;
 mod replaced;
+mod wall;
 
 use crate::cli::CheckArgs;
 use crate::finding::{About, Finding, Severity};

@@ -38,6 +38,7 @@ pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) -> Result<(), Str
         about.error(why, "pilots do not start; docs/ports.md describes each");
     }
     let Some(range) = ports.range else { return Ok(()) };
+    super::wall::told(ports.enforce, super::wall::of_this_host(), &mut about);
     enough(ports, range, &mut about);
     let node = Node::look()?;
     let share = match ports.share_of(&node.names()) {

@@ -163,6 +163,11 @@ const ROWS: &[(&str, &str, Effect)] = &[
         ),
     ),
     (
+        "ports.opener",
+        "\"https://gridfw.example.org:8443\"",
+        Played("tests/tests/pilot_openings.rs::ports_are_open_from_before_the_start_until_after_the_end"),
+    ),
+    (
         "ports.hosts",
         "{ \"wn1\" = \"40000-40099\" }",
         Played("tests/tests/pilot_flow.rs::the_site_decides_whether_a_payload_has_ports_unasked"),
