@@ -287,7 +287,7 @@ const CASES: &[(&str, &str, Result<bool, &str>)] = &[
     ("\"/CN=A\" .cm\n", "/CN=A", Ok(false)),
     ("\"/CN=A\" .\n", "/CN=A", Ok(false)),
     ("\"/CN=A\" .cms,alice\n", "/CN=A", Ok(true)),
-    ("\"/CN=A\" alice,.cms\n", "/CN=A", Err("an account of the line comes first, as Globus takes it")),
+    ("\"/CN=A\" alice,.cms\n", "/CN=A", Err("the first entry of the line decides, as for Globus")),
     ("\"/CN=A\" .cms\n\"/open\n", "/CN=A", Err("an open quote spoils the file")),
     ("\"/CN=A/Email=a@x\" .cms\n", "/CN=A/emailAddress=a@x", Err("one name in two spellings")),
 ];
@@ -403,4 +403,16 @@ fn leases_in_use_stay_and_those_that_nobody_uses_can_be_ended() {
     pool(&["retire"]).exits(2);
     pool(&["list", "--pool", "cms"]).exits(2);
     pool(&["list", "--gridmapdir", "/no/such"]).exits(3);
+}
+
+/// Where the two differ on purpose stands in the documentation, with the reason.
+#[test]
+fn every_difference_to_lcmaps_is_documented() {
+    let docs = include_str!("../../docs/mapping.md");
+    let reasons = CASES.iter().map(|(.., agree)| agree).chain(FQAN_CASES.iter().map(|(.., agree)| agree));
+    let reasons: BTreeSet<_> = reasons.filter_map(|agree| agree.err()).collect();
+    assert!(reasons.len() >= 5, "{reasons:?}");
+    for reason in reasons {
+        assert!(docs.contains(reason), "docs/mapping.md does not say: {reason}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use identity::{Dn, Fqan};
 use policy::file::POLICY_FILE;
 use policy::glexec_conf::GLEXEC_CONF;
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,7 +29,7 @@ pub enum Command {
     /// One line for each finding: FILE:LINE: SEVERITY: WHAT; REMEDY. Exit code: 0 no errors, 1 errors, 2 usage,
     /// 3 policy.toml or glexec.conf cannot be read.
     Check(CheckArgs),
-    /// Play the decision about a proxy step by step, without running anything
+    /// Play the decision about a proxy, or about a name, step by step, without running anything
     ///
     /// Exit code: 0 the payload would run, 1 it would be refused, 2 usage, 3 something cannot be read.
     Explain(ExplainArgs),
@@ -89,8 +90,14 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// The proxy that glexec would be given in GLEXEC_CLIENT_CERT
-    #[arg(long, value_name = "F")]
-    pub proxy: PathBuf,
+    #[arg(long, value_name = "F", required_unless_present = "dn", conflicts_with = "dn")]
+    pub proxy: Option<PathBuf>,
+    /// What if somebody of this name came, /C=../CN=..; no certificate is judged
+    #[arg(long, value_name = "DN", value_parser = Dn::parse)]
+    pub dn: Option<Dn>,
+    /// With --dn: an FQAN of that person, primary first; may be repeated
+    #[arg(long, value_name = "FQAN", value_parser = Fqan::parse, requires = "dn")]
+    pub fqan: Vec<Fqan>,
     /// The account that would call glexec [default: who runs this]
     #[arg(long, value_name = "NAME")]
     pub caller: Option<String>,

@@ -3,7 +3,7 @@
 use crate::outside::audit;
 use crate::{accounts, child};
 use helper::{MapReply, MapRequest, VerifyRequest};
-use identity::{AccountName, Service, VerifiedIdentity};
+use identity::{AccountName, Dn, Fqan, Service, VerifiedIdentity, VomsAttributes};
 use mapdir::Directory;
 use policy::decide::{Answer, Call, Host, Step, Stop, User};
 use policy::judge::Denial;
@@ -25,6 +25,8 @@ pub struct Site<'a> {
     pub audited: bool,
     /// Directory of the helpers.
     pub libexec: &'a Path,
+    /// Who comes, where no credential is to be judged.
+    pub what_if: Option<(Dn, Vec<Fqan>)>,
     /// In their order.
     pub passed: RefCell<Vec<Passed>>,
 }
@@ -32,7 +34,7 @@ pub struct Site<'a> {
 impl<'a> Site<'a> {
     /// `audited` is false for drafts, whose owners and modes say nothing.
     pub fn new(audited: bool, libexec: &'a Path) -> Self {
-        Self { audited, libexec, passed: RefCell::default() }
+        Self { audited, libexec, what_if: None, passed: RefCell::default() }
     }
 
     /// Notes a step.
@@ -61,6 +63,31 @@ impl<'a> Site<'a> {
             }
             ErrorKind::NotFound => Stop::Site(Distrust::Missing(path.to_owned()).to_string()),
             _ => Stop::Site(told(&e)),
+        })
+    }
+
+    /// The identity that a good credential with these names would give.
+    fn imagined(&self, dn: &Dn, fqans: &[Fqan], call: &Call<'_>) -> Result<VerifiedIdentity, Stop> {
+        let nobody = Dn::parse("/CN=nobody (what if)").map_err(|e| Stop::CannotTell(e.to_string()))?;
+        let names: Vec<_> = fqans.iter().map(|fqan| fqan.as_str()).collect();
+        let with = if names.is_empty() { "no FQAN".to_owned() } else { names.join(" ") };
+        self.note("credential", format!("what if {dn} came, with {with}; no certificate is judged"));
+        let voms = fqans.first().map(|first| VomsAttributes {
+            vo: first.vo().to_owned(),
+            fqans: fqans.to_vec(),
+            signer: nobody.clone(),
+            signer_issuer: nobody.clone(),
+            not_after: u64::MAX,
+        });
+        Ok(VerifiedIdentity {
+            subject: dn.clone(),
+            issuer: nobody,
+            serial: "0".into(),
+            not_after: u64::MAX,
+            limited: false,
+            digest: *call.digest,
+            voms,
+            chain_pem: Vec::new(),
         })
     }
 
@@ -104,6 +131,9 @@ impl Host for Site<'_> {
     }
 
     fn verify(&self, call: &Call<'_>) -> Result<VerifiedIdentity, Stop> {
+        if let Some((dn, fqans)) = &self.what_if {
+            return self.imagined(dn, fqans, call);
+        }
         let trust = &call.policy.trust;
         self.trusts(&trust.ca_dir, Rule::DIRECTORY)?;
         if self.exists(&trust.voms_dir) {

@@ -1,5 +1,6 @@
 //! Map files and ban files, line by line. What a line means is asked from the parser that `glexec` uses.
 
+use super::dialects;
 use super::pools::Pools;
 use super::{Site, trusted};
 use crate::accounts;
@@ -45,6 +46,9 @@ pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) {
             && let Some(text) = read(path, found)
         {
             lines(&text, sort, &mut accounts, &mut Limited::new(path, found));
+            if sort == Sort::Dn {
+                by_globus(&text, &mut Limited::new(path, found));
+            }
             keys.read(&text);
         }
     }
@@ -132,6 +136,14 @@ fn lines(text: &[u8], sort: Sort, accounts: &mut Accounts<'_>, out: &mut Limited
             Sort::Group => accounts.judge_group(line.number, named, out),
             Sort::Dn | Sort::Fqan => accounts.judge(line.number, named, out),
         }
+    }
+}
+
+/// A site whose GridFTP server reads the same file wants to know.
+fn by_globus(text: &[u8], out: &mut Limited<'_>) {
+    for (line, what) in dialects::differences(text) {
+        let what = format!("Globus and LCMAPS read this line differently: {what}");
+        out.add(line, Severity::Note, what, "write it so that both agree, where Globus reads the file, too");
     }
 }
 

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | callers, payload accounts, the account `glexec` | [`people`] |
 //! | lines of map files | [`mapfiles`] |
+//! | lines that Globus reads in another way | [`dialects`] |
 //! | pools of accounts and their leases | [`pools`] |
 //! | directories, programs, host credentials | [`places`] |
 //! | the range of callback ports on this node | [`ports`] |
 //! | keys of LCAS and LCMAPS | [`replaced`] |
 
+mod dialects;
 mod mapfiles;
 mod people;
 mod places;

@@ -84,7 +84,8 @@ pub fn run(args: &ExplainArgs) -> Result<Reply, String> {
     // A configuration at another place is a draft, and owners and modes of drafts say nothing.
     let installed =
         args.policy == Path::new(POLICY_FILE) && args.places.glexec_conf == Path::new(GLEXEC_CONF);
-    let site = Site::new(installed, &args.places.libexec);
+    let mut site = Site::new(installed, &args.places.libexec);
+    site.what_if = args.dn.clone().map(|dn| (dn, args.fqan.clone()));
     let outcome = steps::play(args, &site);
     let passed = |(step, why): Passed| Step { step, passed: true, why: one_line(&why) };
     let mut steps: Vec<_> = site.passed.into_inner().into_iter().map(passed).collect();

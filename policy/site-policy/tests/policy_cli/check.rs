@@ -220,3 +220,50 @@ fn files_that_the_verifier_would_fall_over_are_named() {
     assert_eq!(about(&said, "signing_policy: warning: belongs to no installed CA").len(), 1, "{said}");
     assert_eq!(checked.status.code(), Some(1));
 }
+
+#[test]
+fn pools_accounts_and_leases_are_looked_at() {
+    let site = Site::new();
+    let dir = site.path("pools");
+    std::fs::create_dir(&dir).unwrap();
+    let key = format!("[mapping]\ngridmapdir = {dir:?}\n");
+    let said = || {
+        let text = std::fs::read_to_string(site.path("policy.toml")).unwrap();
+        if !text.contains("gridmapdir") {
+            site.write("policy.toml", &text.replace("[mapping]\n", &key));
+        }
+        stdout(&site.check(&[]))
+    };
+    site.write("grid-mapfile", "\"/CN=Alice\" .cms\n\"/C=XX/*\" .none\n\"/CN=Bob\" .\n");
+    for name in ["cms001", "%2fcn%3dorphan", "bad name", "cms002"] {
+        std::fs::write(dir.join(name), "").unwrap();
+    }
+    for lease in ["%2fcn%3da", "%2fcn%3db"] {
+        std::fs::hard_link(dir.join("cms002"), dir.join(lease)).unwrap();
+    }
+    let told = said();
+    for (finding, times) in [
+        ("grid-mapfile:2: error: pool .none has no account in the gridmapdir", 1),
+        ("grid-mapfile:2: note: Globus and LCMAPS read this line differently", 1),
+        ("grid-mapfile:3: error: pool", 1),
+        ("cms001: warning: is never leased: cms001 is not an account of this host", 1),
+        ("%2fcn%3dorphan: warning: is a lease of no account", 1),
+        ("bad name: warning: is no name of an account", 1),
+        ("cms002: error: has 3 names: two leases share one account", 1),
+        ("shares its account with another lease", 2),
+        ("grid-mapfile:1: ", 0),
+    ] {
+        assert_eq!(about(&told, finding).len(), times, "{finding}: {told}");
+    }
+    std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o775)).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(about(&said(), "pools: error: does not exist; create it").len(), 1);
+    // Without a directory pools are skipped, and that is said.
+    let text = std::fs::read_to_string(site.path("policy.toml")).unwrap();
+    site.write("policy.toml", &text.replace(&key, "[mapping]\n"));
+    let told = stdout(&site.check(&[]));
+    assert_eq!(
+        about(&told, "grid-mapfile:1: warning: names no account, or only a pool, and no gridmapdir").len(),
+        1
+    );
+}

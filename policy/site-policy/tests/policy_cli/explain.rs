@@ -120,3 +120,37 @@ fn what_the_site_must_mend_is_202() {
     assert_eq!((step.as_str(), code), ("policy", 202));
     assert!(why.contains("policy.toml:2:1"), "{why}");
 }
+
+#[test]
+fn names_can_be_played_without_a_certificate() {
+    let site = Site::new();
+    let explain = |more: &[&str]| {
+        let policy = site.path("policy.toml").display().to_string();
+        site.explain_names(&policy, more)
+    };
+    std::fs::remove_file(site.path("glexec-verify")).unwrap();
+    let told = explain(&["--dn", "/CN=Alice"]);
+    let said = stdout(&told);
+    assert_eq!(code(&told), 0, "{said}");
+    let line = format!("grid-mapfile names nobody ({}:1)", site.path("grid-mapfile").display());
+    assert!(said.contains(&line) && said.contains("no certificate is judged"), "{said}");
+    let banned = explain(&["--dn", "/CN=Mallory", "--fqan", "/cms/Role=pilot"]);
+    assert!(code(&banned) == 1 && stdout(&banned).contains("/CN=Mallory is banned"), "{}", stdout(&banned));
+    for usage in [&["--fqan", "/cms"][..], &["--dn", "CN=Alice"], &[], &["--dn", "/CN=A", "--proxy", "/x"]] {
+        assert_eq!(code(&explain(usage)), 2, "{usage:?}");
+    }
+    // A pool: who would get which account, and nothing is leased.
+    let dir = site.path("pools");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("cms1"), "").unwrap();
+    site.write("grid-mapfile", "\"/CN=*\" .cms\n");
+    let text = std::fs::read_to_string(site.path("policy.toml")).unwrap();
+    site.write("policy.toml", &text.replace("[mapping]\n", &format!("[mapping]\ngridmapdir = {dir:?}\n")));
+    let told = explain(&["--dn", "/CN=Alice"]);
+    let said = stdout(&told);
+    assert!(
+        said.contains("names pool .cms") && said.contains("cms1, which is not an account of this host"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+}

@@ -102,6 +102,11 @@ impl Site {
         self.run(&["explain", "--policy", &policy, "--proxy", &proxy], more)
     }
 
+    /// Explains what would happen to these names.
+    pub fn explain_names(&self, policy: &str, more: &[&str]) -> Output {
+        self.run(&["explain", "--policy", policy], more)
+    }
+
     /// Runs `site-policy` with the site's policy and nothing else.
     pub fn plain(&self, command: &str, more: &[&str]) -> Output {
         let mut run = Command::new(env!("CARGO_BIN_EXE_site-policy"));
