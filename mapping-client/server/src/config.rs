@@ -1,18 +1,21 @@
 //! The configuration file: who may ask, who gets which account, who is banned.
 
-use identity::{AccountName, Dn, Fqan, Meaning, same_name};
+use identity::{AccountName, Dn, Fqan, Malformed, Meaning, same_name};
+use policy::pool::Pool;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A whole configuration. `docs/mapping.md` describes the keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// Where accounts of pools are leased, as by `glexec` and LCMAPS.
+    pub gridmapdir: Option<PathBuf>,
     /// Who may ask.
     pub callers: Callers,
     /// Persons by subject DN.
-    pub users: BTreeMap<Dn, AccountName>,
+    pub users: BTreeMap<Dn, Target>,
     /// Groups and roles, in order; asked after `users`.
     pub fqans: Vec<FqanRule>,
     /// Who gets nothing; asked before everything else.
@@ -35,8 +38,29 @@ pub struct Callers {
 pub struct FqanRule {
     /// FQAN without absent role and capability; `*` stands for any characters, a final `/*` also for nothing.
     pub fqan: Fqan,
-    /// The account.
-    pub account: AccountName,
+    /// The account, or the pool.
+    pub account: Target,
+}
+
+/// Whom a rule names.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Target {
+    /// This account.
+    Account(AccountName),
+    /// One account of several, `.name`.
+    Pool(Pool),
+}
+
+impl TryFrom<String> for Target {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        match text.starts_with('.') {
+            true => Pool::parse(&text).map(Self::Pool),
+            false => AccountName::parse(&text).map(Self::Account),
+        }
+    }
 }
 
 /// `[bans]`.
@@ -88,10 +112,26 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), BadConfig> {
-        let named =
-            self.users.values().chain(self.fqans.iter().map(|r| &r.account)).chain(self.accounts.keys());
-        if named.into_iter().any(|a| a.as_str() == "root") {
+        let targets = || self.users.values().chain(self.fqans.iter().map(|r| &r.account));
+        let plain = |target: &&Target| matches!(target, Target::Account(name) if name.as_str() == "root");
+        if targets().any(|t| plain(&t)) || self.accounts.keys().any(|name| name.as_str() == "root") {
             return Err(BadConfig("nobody is mapped to root: name another account".into()));
+        }
+        let pool = targets().find_map(|t| if let Target::Pool(pool) = t { Some(pool) } else { None });
+        match (pool, &self.gridmapdir) {
+            (Some(pool), None) => {
+                return Err(BadConfig(format!(
+                    "pool {pool} has no accounts without gridmapdir: name a directory"
+                )));
+            }
+            (None, Some(_)) => {
+                let why = "no rule names a pool; write an account as .name, or remove gridmapdir";
+                return Err(BadConfig(format!("gridmapdir has no effect: {why}")));
+            }
+            (_, Some(dir)) if !dir.is_absolute() => {
+                return Err(BadConfig("gridmapdir: the path must be absolute".into()));
+            }
+            _ => {}
         }
         let mut seen = HashMap::new();
         for (dn, account) in &self.users {
@@ -116,7 +156,7 @@ impl Config {
     }
 
     /// The account of a person, in whatever way the name is spelt.
-    pub fn account_of(&self, who: &Dn) -> Option<&AccountName> {
+    pub fn account_of(&self, who: &Dn) -> Option<&Target> {
         let other_spelling = || self.users.iter().find(|(dn, _)| same_name(dn.as_str(), who.as_str()));
         self.users.get(who).or_else(|| other_spelling().map(|(_, account)| account))
     }
@@ -153,6 +193,9 @@ mod tests {
         assert!(!config.callers.allow.is_empty() && !config.users.is_empty() && !config.fqans.is_empty());
         assert!(!config.bans.users.is_empty() && !config.bans.fqans.is_empty());
         assert!(
+            config.gridmapdir.is_some() && config.fqans.iter().any(|r| matches!(r.account, Target::Pool(_)))
+        );
+        assert!(
             config.accounts.values().any(|a| a.uid.is_some() && !a.groups.is_empty() && a.group.is_some())
         );
     }
@@ -186,6 +229,10 @@ mod tests {
     #[test]
     fn root_and_half_numbers_are_refused() {
         for text in [
+            "[users]\n'/CN=A' = '.cms'\n",
+            "gridmapdir = '/d'\n[users]\n'/CN=A' = 'a'\n",
+            "gridmapdir = 'd'\n[users]\n'/CN=A' = '.a'\n",
+            "gridmapdir = '/d'\n[users]\n'/CN=A' = '.'\n",
             "[users]\n'/CN=A' = 'root'\n",
             "[accounts.a]\nuid = 0\ngid = 5\n",
             "[accounts.a]\nuid = 20001\n",

@@ -1,6 +1,8 @@
-//! Who gets which account: pure functions from a configuration and a query to an answer.
+//! Who gets which account: from a configuration and a query to an answer. All of it is pure but for the lease of a pool account,
+//! which is the last thing that is done.
 
-use crate::config::{Config, Ids};
+use crate::config::{Config, Ids, Target};
+use crate::lease;
 use identity::{AccountName, Dn, loose_forms, matches_glob, same_name};
 use mapping_client::xacml::answer::{Answer, Decision, Fault, Obligation};
 use mapping_client::xacml::names::{attribute, obligation, resource, subject};
@@ -48,28 +50,41 @@ pub fn may_ask(config: &Config, caller: &Dn) -> bool {
     config.callers.allow.iter().any(|pattern| pattern.names_host(caller))
 }
 
-/// Bans first, then the person, then groups and roles: the FQANs in the person's order, the rules in the file's.
+/// Bans first, then the person, then groups and roles: the FQANs in the person's order, the rules in the file's. An account of
+/// a pool is leased last, so that nobody who is refused holds one.
 pub fn verdict(config: &Config, question: &Question<'_>) -> Verdict {
+    match named(config, question) {
+        Ok(Target::Account(account)) => Verdict::Mapped(account.clone()),
+        Ok(Target::Pool(pool)) => match lease::take(config.gridmapdir.as_deref(), pool, &question.subject) {
+            Ok(account) => Verdict::Mapped(account),
+            Err(reason) => Verdict::Denied(reason),
+        },
+        Err(reason) => Verdict::Denied(reason),
+    }
+}
+
+/// Whom the rules name; the error says why nobody.
+fn named<'a>(config: &'a Config, question: &Question<'_>) -> Result<&'a Target, String> {
     let who = &question.subject;
     if config.bans.users.iter().any(|pattern| bans(pattern, who)) {
-        return Verdict::Denied(format!("banned: {who}"));
+        return Err(format!("banned: {who}"));
     }
     // A ban counts for claims that nobody verified, too.
     let banned = |fqan: &str| config.bans.fqans.iter().any(|p| fqan_matches(p.as_str(), fqan));
     if let Some((fqan, _)) = question.fqans.iter().find(|(f, _)| banned(f)) {
-        return Verdict::Denied(format!("banned: {fqan}"));
+        return Err(format!("banned: {fqan}"));
     }
     if let Some(account) = config.account_of(who) {
-        return Verdict::Mapped(account.clone());
+        return Ok(account);
     }
     let rule = |fqan: &str| config.fqans.iter().find(|r| fqan_matches(r.fqan.as_str(), fqan));
     if let Some(rule) = question.fqans.iter().filter(|(_, verified)| *verified).find_map(|(f, _)| rule(f)) {
-        return Verdict::Mapped(rule.account.clone());
+        return Ok(&rule.account);
     }
     let unverified = question.fqans.iter().any(|(f, verified)| !verified && rule(f).is_some());
     let hint =
         if unverified { " (its FQANs do not count, because the client did not verify them)" } else { "" };
-    Verdict::Denied(format!("unknown: {who}{hint}"))
+    Err(format!("unknown: {who}{hint}"))
 }
 
 /// A ban meets every spelling of a name: whoever is banned must not come back as `/Email=` instead of `/emailAddress=`.

@@ -191,3 +191,41 @@ fn one_person_has_one_account_and_one_ban_in_every_spelling() {
     let two = "[users]\n'/CN=A/Email=a@x' = 'a'\n'/CN=A/emailAddress=a@x' = 'b'\n";
     assert!(Config::parse(two).unwrap_err().to_string().contains("one name"));
 }
+
+#[test]
+fn each_person_has_one_account_of_a_pool_and_who_is_refused_has_none() {
+    let dir = std::env::temp_dir().join(format!("mapping-pools-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::symlink("/nowhere", dir.join("tv3")).unwrap();
+    for account in ["tv1", "tv2", "tvx"] {
+        std::fs::write(dir.join(account), "").unwrap();
+    }
+    let text = format!(
+        "gridmapdir = {dir:?}\n[[fqans]]\nfqan = '/testvo/*'\naccount = '.tv'\n[bans]\nusers = ['/CN=Mallory']\n\
+         [accounts.tv1]\nuid = 20017\ngid = 20000\n"
+    );
+    let config = Config::parse(&text).unwrap();
+    let ask = |subject: &str, verified| {
+        verdict(&config, &question(&query(subject, &["/testvo"], verified)).unwrap())
+    };
+    let refused = [ask("/CN=Mallory", true), ask("/CN=Eve", false)];
+    let untouched = std::fs::read_dir(&dir).unwrap().count();
+    let given = [ask("/CN=A", true), ask("/CN=B", true), ask("/CN=A", true)];
+    let full = ask("/CN=C", true);
+    let query = query("/CN=A", &["/testvo"], true);
+    let numbers = answer(&config, &query, &given[0]).obligations.len();
+    std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let open_to_all = ask("/CN=A", true);
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(refused.iter().all(|v| matches!(v, Verdict::Denied(_))) && untouched == 4, "{refused:?}");
+    assert_eq!(given, [mapped("tv1"), mapped("tv2"), mapped("tv1")]);
+    assert!(
+        matches!(&full, Verdict::Denied(why) if why.contains("all 2 accounts of pool .tv are leased")),
+        "{full:?}"
+    );
+    assert_eq!(numbers, 2, "the name, and the numbers of the account");
+    assert!(
+        matches!(&open_to_all, Verdict::Denied(why) if why.contains("lets others write")),
+        "{open_to_all:?}"
+    );
+}

@@ -102,7 +102,11 @@ async fn xacml(State(service): State<Service>, Extension(peer): Extension<Peer>,
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    let (status, xml) = match judge(&service.rules.now(), &peer.identity.subject, &body) {
+    // A lease waits for others who take one: not on the thread that serves others.
+    let rules = service.rules.now();
+    let judged = tokio::task::spawn_blocking(move || judge(&rules, &peer.identity.subject, &body));
+    let judged = judged.await.unwrap_or_else(|e| Err(decide::fault(e.to_string())));
+    let (status, xml) = match judged {
         Ok(answer) => match random_id() {
             Ok(id) => (StatusCode::OK, answer.encode(&id, &issue_instant(), &service.issuer)),
             Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, decide::fault(e.to_string()).encode()),
@@ -134,8 +138,11 @@ async fn json(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Response {
     let pairs = query.map(|Query(pairs)| pairs).map_err(|e| e.to_string());
-    let answer = pairs.and_then(|pairs| json::answer(&service.rules.now(), &peer.identity.subject, &pairs));
-    match answer {
+    let rules = service.rules.now();
+    let answer = tokio::task::spawn_blocking(move || {
+        pairs.and_then(|pairs| json::answer(&rules, &peer.identity.subject, &pairs))
+    });
+    match answer.await.unwrap_or_else(|e| Err(e.to_string())) {
         Ok(answer) => Json(answer).into_response(),
         Err(message) => {
             let error = serde_json::json!({ "result": "ERROR", "message": message });

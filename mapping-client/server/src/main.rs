@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the configuration file | [`config`] |
 //! | who gets which account | [`decide`] |
+//! | accounts of pools | [`lease`] |
 //! | HTTP, reloading, XACML | [`http`] |
 //! | the interface of Argus | [`argus`] |
 //! | the interface in JSON | [`json`] |
@@ -14,6 +15,7 @@ mod config;
 mod decide;
 mod http;
 mod json;
+mod lease;
 
 use clap::Parser;
 use service::check::{self, Finding};
@@ -83,6 +85,10 @@ fn look(args: Args) -> u8 {
         Ok(config) if config.callers.allow.is_empty() => {
             let file = args.config.display();
             Finding::Doubtful(format!("{file}: nobody may ask; name the hosts in [callers] allow"))
+        }
+        Ok(config) if config.gridmapdir.as_deref().is_some_and(|dir| lease::usable(dir).is_err()) => {
+            let why = config.gridmapdir.as_deref().map(lease::usable);
+            Finding::Bad(format!("gridmapdir: {}", why.and_then(Result::err).unwrap_or_default()))
         }
         Ok(config) => {
             let (users, fqans) = (config.users.len(), config.fqans.len());
