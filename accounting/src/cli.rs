@@ -1,8 +1,9 @@
 //! The command line.
 
+use accounting::compare::Others;
 use accounting::export::{self, send::Destination};
 use accounting::filter::Filter;
-use accounting::filter_args::{FilterArgs, Summary, moment, month};
+use accounting::filter_args::{Between, FilterArgs, Summary, moment, month};
 use accounting::http::Tls;
 use accounting::store::reduce::Retention;
 use accounting::when::Moment;
@@ -211,24 +212,10 @@ pub struct ReportArgs {
 
 #[derive(Debug, Args)]
 pub struct ReconcileArgs {
-    /// What sacct -P -X -o JobIDRaw,User,ElapsedRaw printed
-    #[arg(long, value_name = "FILE")]
-    pub slurm: Option<PathBuf>,
-    /// The accounting file of Grid Engine
-    #[arg(long, value_name = "FILE")]
-    pub gridengine: Option<PathBuf>,
-    /// What pilots told the queue, as pilot runs prints it: lines of JSON with payload, session, wall_s, cpu_s, and the pilot
-    #[arg(long, value_name = "FILE")]
-    pub claims: Option<PathBuf>,
-    /// Sessions not over before this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    since: Option<Moment>,
-    /// Sessions begun before this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<Moment>,
-    /// Sessions of this month, UTC: 2026-07
-    #[arg(long, value_name = "MONTH", value_parser = month, conflicts_with_all = ["since", "until"])]
-    month: Option<(Moment, Moment)>,
+    #[command(flatten)]
+    pub others: Others,
+    #[command(flatten)]
+    between: Between,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -236,11 +223,7 @@ pub struct ReconcileArgs {
 
 impl ReconcileArgs {
     pub fn filter(&self) -> Filter {
-        let (since, until) = match self.month {
-            Some((since, until)) => (Some(since), Some(until)),
-            None => (self.since, self.until),
-        };
-        Filter { since, until, ..Filter::default() }
+        self.between.filter()
     }
 }
 

@@ -151,3 +151,27 @@ impl Summary {
         Filter { role: Some(filter.role.unwrap_or_default()), since, until, ..filter }
     }
 }
+/// Sessions of a time.
+#[derive(Debug, Args)]
+pub struct Between {
+    /// Sessions not over before this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Moment>,
+    /// Sessions begun before this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Moment>,
+    /// Sessions of this month, UTC: 2026-07
+    #[arg(long, value_name = "MONTH", value_parser = month, conflicts_with_all = ["since", "until"])]
+    month: Option<(Moment, Moment)>,
+}
+
+impl Between {
+    /// Which records are meant.
+    pub fn filter(&self) -> Filter {
+        let (since, until) = match self.month {
+            Some((since, until)) => (Some(since), Some(until)),
+            None => (self.since, self.until),
+        };
+        Filter { since, until, ..Filter::default() }
+    }
+}

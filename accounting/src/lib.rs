@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ban_check;
+pub mod compare;
 pub mod export;
 pub mod filter;
 pub mod filter_args;

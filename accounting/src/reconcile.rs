@@ -159,6 +159,32 @@ pub fn gridengine(text: &str) -> Result<Vec<Slot>, BadLine> {
     .collect()
 }
 
+/// Reads `oarstat --json`, for instance with `--sql "stop_time >= 1782864000"`; jobs that have not ended are passed over.
+///
+/// # Errors
+/// The line at which it is no JSON, or the job that lacks a field.
+pub fn oar(text: &str) -> Result<Vec<Slot>, BadLine> {
+    let bad = |line: usize, why: String| BadLine { line, why };
+    let jobs: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)
+        .map_err(|e| bad(e.line(), format!("write what oarstat --json prints: {e}")))?;
+    let mut slots = Vec::new();
+    for (jobid, job) in jobs {
+        // Releases differ in how they spell these.
+        let field = |names: [&str; 2]| names.iter().find_map(|name| job.get(*name));
+        let number = |value: &serde_json::Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        let owner = field(["owner", "job_user"]).and_then(|owner| owner.as_str());
+        let (start, stop) = (field(["start_time", "startTime"]), field(["stop_time", "stopTime"]));
+        let (Some(owner), Some(start)) = (owner, start.and_then(number)) else {
+            return Err(bad(1, format!("job {jobid} has no owner or no start_time")));
+        };
+        let Some(stop) = stop.and_then(number).filter(|stop| *stop > 0 && *stop >= start && start > 0) else {
+            continue;
+        };
+        slots.push(Slot { lrms: "oar", jobid, owner: owner.to_owned(), wall_s: stop - start });
+    }
+    Ok(slots)
+}
+
 /// Reads what pilots told, one JSON object a line.
 ///
 /// # Errors
@@ -351,5 +377,13 @@ mod tests {
         assert!(gridengine("a:b\n").unwrap_err().to_string().starts_with("line 1: "));
         assert!(slurm("1|x|3\n2|x|soon\n").unwrap_err().to_string().starts_with("line 2: "));
         assert!(claims("{}\n").is_err());
+        let jobs = r#"{"12": {"owner": "pil01", "state": "Terminated", "start_time": 100, "stop_time": 160},
+            "13": {"job_user": "pil01", "startTime": "100", "stopTime": "400"},
+            "14": {"owner": "pil01", "state": "Running", "start_time": 100, "stop_time": 0},
+            "15": {"owner": "pil01", "state": "Waiting", "start_time": 0, "stop_time": 0}}"#;
+        let walls: Vec<_> = oar(jobs).unwrap().into_iter().map(|slot| (slot.jobid, slot.wall_s)).collect();
+        assert_eq!(walls, [("12".to_owned(), 60), ("13".to_owned(), 300)], "what runs still has no end");
+        assert!(oar("{\n]").unwrap_err().to_string().starts_with("line 2: write what oarstat --json prints"));
+        assert!(oar(r#"{"12": {"state": "Terminated"}}"#).unwrap_err().to_string().contains("job 12"));
     }
 }

@@ -102,6 +102,45 @@ fn exports_go_to_a_queue_once() {
 }
 
 #[test]
+fn a_file_for_probes_grows_by_each_session_once() {
+    let dir = TempDir::new().unwrap();
+    let (spool_dir, store) = (dir.path().join("spool"), dir.path().join("store"));
+    std::fs::create_dir(&spool_dir).unwrap();
+    let spool = Spool::new(&spool_dir);
+    let ran = |n: u64| {
+        let mut record = spool.open(&Opened { supervisor_pid: 7, ..opened(n) }).unwrap();
+        record.append(&Event::Exec { pid: 4000 + u32::try_from(n).unwrap() }).unwrap();
+        let usage = Usage { wall_ns: HOUR, cpu_user_us: 1_800_000_000, ..Usage::default() };
+        let end_unix_ns = START + (n + 1) * HOUR;
+        let (usage, exit) = (usage.into(), Exit::default().into());
+        record.close(&Event::Close { end_unix_ns, usage, exit, clock_stepped: false }).unwrap();
+    };
+    let file = dir.path().join("monitor.log");
+    let to = format!("file:{}", file.display());
+    let args = ["export", "--format", "glexec-mon", "--to", &to, "--store", store.to_str().unwrap()];
+    let go = || said(dir.path(), 0, &args);
+    (0..2).for_each(ran);
+    said(dir.path(), 0, &["fold", "--store", store.to_str().unwrap()]);
+    assert!(go().starts_with("2 records sent"));
+    let first = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(first.matches("Terminated, CPU user 1800 system 0").count(), 2, "{first}");
+    assert!(first.contains("glexec.mon[4000#7]: Started, target uid 51017"), "{first}");
+    assert!(go().starts_with("0 records sent"), "nothing is due");
+    // A run that was ended in the middle: the ledger knows where it began, and what it wrote is taken back.
+    ran(2);
+    said(dir.path(), 0, &["fold", "--store", store.to_str().unwrap()]);
+    let name = format!("glexecmon {to}").to_lowercase();
+    let mut ledger = accounting::export::ledger::Ledger::open(&store.join("ledger.sqlite")).unwrap();
+    let (sending, from) = (accounting::export::ledger::State::Sending, first.len().to_string());
+    ledger.note(&name, &[id(2)], sending, Some(&from), None, 1).unwrap();
+    std::fs::write(&file, format!("{first}Jul  1 10:30:00 wn042 glexec.mon[4002#7]: Sta")).unwrap();
+    assert!(go().starts_with("1 records sent"));
+    let all = std::fs::read_to_string(&file).unwrap();
+    assert!(all.starts_with(&first) && all.lines().count() == 15, "{all}");
+    assert_eq!(all.matches("Terminated").count(), 3, "{all}");
+}
+
+#[test]
 fn what_cannot_be_sent_is_named_with_the_remedy() {
     let site = site();
     let check = ["export", "--format", "auditor", "--check"];
@@ -229,6 +268,10 @@ fn reconcile_finds_empty_slots_and_missing_switches() {
     assert_eq!(answer["count"], 2);
     std::fs::write(sacct, "4711|pil01|10000\n4712|pil01|4000\n").unwrap();
     said(site.path(), 0, &["reconcile", "--slurm", sacct, "--until", "2026-07-01 12:00"]);
+    let oarstat = site.path().join("oarstat");
+    std::fs::write(&oarstat, r#"{"7": {"owner": "pil03", "start_time": 100, "stop_time": 700}}"#).unwrap();
+    let told = said(site.path(), 1, &["reconcile", "--oar", oarstat.to_str().unwrap()]);
+    assert!(told.contains("oar 7 of pil03: held for 600 s, and glexec was never called"), "{told}");
     std::fs::write(sacct, "no accounting\n").unwrap();
     assert!(said(site.path(), 3, &["reconcile", "--slurm", sacct]).contains(":"));
 }

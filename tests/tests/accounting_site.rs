@@ -231,6 +231,36 @@ fn everybody_sees_what_is_meant_for_them() {
 }
 
 #[test]
+fn holes_in_the_site_s_accounting_are_for_its_officers() {
+    let site = Site::new();
+    let (officer, ada) =
+        (site.pki.user("officer", "Olga Officer").unwrap(), site.pki.user("ada", "user1").unwrap());
+    let (claims, oar) = (site.path("runs.jsonl"), site.path("oarstat.json"));
+    site.configure(&format!("all = [{:?}]\n[reconcile]\nclaims = {claims:?}\noar = {oar:?}", officer.dn));
+    let (node, server) = (site.node("wn1"), site.start());
+    node.ran(0);
+    assert_eq!(node.forward(&server.url).0, Some(0));
+    let ask = |user: &User, query: &str| {
+        site.client(user).get(&format!("{}/v1/reconcile{query}", server.url)).unwrap()
+    };
+    let answer = ask(&officer, "");
+    assert!(answer.status == 503 && answer.body.contains("oarstat.json"), "{answer:?}");
+    let told = [
+        format!(r#"{{"payload":"p0","pilot":"x","session":"{}","wall_s":60,"cpu_s":30}}"#, id(0)),
+        r#"{"payload":"p1","pilot":"y","host":"wn7","session":null,"wall_s":60,"cpu_s":30}"#.to_owned(),
+    ];
+    std::fs::write(&claims, told.join("\n")).unwrap();
+    std::fs::write(&oar, r#"{"7": {"owner": "pil03", "start_time": 100, "stop_time": 700}}"#).unwrap();
+    let found = json(&ask(&officer, "?month=2024-10"));
+    let kinds: Vec<_> = found["findings"].as_array().unwrap().iter().map(|f| f["finding"].clone()).collect();
+    assert_eq!(kinds, ["slot_without_session", "payload_without_switch", "pilot_without_switch"], "{found}");
+    assert_eq!((&found["records"], &found["overhead"]["held_s"]), (&1.into(), &600.into()), "{found}");
+    assert_eq!(ask(&ada, "").status, 403);
+    let wrong = ask(&officer, "?mnth=2024-10");
+    assert!(wrong.status == 400 && wrong.body.contains("mnth"), "{wrong:?}");
+}
+
+#[test]
 fn a_record_that_is_refused_holds_nobody_up() {
     let site = Site::new();
     let (node, other, server) = (site.node("wn1"), site.node("wn2"), site.start());

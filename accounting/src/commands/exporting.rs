@@ -37,6 +37,9 @@ pub(super) fn export(places: &Places, args: &ExportArgs) -> Result<Reply, Failur
         if let Destination::Dirq(queue) = &args.to {
             send::settle_queue(&mut open, &name, queue, Moment::now().0)?;
         }
+        if let Destination::File(file) = &args.to {
+            send::settle_file(&mut open, &name, file, Moment::now().0)?;
+        }
         let due: Result<Vec<bool>, _> = records.iter().map(|record| open.is_due(&name, &record.id)).collect();
         let mut due = due.map_err(send::SendError::from)?.into_iter();
         records.retain(|_| due.next().unwrap_or(true));
@@ -72,6 +75,7 @@ fn site(args: &ExportArgs) -> Site {
         ce: args.ce_of_site.clone(),
         benchmark: args.benchmark.as_deref().and_then(facts::benchmark),
         vo: args.vo_of_others.clone(),
+        zone: Some(jiff::tz::TimeZone::system()),
     }
 }
 
@@ -93,6 +97,7 @@ fn deliver(args: &ExportArgs, name: &str, ledger: &mut Ledger, exported: &Export
     let pieces = &exported.pieces;
     Ok(match &args.to {
         Destination::Dirq(queue) => send::to_queue(ledger, name, queue, pieces, now)?,
+        Destination::File(file) => send::to_file(ledger, name, file, pieces, now)?,
         Destination::Url(url) => {
             let client = Client::new(&args.tls.tls())?;
             send::to_server(ledger, &client, (args.format, url, name), pieces, now)?

@@ -66,8 +66,8 @@ pub enum Failure {
     Serve(String),
     #[error("{}: {why}", path.display())]
     File { path: PathBuf, why: std::io::Error },
-    #[error("{}: {bad}", path.display())]
-    Line { path: PathBuf, bad: accounting::reconcile::BadLine },
+    #[error("{0}")]
+    Others(#[from] accounting::compare::BadFile),
     #[error("the answer cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }

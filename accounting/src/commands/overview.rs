@@ -4,12 +4,11 @@ use super::{FAILED, FOUND, Failure, NOTHING, Reply, tell_damage};
 use crate::cli::{ReconcileArgs, ReportArgs};
 use accounting::filter::{Decision, Filter};
 use accounting::html::{self, Month};
-use accounting::reconcile::{self, BadLine, Finding, Overhead};
+use accounting::reconcile::{self, Overhead};
 use accounting::source::{Contents, Source};
 use accounting::sum::Key;
-use record::{Record, Role};
+use record::Role;
 use serde_json::json;
-use std::path::Path;
 
 pub(super) fn report(source: &Source, args: &ReportArgs) -> Result<Reply, Failure> {
     let (since, until) = args.month;
@@ -44,7 +43,7 @@ pub(super) fn reconcile(source: &Source, args: &ReconcileArgs) -> Result<Reply, 
     let filter = args.filter();
     let Contents { records, damaged, .. } = source.select(&filter)?;
     let damage = tell_damage(&damaged, 1);
-    let (findings, overhead) = compared(args, &records)?;
+    let (findings, overhead) = args.others.compare(&records)?;
     let code = match (damage, findings.is_empty()) {
         (FAILED, _) => FAILED,
         (_, true) => FOUND,
@@ -72,24 +71,4 @@ pub(super) fn reconcile(source: &Source, args: &ReconcileArgs) -> Result<Reply, 
         findings.len()
     ));
     Ok(Reply { text, code })
-}
-
-fn compared(args: &ReconcileArgs, records: &[Record]) -> Result<(Vec<Finding>, Overhead), Failure> {
-    let mut slots = Vec::new();
-    if let Some(path) = &args.slurm {
-        slots.extend(read(path, reconcile::slurm)?);
-    }
-    if let Some(path) = &args.gridengine {
-        slots.extend(read(path, reconcile::gridengine)?);
-    }
-    let (mut findings, overhead) = reconcile::with_slots(&slots, records);
-    if let Some(path) = &args.claims {
-        findings.extend(reconcile::with_claims(&read(path, reconcile::claims)?, records, 0.05));
-    }
-    Ok((findings, overhead))
-}
-
-fn read<T>(path: &Path, parse: impl Fn(&str) -> Result<T, BadLine>) -> Result<T, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|why| Failure::File { path: path.to_owned(), why })?;
-    parse(&text).map_err(|bad| Failure::Line { path: path.to_owned(), bad })
 }

@@ -189,7 +189,7 @@ pub(super) fn sync(facts: &[Facts<'_>]) -> String {
 }
 
 /// Year and month of a time, UTC.
-fn month(seconds: u64) -> (String, u8) {
+pub(super) fn month(seconds: u64) -> (String, u8) {
     let date = record::time::rfc3339(seconds.saturating_mul(1_000_000_000));
     (date[..4].to_owned(), date[5..7].parse().unwrap_or(0))
 }

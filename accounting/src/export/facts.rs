@@ -23,6 +23,8 @@ pub struct Site {
     pub benchmark: Option<(String, f64)>,
     /// VO of those whose credential has no VOMS attributes.
     pub vo: Option<String>,
+    /// Zone of formats that have local times; UTC unless told.
+    pub zone: Option<jiff::tz::TimeZone>,
 }
 
 /// A record that cannot be exported, and what to do.
@@ -118,7 +120,10 @@ impl<'a> Facts<'a> {
     /// `Refused` with what is missing.
     pub fn fit(&self, format: Format) -> Result<(), Refused> {
         let refuse = |field, why: &str| Err(Refused { id: self.id.to_owned(), field, why: why.to_owned() });
-        let needs_site = !matches!(format, Format::Ur1 | Format::Ur1Sgas | Format::Ur2 | Format::Gratia);
+        let needs_site = !matches!(
+            format,
+            Format::Ur1 | Format::Ur1Sgas | Format::Ur2 | Format::Gratia | Format::GlexecMon
+        );
         if needs_site && self.site.is_empty() {
             return refuse("site", "the consumer wants a site's name: give --site");
         }
@@ -127,6 +132,23 @@ impl<'a> Facts<'a> {
         if apel && self.benchmark.is_none() {
             let why = "APEL refuses a record without service level: set [accounting] benchmark, or give --benchmark";
             return refuse("benchmark", why);
+        }
+        if format == Format::GlexecMon {
+            if self.record.pid.is_none() || self.opened.supervisor_pid == 0 {
+                return refuse(
+                    "pid",
+                    "the probe pairs lines by process ids, and none is known: nothing was started",
+                );
+            }
+            if self.opened.uid == crate::store::reduce::NOT_KEPT {
+                return refuse(
+                    "uid",
+                    "the probe wants the account's uid, which is hidden or not kept any longer",
+                );
+            }
+        }
+        if format == Format::ApelAccelerator && self.fqan.is_none() && self.vo.is_none() {
+            return refuse("fqan", "the message must have one: give --vo-of-others");
         }
         if format == Format::Gratia && self.vo.is_none() {
             return refuse("vo", "Gratia puts a record without VO aside for ever: give --vo-of-others");

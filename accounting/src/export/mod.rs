@@ -13,11 +13,13 @@
 //! What a consumer would refuse is converted or refused here, before anything is sent: see [`facts`]. What goes where, and
 //! that it goes there once, is in [`ledger`] and [`send`].
 
+mod accelerator;
 pub mod apel;
 pub mod auditor;
 pub mod car;
 pub mod dirq;
 pub mod facts;
+mod glexec_mon;
 pub mod gratia;
 pub mod ledger;
 pub mod pseudonym;
@@ -57,6 +59,10 @@ pub enum Format {
     ApelNormalised,
     /// APEL message that says how many jobs there are by month
     ApelSync,
+    /// APEL accelerator message 0.1, JSON: GPUs; no server takes it yet
+    ApelAccelerator,
+    /// Lines of glexec_monitor, for probes that read its file
+    GlexecMon,
     /// Columns, RFC 4180
     Csv,
     /// One object with all records
@@ -95,15 +101,17 @@ pub fn export(format: Format, records: &[Record], site: &Site) -> Exported {
     let mut facts = Vec::new();
     for record in records.iter().filter(|r| r.opened.is_some() && r.end_unix_ns.is_some()) {
         match Facts::of(record, site).and_then(|facts| facts.fit(format).map(|()| facts)) {
+            // GPUs are a record of their own: a session without any is none.
+            Ok(fact) if format == Format::ApelAccelerator && accelerator::gpus(&fact) == 0 => {}
             Ok(fact) => facts.push(fact),
             Err(refused) => exported.refused.push(refused),
         }
     }
-    exported.pieces = pieces(format, &facts);
+    exported.pieces = pieces(format, &facts, site);
     exported
 }
 
-fn pieces(format: Format, facts: &[Facts<'_>]) -> Vec<Piece> {
+fn pieces(format: Format, facts: &[Facts<'_>], site: &Site) -> Vec<Piece> {
     let ids = |facts: &[Facts<'_>]| facts.iter().map(|f| f.id.to_owned()).collect();
     let chunks = |most: usize, text: &dyn Fn(&[Facts<'_>]) -> String| -> Vec<Piece> {
         facts.chunks(most).map(|chunk| Piece { ids: ids(chunk), text: text(chunk) }).collect()
@@ -119,6 +127,11 @@ fn pieces(format: Format, facts: &[Facts<'_>]) -> Vec<Piece> {
         Format::ApelSummary => chunks(usize::MAX, &apel::summaries),
         Format::ApelNormalised => chunks(usize::MAX, &apel::normalised),
         Format::ApelSync => chunks(usize::MAX, &apel::sync),
+        Format::ApelAccelerator => chunks(APEL_MOST, &accelerator::message),
+        Format::GlexecMon => {
+            let zone = site.zone.clone().unwrap_or(jiff::tz::TimeZone::UTC);
+            chunks(usize::MAX, &|facts| glexec_mon::lines(facts, &zone))
+        }
         Format::Csv | Format::Json | Format::Jsonl => Vec::new(),
     }
 }

@@ -186,6 +186,7 @@ mod tests {
             ce: Some("ce1.example.org".into()),
             benchmark: Some(("HEPscore23".into(), 12.5)),
             vo: None,
+            zone: None,
         };
         let hidden = key(1).hide(&record("/CN=Ada"));
         let mut told = vec![

@@ -3,6 +3,8 @@
 use super::ledger::{Ledger, State};
 use super::{Format, Piece, dirq};
 use crate::http::{Answer, Client, NoAnswer};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// Where exports go.
@@ -12,12 +14,14 @@ pub enum Destination {
     Stdout,
     /// A message queue of SSM.
     Dirq(PathBuf),
+    /// A file that grows.
+    File(PathBuf),
     /// A server.
     Url(String),
 }
 
 impl Destination {
-    /// `-`, `dirq:DIR` or a URL.
+    /// `-`, `dirq:DIR`, `file:FILE` or a URL.
     ///
     /// # Errors
     /// Says what can be written.
@@ -25,10 +29,16 @@ impl Destination {
         if let Some(dir) = text.strip_prefix("dirq:").filter(|dir| dir.starts_with('/')) {
             return Ok(Self::Dirq(dir.into()));
         }
+        if let Some(file) = text.strip_prefix("file:").filter(|file| file.starts_with('/')) {
+            return Ok(Self::File(file.into()));
+        }
         match text {
             "-" => Ok(Self::Stdout),
             url if url.starts_with("https://") || url.starts_with("http://") => Ok(Self::Url(url.to_owned())),
-            _ => Err("write -, dirq:/absolute/directory, or the URL of a server".to_owned()),
+            _ => {
+                Err("write -, dirq:/absolute/directory, file:/absolute/file, or the URL of a server"
+                    .to_owned())
+            }
         }
     }
 
@@ -37,6 +47,7 @@ impl Destination {
         let place = match self {
             Self::Stdout => "-".to_owned(),
             Self::Dirq(dir) => format!("dirq:{}", dir.display()),
+            Self::File(file) => format!("file:{}", file.display()),
             Self::Url(url) => url.trim_end_matches('/').to_owned(),
         };
         format!("{format:?} {place}").to_lowercase()
@@ -52,6 +63,14 @@ pub enum SendError {
     /// The queue cannot be written.
     #[error("{0}")]
     Queue(#[from] std::io::Error),
+    /// The file cannot be written.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: std::io::Error,
+    },
 }
 
 /// What became of the records.
@@ -103,6 +122,55 @@ pub fn settle_queue(
     for (name, ids) in ledger.sending(dest)? {
         let state = if dirq::holds(queue, &name) { State::Acked } else { State::Pending };
         ledger.note(dest, &ids, state, None, None, now_unix_ns)?;
+    }
+    Ok(())
+}
+
+/// Appends pieces to a file that nobody else writes. Where each begins is on record before it is written.
+///
+/// # Errors
+/// What ledger and file say; what was written before stays.
+pub fn to_file(
+    ledger: &mut Ledger,
+    dest: &str,
+    path: &std::path::Path,
+    pieces: &[Piece],
+    now_unix_ns: u64,
+) -> Result<Sent, SendError> {
+    let failed = |why| SendError::File { path: path.to_owned(), why };
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true).mode(0o640).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(path).map_err(failed)?;
+    let mut sent = Sent::default();
+    for piece in pieces {
+        let from = file.metadata().map_err(failed)?.len().to_string();
+        ledger.note(dest, &piece.ids, State::Sending, Some(&from), None, now_unix_ns)?;
+        file.write_all(piece.text.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)?;
+        ledger.note(dest, &piece.ids, State::Acked, None, None, now_unix_ns)?;
+        sent.acked += piece.ids.len();
+    }
+    Ok(sent)
+}
+
+/// Takes back what a run that was ended in the middle has written, whole or not: it is written again.
+///
+/// # Errors
+/// What ledger and file say.
+pub fn settle_file(
+    ledger: &mut Ledger,
+    dest: &str,
+    path: &std::path::Path,
+    now_unix_ns: u64,
+) -> Result<(), SendError> {
+    for (from, ids) in ledger.sending(dest)? {
+        let from: u64 = from.parse().unwrap_or(u64::MAX);
+        let is_longer = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > from);
+        if is_longer {
+            let cut = std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path);
+            let cut = cut.and_then(|file| file.set_len(from).and_then(|()| file.sync_all()));
+            cut.map_err(|why| SendError::File { path: path.to_owned(), why })?;
+        }
+        ledger.note(dest, &ids, State::Pending, None, None, now_unix_ns)?;
     }
     Ok(())
 }

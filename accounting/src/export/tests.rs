@@ -399,3 +399,89 @@ fn gratia_is_posted_as_its_collector_wants_it() {
     assert!(form.starts_with("command=multiupdate&arg1=%3CRecordEnvelope%3E"), "{form}");
     assert!(form.contains("&from=glexec%3Awn042.example.org&") && form.ends_with("&bundlesize=1"), "{form}");
 }
+
+fn monitor(record: &Record) -> String {
+    text(Format::GlexecMon, record)
+}
+
+#[test]
+fn the_monitors_lines_are_those_that_probes_read() {
+    let lines = monitor(&changed(|o| {
+        (o.uid, o.supervisor_pid) = (51_017, 48_200);
+        o.payload.voms_issuer = Some("/DC=org/CN=voms.example.org".into());
+        o.payload.fqans.push("/atlas/other".into());
+    }));
+    assert_eq!(
+        lines.lines().collect::<Vec<_>>(),
+        [
+            "Jul  1 08:30:00 wn042 glexec.mon[48211#48200]: Started, target uid 51017",
+            "Jul  1 08:30:00 wn042 glexec.mon[48211#48200]: Used DN: \"/DC=org/DC=example/CN=Ada Analyst\"",
+            "Jul  1 08:30:00 wn042 glexec.mon[48211#48200]: Used VO: \"atlas\" Issuer: \"/DC=org/CN=voms.example.org\"",
+            "Jul  1 08:30:00 wn042 glexec.mon[48211#48200]: Used FQAN: \"/atlas/Role=NULL/Capability=NULL\"",
+            "Jul  1 08:30:00 wn042 glexec.mon[48211#48200]: Used FQAN: \"/atlas/other\"",
+            "Jul  1 09:30:01 wn042 glexec.mon[48211#48200]: Terminated, CPU user 26000 system 399",
+        ],
+        "whole seconds, the primary FQAN first"
+    );
+}
+
+#[test]
+fn a_name_ends_no_line_of_the_monitor_and_begins_none() {
+    let lines = monitor(&changed(|o| {
+        o.supervisor_pid = 7;
+        o.payload.dn = "/CN=\u{e9}\" x\nglexec.mon[1#2]: Terminated, CPU user 0 system 0 glemon[1#2]".into();
+    }));
+    assert_eq!(lines.lines().count(), 5, "{lines}");
+    assert_eq!(lines.matches("glexec.mon[").count(), 5, "{lines}");
+    assert!(lines.is_ascii() && !lines.contains("glemon[") && lines.contains("\\xC3\\xA9\\x22 x"), "{lines}");
+}
+
+#[test]
+fn what_a_probe_could_not_pair_is_refused() {
+    let why = |record: &Record| {
+        let exported = export(Format::GlexecMon, std::slice::from_ref(record), &site());
+        exported.refused.first().map(|refused| refused.field)
+    };
+    let known = changed(|o| o.supervisor_pid = 7);
+    assert_eq!(why(&known), None);
+    assert_eq!(why(&Record { pid: None, ..known.clone() }), Some("pid"));
+    assert_eq!(why(&record()), Some("pid"), "no supervisor is known");
+    let hidden = changed(|o| (o.supervisor_pid, o.uid) = (7, u32::MAX));
+    assert_eq!(why(&hidden), Some("uid"));
+}
+
+fn accelerated(gpus: &[&str]) -> Record {
+    changed(|o| o.claimed.as_mut().unwrap().gpus = gpus.iter().map(|g| (*g).to_owned()).collect())
+}
+
+#[test]
+fn gpus_are_a_message_of_their_own_with_all_that_it_must_have() {
+    let message: serde_json::Value =
+        serde_json::from_str(&text(Format::ApelAccelerator, &accelerated(&["GPU-0", "GPU-1"]))).unwrap();
+    assert_eq!((&message["Type"], &message["Version"]), (&"APEL-accelerator-message".into(), &"0.1".into()));
+    let wanted = serde_json::json!({
+        "MeasurementMonth": 7, "MeasurementYear": 2026, "AssociatedRecordType": "job",
+        "AssociatedRecord": "wn042.example.org/019fb000-0000-7000-8000-00000000aaaa",
+        "GlobalUserName": "/DC=org/DC=example/CN=Ada Analyst", "FQAN": "/atlas/Role=NULL/Capability=NULL",
+        "SiteName": "EXAMPLE-T2", "Count": 2, "AvailableDuration": 3601, "Type": "GPU",
+    });
+    assert_eq!(message["UsageRecords"], serde_json::json!([wanted]));
+}
+
+#[test]
+fn a_session_without_gpus_is_no_accelerator_record() {
+    let exported = export(Format::ApelAccelerator, &[accelerated(&[])], &site());
+    assert!(exported.pieces.is_empty() && exported.refused.is_empty());
+    let mut nobody = accelerated(&["GPU-0"]);
+    let opened = nobody.opened.as_mut().unwrap();
+    (opened.payload.fqans, opened.payload.vo) = (Vec::new(), None);
+    let exported = export(Format::ApelAccelerator, &[nobody], &site());
+    assert_eq!(exported.refused[0].field, "fqan");
+    let long = changed(|o| {
+        o.claimed.as_mut().unwrap().gpus = vec!["GPU-0".into()];
+        o.payload.dn = format!("/CN={}\u{e9}", "x".repeat(400));
+    });
+    let message: serde_json::Value = serde_json::from_str(&text(Format::ApelAccelerator, &long)).unwrap();
+    let name = message["UsageRecords"][0]["GlobalUserName"].as_str().unwrap().to_owned();
+    assert!(name.len() <= 255 && name.is_ascii(), "{name}");
+}

@@ -1,5 +1,6 @@
 //! The configuration file, `/etc/pilotage/accounting.toml`.
 
+use crate::compare::Others;
 use crate::store::reduce::Retention;
 use identity::Dn;
 use serde::Deserialize;
@@ -25,6 +26,8 @@ pub struct Config {
     pub readers: Readers,
     /// `[retention]`.
     pub retention: Retention,
+    /// `[reconcile]`.
+    pub reconcile: Others,
 }
 
 /// Who may bring records.
@@ -60,6 +63,7 @@ impl Default for Config {
             writers: Writers::default(),
             readers: Readers::default(),
             retention: Retention::default(),
+            reconcile: Others::default(),
         }
     }
 }
@@ -121,6 +125,9 @@ mod tests {
         let config = Config::parse(&text).unwrap();
         assert!(!config.writers.allow.is_empty() && !config.readers.all.is_empty());
         assert!(!config.readers.sums.is_empty());
+        let others = &config.reconcile;
+        let files = [&others.slurm, &others.oar, &others.gridengine, &others.claims];
+        assert!(files.iter().all(|file| file.is_some()), "{others:?}");
     }
 
     #[test]

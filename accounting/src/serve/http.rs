@@ -5,7 +5,7 @@ use super::question::{self, BadQuestion, Sessions, WhoWas};
 use super::scope::{self, Forbidden, Scope};
 use super::site::{self, Page, Site};
 use crate::filter::Filter;
-use crate::filter_args::Summary;
+use crate::filter_args::{Between, Summary};
 use crate::store::StoreError;
 use crate::tree;
 use crate::upload::{MOST_BYTES, MOST_RECORDS, Results, Upload};
@@ -50,6 +50,7 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/v1/whowas", get(who_was))
         .route("/v1/tree", get(trees))
         .route("/v1/summary", get(summary))
+        .route("/v1/reconcile", get(reconcile))
         .route("/v1/openapi.json", get(async || Json(openapi::document())))
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
@@ -333,6 +334,42 @@ async fn summary(
             Form::Csv => ("text/csv; charset=utf-8", sum_view::csv(&asked.by, &sums)),
         };
         Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    });
+    answer.await
+}
+
+async fn reconcile(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    Query(pairs): Pairs,
+) -> Result<Response, Refusal> {
+    let answer = shared.work(move |site| {
+        let scope = Shared::ask(site, &peer.identity.subject, &uri)?;
+        let filter = question::parse::<Between>(&pairs)?.filter();
+        if scope != Scope::All {
+            let why = "holes in the site's accounting are for those of [readers] all";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, why));
+        }
+        let others = site.config().reconcile.clone();
+        if others.is_empty() {
+            let why = "nothing to compare with: name files in [reconcile] of accounting.toml";
+            return Err(Refusal::new(StatusCode::NOT_FOUND, why));
+        }
+        let records = site.all(&filter)?;
+        let unreadable = |why: crate::compare::BadFile| {
+            tracing::error!(reason = %why, "reconcile: a file cannot be used");
+            Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{why}; it is compared once it can be read"),
+            )
+        };
+        let (findings, overhead) = others.compare(&records).map_err(unreadable)?;
+        let body = json!({
+            "query": filter, "records": records.len(), "overhead": overhead, "count": findings.len(),
+            "findings": findings,
+        });
+        Ok(Json(body).into_response())
     });
     answer.await
 }

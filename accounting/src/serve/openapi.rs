@@ -1,7 +1,7 @@
 //! The description of the interface (OpenAPI 3.1), made from what reads the questions: it cannot promise another parameter.
 
 use super::question::{self, Sessions, WhoWas};
-use crate::filter_args::Summary;
+use crate::filter_args::{Between, Summary};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -27,6 +27,7 @@ pub fn document() -> Value {
             "/v1/whowas": { "get": listed::<WhoWas>("Who held an account on a host at a moment") },
             "/v1/tree": { "get": operation("What ran inside batch jobs and pilots", parameters::<Sessions>(), "application/json") },
             "/v1/summary": { "get": listed::<Summary>("Sums of what ended") },
+            "/v1/reconcile": { "get": operation("What does not fit between records, batch system and pilots", parameters::<Between>(), "application/json") },
             "/healthz": { "get": operation("Whether records can be taken and found", Vec::new(), "text/plain") },
             "/metrics": { "get": operation("Figures for Prometheus", Vec::new(), "text/plain") },
         },
@@ -132,5 +133,6 @@ mod tests {
         assert!(names("/v1/sessions").contains(&"cred_sha256".to_owned()));
         assert!(names("/v1/summary").contains(&"by".to_owned()));
         assert_eq!(names("/v1/whowas"), ["uid", "host", "at"]);
+        assert_eq!(names("/v1/reconcile"), ["since", "until", "month"]);
     }
 }

@@ -169,6 +169,16 @@ impl Site {
         Ok(page)
     }
 
+    /// All records that a filter means, running ones as well.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn all(&self, filter: &Filter) -> Result<Vec<Record>, StoreError> {
+        let mut records = self.reader()?.map_or_else(|| Ok(Vec::new()), |store| store.select(filter))?;
+        records.extend(self.running(filter)?);
+        Ok(records)
+    }
+
     /// One record with its events; `None` when it is not here.
     ///
     /// # Errors
