@@ -130,7 +130,8 @@ fn parsed(text: Option<&str>, option: &str) -> Result<Option<PortRange>, No> {
 fn place(args: &FirewallArgs) -> Result<Place, No> {
     let peers =
         args.peer.iter().map(|text| Net::parse(text).map_err(|why| No::Usage(format!("--peer: {why}"))));
-    Ok(Place { hosts: args.host.clone(), peers: peers.collect::<Result<_, _>>()? })
+    let servers_alone = args.role == Some(RoleWord::Server);
+    Ok(Place { hosts: args.host.clone(), peers: peers.collect::<Result<_, _>>()?, servers_alone })
 }
 
 /// The hosts behind the router and their shares: `NAME=ADDRESS`, with the share of `[ports] hosts`, or `ADDRESS:SHARE`.

@@ -46,7 +46,7 @@ pub fn nft(outside: Ipv4Addr, hosts: &[Inside], place: &Place, command: &str) ->
          meta l4proto icmp accept\n"
     );
     for Inside { address, rules, .. } in hosts {
-        let here = Place { hosts: vec![IpAddr::V4(*address)], peers: place.peers.clone() };
+        let here = Place { hosts: vec![IpAddr::V4(*address)], ..place.clone() };
         for rule in rules {
             text.push('\n');
             rule.reasons().for_each(|why| text.push_str(&format!("        # {why}\n")));
@@ -84,7 +84,7 @@ pub fn iptables(outside: Ipv4Addr, hosts: &[Inside], place: &Place, command: &st
          -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n-A FORWARD -p icmp -j ACCEPT\n",
     );
     for Inside { address, rules, .. } in hosts {
-        let here = Place { hosts: vec![IpAddr::V4(*address)], peers: place.peers.clone() };
+        let here = Place { hosts: vec![IpAddr::V4(*address)], ..place.clone() };
         for rule in rules {
             filter.push_str(&render::iptables_lines(rule, &here, Family::V4, "FORWARD"));
         }

@@ -14,10 +14,17 @@ fn head(place: &Place, command: &str, comment: &str) -> String {
             format!("on a router before {}", hosts.join(" and "))
         }
     };
+    let clients = match place.servers_alone {
+        true => format!(
+            "{comment} A site that runs servers needs the rules of clients, too, since its jobs are clients of other sites:\n\
+             {comment} --role both writes both.\n"
+        ),
+        false => String::new(),
+    };
     format!(
         "{comment} Written by: {command}\n{comment} To stand {at}. Loading it again changes nothing.\n\
          {comment} Everything that no rule lets through is dropped, name look-ups (--service dns) and your own ssh\n\
-         {comment} (--service gsissh) included, when the services do not name them.\n"
+         {comment} (--service gsissh) included, when the services do not name them.\n{clients}"
     )
 }
 

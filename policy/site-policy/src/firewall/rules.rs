@@ -40,6 +40,8 @@ pub struct Place {
     pub hosts: Vec<IpAddr>,
     /// Who is let in, and who may be reached; none: everybody.
     pub peers: Vec<Net>,
+    /// The rules are those of servers alone, and the site's jobs are clients of other sites.
+    pub servers_alone: bool,
 }
 
 /// Source and destination of a rule in one family of addresses; `None`: any.

@@ -43,6 +43,24 @@ fn a_router_lets_pass_what_its_host_needs_and_in_its_direction() {
     assert!(written(&format!("{line} --format ip6tables")).unwrap().lines().all(|l| !l.contains("--dport")));
 }
 
+/// Whoever loads the rules of servers alone is told, in each format, what their jobs lack.
+#[test]
+fn rules_of_servers_name_those_of_clients() {
+    for format in ["nft", "iptables", "ip6tables", "firewalld", "text"] {
+        let told = |role: &str| written(&format!("--role {role} --service gt2 --format {format}")).unwrap();
+        assert!(told("server").contains("# --role both writes both."), "{format}");
+        assert!(!told("both").contains("writes both") && !told("client").contains("writes both"), "{format}");
+    }
+    // What a client needs inbound, a server site's jobs need: the callback range, and services elsewhere.
+    let both = written("--role both --service gt2").unwrap();
+    for line in
+        written("--role client --service gt2").unwrap().lines().filter(|l| l.contains("accept comment"))
+    {
+        let rule = line.split(" comment ").next().unwrap_or_default();
+        assert!(both.contains(rule), "{rule}");
+    }
+}
+
 #[test]
 fn dcap_stays_in_local_networks() {
     for peers in ["", "--peer 0.0.0.0/0", "--peer 10.0.0.0/8 --peer 192.0.2.0/24"] {
