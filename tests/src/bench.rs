@@ -3,7 +3,7 @@
 //! The programs take turns, so that whatever else happens on this host happens to all of them. Nothing is asserted:
 //! times depend on the host, the ratio between the programs much less. The clock starts when a program has been executed: what
 //! the machine does before, such as moving it into a cgroup, is not its own. System calls are counted by `strace -f`, peak
-//! memory is the largest single process (`wait4(2)`, `ru_maxrss`). Then: what queue and pilot cost, see `bench_queue`; what
+//! memory is the largest single process (`wait4(2)`, `ru_maxrss`). Then: what queue and pilot cost, see `bench_queue` and `bench_pilot`; what the queue alone does, see `bench_server`; what
 //! `glexec-monitor` costs, see `bench_monitor`. In the end one table of all that has a goal, kept as JSON: `bench_report`.
 #![allow(
     clippy::print_stdout,
@@ -15,6 +15,7 @@ mod bench_monitor;
 mod bench_pilot;
 mod bench_queue;
 mod bench_report;
+mod bench_server;
 
 use bench_report::{Goal, Measure};
 use harness::{Machine, Run, need};
@@ -125,18 +126,21 @@ fn main() {
         return;
     }
     // `pilotage-bench monitor` leaves the rest out, `pilotage-bench quick` the monitor, `pilotage-bench pilot` all but
-    // queue and pilot.
+    // queue and pilot, `pilotage-bench server` all but the queue by itself.
     let only = std::env::args().nth(1).unwrap_or_default();
     let host = bench_report::machine();
     let mut measures = Vec::new();
     if only != "monitor" {
-        if only != "pilot" {
+        if only != "pilot" && only != "server" {
             measures.extend(switches());
         }
-        measures.extend(bench_queue::measures());
-        measures.extend(bench_pilot::measures());
+        if only != "server" {
+            measures.extend(bench_queue::measures());
+            measures.extend(bench_pilot::measures());
+        }
+        measures.extend(bench_server::measures());
     }
-    if only != "quick" && only != "pilot" {
+    if !["quick", "pilot", "server"].contains(&only.as_str()) {
         bench_monitor::run();
     }
     if !measures.is_empty() {

@@ -115,7 +115,8 @@ fn sleeping(site: &Site, agent: &Guard) -> Vec<Measure> {
     all
 }
 
-fn resident_mib(pid: i32) -> f64 {
+/// Resident set of a process.
+pub fn resident_mib(pid: i32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: f64 = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0.0);

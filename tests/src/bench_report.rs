@@ -28,6 +28,8 @@ pub enum Goal {
     AtLeast(f64),
     /// The value itself is not more than this: latencies and sizes, which stand beside nothing.
     Value(f64),
+    /// The value itself is not less than this: rates that stand beside nothing.
+    NotBelow(f64),
 }
 
 impl Measure {
@@ -40,6 +42,7 @@ impl Measure {
             Goal::AtMost(goal) => self.ratio()? <= goal,
             Goal::AtLeast(goal) => self.ratio()? >= goal,
             Goal::Value(goal) => self.value <= goal,
+            Goal::NotBelow(goal) => self.value >= goal,
         })
     }
 
@@ -48,6 +51,7 @@ impl Measure {
             Goal::AtMost(ratio) => json!({ "at_most": ratio }),
             Goal::AtLeast(ratio) => json!({ "at_least": ratio }),
             Goal::Value(most) => json!({ "most": most }),
+            Goal::NotBelow(least) => json!({ "least": least }),
         });
         json!({
             "name": self.name, "value": self.value, "unit": self.unit, "ratio": self.ratio(), "goal": goal, "met": self.met(),
@@ -93,7 +97,7 @@ pub fn publish(machine: &Value, measures: &[Measure], file: &Path) -> std::io::R
         let goal = match measure.goal {
             None => "-".to_owned(),
             Some(Goal::AtMost(goal) | Goal::Value(goal)) => format!("<= {goal}"),
-            Some(Goal::AtLeast(goal)) => format!(">= {goal}"),
+            Some(Goal::AtLeast(goal) | Goal::NotBelow(goal)) => format!(">= {goal}"),
         };
         let missed = if measure.met() == Some(false) { " (missed)" } else { "" };
         let beside =

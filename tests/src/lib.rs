@@ -15,3 +15,4 @@ pub mod security;
 pub mod site;
 pub mod slurm;
 pub mod storm;
+pub mod talker;

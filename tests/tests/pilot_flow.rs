@@ -37,6 +37,26 @@ fn a_payload_goes_from_submission_to_output() {
 }
 
 #[test]
+fn a_small_output_comes_with_the_result_and_a_large_one_by_itself() {
+    let site = Site::new("60s");
+    let between = site.between();
+    let _agent = site.agent_of(between.url(), "agent", &["--slots", "2"]);
+    let run = |size: u32| {
+        let script = format!("echo said; echo oh >&2; head -c {size} /dev/zero > out");
+        let id = site.submit(&["--output", "out", "--", "/bin/sh", "-c", &script]);
+        assert_eq!(site.wait(&id), Some(0), "{}\n{}", site.show(&id), site.log("agent"));
+        let to = format!("to-{size}");
+        site.ok(&["output", &id, "--to", &to]);
+        let length = std::fs::metadata(site.dir.path().join(&to).join("out")).expect("it has come").len();
+        assert_eq!(length, u64::from(size));
+        assert!(site.ok(&["logs", &id]).contains("said\n"));
+        between.seen().iter().filter(|call| call.contains("/output")).count()
+    };
+    assert_eq!(run(4096), 0, "{:?}", between.seen());
+    assert_eq!(run(200_000), 1, "{:?}", between.seen());
+}
+
+#[test]
 fn a_proxy_that_does_not_reach_the_worker_node_is_refused_before_anything_is_sent() {
     let mut site = Site::new("30s");
     let user = site.pki.user("carol", "Carol").unwrap();

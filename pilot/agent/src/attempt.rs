@@ -1,22 +1,18 @@
 //! One lease from its receipt to its report: carries out what [`super::lease`] decides.
 
+mod handover;
+
 use super::Agent;
-use super::delivery::{Answer, Delivered, Delivery};
-use super::health::Experience;
 use super::launch::Launch;
-use super::lease::{
-    ChildExit, Conclusion, Effects, GRACE, LeaseEvent, LeaseMachine, PACKING, StopReason, settle_output,
-};
+use super::lease::{ChildExit, Conclusion, Effects, GRACE, LeaseEvent, LeaseMachine, PACKING, StopReason};
 use super::opener::OpenLease;
 use super::ports::NoPorts;
 use super::registry::Whole;
-use super::results::Results;
 use super::session::{Input, Session, SessionNews};
+use super::spool::Shipped;
 use super::stage::{Staged, stage};
 use anyhow::{Context, Result};
-use backon::Retryable;
-use pilot_api::{self as api, AttemptResult, Outcome, OutputSummary, PayloadSpec, PayloadState, Report};
-use pilot_client::{ClientError, Pauses, file_body};
+use pilot_api::{self as api, PayloadSpec, PayloadState};
 use pilot_wire::{EndCause, Start, ToAgent};
 use policy::ports::PortRange;
 use policy::ports::variables::Variable;
@@ -43,6 +39,8 @@ const PORTS_PAUSE: Duration = Duration::from_millis(500);
 const PORTS_REMIND: Duration = Duration::from_secs(60);
 
 type Stops = mpsc::UnboundedReceiver<StopReason>;
+/// Logs on their way, by the name of the stream.
+type Shipping = JoinSet<(&'static str, Shipped)>;
 
 /// A lease just received.
 pub struct Received {
@@ -54,24 +52,26 @@ pub struct Received {
     pub stops: Stops,
 }
 
-/// By what a lease waits for its turn.
+/// What holds for all leases of a pilot.
 #[derive(Debug, Clone, Copy)]
-pub struct Turns {
+pub struct Terms {
     /// What the pilot has.
     pub whole: Whole,
-    /// After this long the lease goes back.
+    /// After this long without its turn a lease goes back.
     pub patience: Duration,
+    /// How many bytes of each log and of the output a result may bring along.
+    pub most_attached: u64,
 }
 
 /// Runs the payload of one lease.
-pub async fn run(agent: Arc<Agent>, received: Received, turns: Turns) {
+pub async fn run(agent: Arc<Agent>, received: Received, terms: Terms) {
     let Received { lease, proxy, mut stops } = received;
     tracing::info!(payload = %lease.payload, attempt = %lease.attempt, number = lease.number, owner = lease.owner, "lease received");
     let effects =
         EffectRunner { agent: &agent, lease: lease.lease, session: None, force_at: None, conclusion: None };
     let machine = LeaseMachine::new(&agent.node.host, !lease.spec.outputs.is_empty());
-    let mut work = Work { agent: &agent, lease: &lease, machine, effects, user_refused: false };
-    work.carry_out(proxy, turns, &mut stops).await;
+    let mut work = Work { agent: &agent, lease: &lease, terms, machine, effects, user_refused: false };
+    work.carry_out(proxy, &mut stops).await;
     agent.registry.remove(lease.lease);
 }
 
@@ -104,6 +104,7 @@ impl Effects for EffectRunner<'_> {
 struct Work<'a> {
     agent: &'a Agent,
     lease: &'a api::Lease,
+    terms: Terms,
     machine: LeaseMachine,
     effects: EffectRunner<'a>,
     /// Whether the site turned the user away.
@@ -115,9 +116,9 @@ impl Work<'_> {
         self.machine.on(event, &mut self.effects);
     }
 
-    async fn carry_out(&mut self, proxy: Option<String>, turns: Turns, stops: &mut Stops) {
-        let staged = self.await_turn(proxy, turns, stops).await;
-        let mut shipping = JoinSet::new();
+    async fn carry_out(&mut self, proxy: Option<String>, stops: &mut Stops) {
+        let staged = self.await_turn(proxy, stops).await;
+        let mut shipping = Shipping::new();
         if let Ok(staged) = &staged {
             self.machine.set_ports(staged.ports.as_ref().map(|ports| ports.range().to_string()));
         }
@@ -127,10 +128,7 @@ impl Work<'_> {
         };
         match started {
             Ok(session) => {
-                for (spool, stream) in session.logs().into_iter().zip(["stdout", "stderr"]) {
-                    let client = self.agent.client.clone();
-                    shipping.spawn(spool.ship(client, self.lease.attempt, self.lease.lease, stream));
-                }
+                shipping = self.ship(&session, self.terms.most_attached);
                 self.effects.session = Some(session);
                 self.attend(stops).await;
             }
@@ -144,15 +142,10 @@ impl Work<'_> {
     }
 
     /// Prepares the payload and waits for its turn, both at once. The error is what became of it instead.
-    async fn await_turn(
-        &mut self,
-        proxy: Option<String>,
-        turns: Turns,
-        stops: &mut Stops,
-    ) -> Result<Staged, ChildExit> {
-        let (agent, lease) = (self.agent, self.lease);
-        let mut ready = pin!(prepare(agent, lease, proxy, turns.whole));
-        let mut patience = pin!(sleep(turns.patience));
+    async fn await_turn(&mut self, proxy: Option<String>, stops: &mut Stops) -> Result<Staged, ChildExit> {
+        let (agent, lease, terms) = (self.agent, self.lease, self.terms);
+        let mut ready = pin!(prepare(agent, lease, proxy, terms.whole));
+        let mut patience = pin!(sleep(terms.patience));
         loop {
             tokio::select! {
                 ready = &mut ready => return ready.map_err(|e| ChildExit::Unprepared(format!("{e:#}"))),
@@ -246,133 +239,6 @@ impl Work<'_> {
             self.on(LeaseEvent::NodeFailed(why));
         }
     }
-
-    /// Delivers logs, output and the result; only the loss of the lease cuts it short, and not once the queue has the
-    /// result.
-    async fn conclude(&mut self, mut shipping: JoinSet<Option<String>>, stops: &mut Stops) {
-        let ids = (self.lease.payload, self.lease.attempt);
-        let (outcome, report) = match self.effects.conclusion.take() {
-            Some(Conclusion::Report(outcome, report)) => (outcome, *report),
-            Some(Conclusion::Return) => return self.hand_back(stops).await,
-            Some(Conclusion::Silent) | None => {
-                tracing::info!(payload = %ids.0, attempt = %ids.1, "payload ended, lease handed back or lost");
-                timeout(LAST_WORDS, async { while shipping.join_next().await.is_some() {} }).await.ok();
-                return;
-            }
-        };
-        tracing::info!(payload = %ids.0, attempt = %ids.1, outcome = %outcome, exit_code = report.exit_code,
-            reason = report.reason, wall_ms = report.wall_ms, cpu_ms = report.cpu_ms, "payload ended");
-        self.agent.registry.note(match outcome {
-            Outcome::Infra if self.user_refused => Experience::Refused(&self.lease.owner),
-            Outcome::Infra => Experience::Bad,
-            _ => Experience::Good,
-        });
-        let stored = tokio::select! {
-            (outcome, report) = self.deliver_files(shipping, outcome, report.clone()) => Some((outcome, report)),
-            reason = cut_short(stops) => (reason == StopReason::Cancel).then(|| {
-                let reason = Some("cancelled while its logs and output files were stored".to_owned());
-                (Outcome::Killed, Report { reason, ..report })
-            }),
-        };
-        let delivered = match stored {
-            Some((outcome, report)) => {
-                let result = AttemptResult { lease: self.lease.lease, outcome, returned: false, report };
-                self.deliver(&result, stops).await
-            }
-            None => Delivered::Lost,
-        };
-        match delivered {
-            Delivered::Yes => tracing::debug!(payload = %ids.0, attempt = %ids.1, "result delivered"),
-            Delivered::Lost => {
-                tracing::warn!(payload = %ids.0, attempt = %ids.1, "lease lost before the result was delivered");
-            }
-            // The reason was told when the answer came.
-            Delivered::Refused => (),
-        }
-    }
-
-    /// Gives back what has not begun, so that another pilot gets it now and not when this one ends.
-    async fn hand_back(&self, stops: &mut Stops) {
-        let reason = Some("handed back before it began".to_owned());
-        let report = Report { host: self.agent.node.host.clone(), reason, ..Report::default() };
-        let lease = self.lease.lease;
-        let result = AttemptResult { lease, outcome: Outcome::Infra, returned: true, report };
-        let delivered = self.deliver(&result, stops).await;
-        tracing::info!(payload = %self.lease.payload, attempt = %self.lease.attempt, ?delivered, "lease handed back before it began");
-    }
-
-    /// Logs and output; what could not be stored is added to the report.
-    async fn deliver_files(
-        &self,
-        mut shipping: JoinSet<Option<String>>,
-        outcome: Outcome,
-        mut report: Report,
-    ) -> (Outcome, Report) {
-        while let Some(shipped) = shipping.join_next().await {
-            if let Ok(Some(text)) = shipped {
-                report.reason =
-                    Some(report.reason.map_or(text.clone(), |reason| format!("{reason}; {text}")));
-            }
-        }
-        if let Err(e) = self.upload().await {
-            tracing::error!(attempt = %self.lease.attempt, error = format!("{e:#}"), "output files were not stored");
-            let mut output = OutputSummary { broken: true, ..report.output.unwrap_or_default() };
-            // The refusal says most, so it stands first.
-            output.notes.clear();
-            output.note(&format!("{e:#}"));
-            report.output = Some(output);
-        }
-        settle_output(outcome, report, self.lease.spec.missing_output)
-    }
-
-    async fn deliver(&self, result: &AttemptResult, stops: &mut Stops) -> Delivered {
-        let (mut delivery, mut pauses) = (Delivery::default(), Pauses::default());
-        loop {
-            delivery.send();
-            let results = self.agent.results.get_or_init(|| Results::deliver(self.agent.client.clone()));
-            let mut sent = pin!(results.send(self.lease.attempt, result));
-            let delivered = loop {
-                tokio::select! {
-                    sent = &mut sent => {
-                        let answer = sent.map_or_else(|e| self.refusal(&e), |()| Answer::Taken);
-                        break delivery.answer(answer);
-                    }
-                    () = lost(stops) => if let Some(delivered) = delivery.lose() { return delivered },
-                }
-            };
-            if let Some(delivered) = delivered {
-                return delivered;
-            }
-            if timeout(pauses.after_failure(), lost(stops)).await.is_ok()
-                && let Some(delivered) = delivery.lose()
-            {
-                return delivered;
-            }
-        }
-    }
-
-    fn refusal(&self, error: &ClientError) -> Answer {
-        if error.code() == Some("lease_superseded") {
-            return Answer::Late;
-        }
-        if error.is_final() {
-            tracing::error!(attempt = %self.lease.attempt, %error, "the queue does not take the result");
-            return Answer::Refused;
-        }
-        tracing::warn!(attempt = %self.lease.attempt, %error, "the queue has not taken the result yet");
-        Answer::Unknown
-    }
-
-    async fn upload(&self) -> Result<()> {
-        let Some(path) = self.effects.session.as_ref().and_then(Session::output) else { return Ok(()) };
-        let put = || async {
-            let file = tokio::fs::File::open(path).await.context("cannot read them back")?;
-            let put = self.agent.client.put_output(self.lease.attempt, self.lease.lease, file_body(file));
-            put.await.map_err(anyhow::Error::from)
-        };
-        let may_succeed = |e: &anyhow::Error| e.downcast_ref::<ClientError>().is_some_and(|e| !e.is_final());
-        put.retry(Pauses::default()).sleep(sleep).when(may_succeed).await
-    }
 }
 
 /// Everything that a payload needs, once it is its turn.
@@ -448,20 +314,6 @@ fn launcher<'a>(agent: &'a Agent, lease: &'a api::Lease, staged: &Staged) -> Lau
         scratch: &agent.scratch,
         ports: staged.ports.as_ref().map(OpenLease::range),
     }
-}
-
-async fn lost(stops: &mut Stops) {
-    while cut_short(stops).await != StopReason::Lost {}
-}
-
-/// Waits for a reason that counts even when the payload is over.
-async fn cut_short(stops: &mut Stops) -> StopReason {
-    while let Some(reason) = stops.recv().await {
-        if reason >= StopReason::Cancel {
-            return reason;
-        }
-    }
-    std::future::pending().await
 }
 
 fn start(lease: &api::Lease, site_env: BTreeMap<String, String>) -> Start {

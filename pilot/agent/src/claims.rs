@@ -1,6 +1,6 @@
 //! What to ask the queue for, and what came of it.
 
-use super::attempt::Turns;
+use super::attempt::Terms;
 use super::keys::Keys;
 use super::registry::{Registry, Used, Whole};
 use delegation::{CsrPem, KeyPem};
@@ -14,6 +14,7 @@ pub struct Claims {
     whole: Whole,
     heartbeat: Duration,
     most_ahead: u32,
+    most_attached: u64,
     /// Whether the queue signs what comes with a claim.
     takes_requests: bool,
     /// Kept until an answer has come: one that was lost on the way may have given leases, which the same claim gets again.
@@ -28,14 +29,23 @@ impl Claims {
     /// For a pilot that has just registered.
     pub fn new(whole: Whole, terms: &Registered) -> Self {
         let heartbeat = Duration::from_millis(terms.heartbeat_ms);
-        let most_ahead = terms.most_ahead;
+        let (most_ahead, most_attached) = (terms.most_ahead, terms.most_attached.into());
         let (takes_requests, id) = (most_ahead > 0, Uuid::now_v7());
-        Self { whole, heartbeat, most_ahead, takes_requests, id, keys: Vec::new(), more: false }
+        Self {
+            whole,
+            heartbeat,
+            most_ahead,
+            most_attached,
+            takes_requests,
+            id,
+            keys: Vec::new(),
+            more: false,
+        }
     }
 
-    /// How leases wait for their turn.
-    pub fn turns(&self) -> Turns {
-        Turns { whole: self.whole, patience: self.heartbeat }
+    /// What holds for all leases.
+    pub fn terms(&self) -> Terms {
+        Terms { whole: self.whole, patience: self.heartbeat, most_attached: self.most_attached }
     }
 
     /// How many leases to hold beyond the slots.
@@ -101,7 +111,13 @@ mod tests {
     use delegation::KeyKind;
 
     fn claims(most_ahead: u32) -> Claims {
-        let terms = Registered { pilot: Uuid::nil(), lease_ms: 60_000, heartbeat_ms: 12_000, most_ahead };
+        let terms = Registered {
+            pilot: Uuid::nil(),
+            lease_ms: 60_000,
+            heartbeat_ms: 12_000,
+            most_ahead,
+            most_attached: 0,
+        };
         Claims::new(Whole { slots: 2, cores: 4, memory: Some(100) }, &terms)
     }
 

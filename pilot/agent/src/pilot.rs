@@ -283,7 +283,7 @@ async fn work(
                 for (lease, proxy) in claims.answered(claimed.leases) {
                     let stops = agent.registry.add(&lease);
                     let received = attempt::Received { lease, proxy, stops };
-                    tokio::spawn(attempt::run(Arc::clone(agent), received, claims.turns()));
+                    tokio::spawn(attempt::run(Arc::clone(agent), received, claims.terms()));
                 }
             }
             Err(e) if e.is_forgotten() => return Err(Forgotten),

@@ -1,7 +1,7 @@
 //! Results on their way to the queue, together: while one request is under way, those that come meanwhile wait for the next,
 //! so that many short payloads cost few requests and nobody waits for a clock.
 
-use pilot_api::{AttemptResult, NamedResult, ResultAnswer};
+use pilot_api::{Attached, AttemptResult, NamedResult, Problem, ResultAnswer};
 use pilot_client::{Client, ClientError};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 /// Most results in one request; the queue takes more.
 const MOST: usize = 256;
+/// Beyond so many bytes that results bring along, the rest waits for the next request; the queue takes 4 MiB.
+const LARGEST: usize = 2 << 20;
 
 /// What became of one result.
 pub type Answered = Result<(), Arc<ClientError>>;
@@ -38,11 +40,12 @@ impl Results {
         Self { sender }
     }
 
-    /// One request with this result, and perhaps others.
-    pub async fn send(&self, attempt: Uuid, result: &AttemptResult) -> Answered {
+    /// One request with this result and what it brings along, and perhaps others.
+    pub async fn send(&self, attempt: Uuid, result: &AttemptResult, attached: &Attached) -> Answered {
         let AttemptResult { lease, outcome, returned, report } = result.clone();
         let (answer, answered) = oneshot::channel();
-        let result = NamedResult { attempt, lease, outcome, returned, report };
+        let attached = attached.clone();
+        let result = NamedResult { attempt, lease, outcome, returned, report, attached };
         self.sender.send(Waiting { result, answer }).ok();
         // The other end lives as long as this; were it gone, nothing is known.
         answered.await.unwrap_or_else(|_| Err(Arc::new(lost("the pilot is ending"))))
@@ -57,27 +60,58 @@ async fn deliver(client: Client, mut receiver: mpsc::UnboundedReceiver<Waiting>)
     // A queue of an earlier version takes them one by one.
     let mut together = true;
     let mut waiting = Vec::new();
-    while receiver.recv_many(&mut waiting, MOST).await > 0 {
+    loop {
+        if waiting.is_empty() && receiver.recv_many(&mut waiting, MOST).await == 0 {
+            return;
+        }
         // Whoever lost its lease meanwhile does not wait any more.
-        waiting.retain(|one| !one.answer.is_closed());
-        if together && waiting.len() > 1 {
-            let results: Vec<NamedResult> = waiting.iter().map(|one| one.result.clone()).collect();
+        waiting.retain(|one: &Waiting| !one.answer.is_closed());
+        let later = waiting.split_off(fitting(&waiting));
+        let mut now = std::mem::replace(&mut waiting, later);
+        let alone = now.len() == 1 && now[0].result.attached.is_empty();
+        if together && !now.is_empty() && !alone {
+            let results: Vec<NamedResult> = now.iter().map(|one| one.result.clone()).collect();
             match client.results(&results).await {
                 Err(e) if e.code() == Some("unknown_call") => together = false,
                 // One of them may be what the queue never takes: the others do not pay for it.
                 Err(e) if e.is_final() => (),
                 answer => {
-                    tell(std::mem::take(&mut waiting), answer);
+                    tell(now, answer);
                     continue;
                 }
             }
         }
-        for one in waiting.drain(..) {
-            let NamedResult { attempt, lease, outcome, returned, report } = one.result;
-            let result = AttemptResult { lease, outcome, returned, report };
-            one.answer.send(client.result(attempt, &result).await.map_err(Arc::new)).ok();
+        for one in now.drain(..) {
+            let answer = singly(&client, one.result, together).await;
+            one.answer.send(answer.map_err(Arc::new)).ok();
         }
     }
+}
+
+/// How many of them one request takes: one at least.
+fn fitting(waiting: &[Waiting]) -> usize {
+    let mut size = 0;
+    let fits = |one: &&Waiting| {
+        size += one.result.attached.size();
+        size <= LARGEST
+    };
+    waiting.iter().take_while(fits).count().max(1).min(waiting.len())
+}
+
+/// One result. What it brings along goes with it, or not at all: whoever sent it then stores that by itself.
+async fn singly(client: &Client, result: NamedResult, together: bool) -> Result<(), ClientError> {
+    if !result.attached.is_empty() && together {
+        let answers = client.results(std::slice::from_ref(&result)).await?;
+        let answer = answers.into_iter().next().ok_or_else(|| lost("the queue's answer is empty"))?;
+        return answer.problem.map_or(Ok(()), |problem| Err(problem.into()));
+    }
+    if !result.attached.is_empty() {
+        let title = "this queue takes nothing with a result".to_owned();
+        let code = "unknown_call".to_owned();
+        return Err(Problem { status: 404, code, title, retryable: false, offset: None }.into());
+    }
+    let NamedResult { attempt, lease, outcome, returned, report, .. } = result;
+    client.result(attempt, &AttemptResult { lease, outcome, returned, report }).await
 }
 
 /// Gives each its own answer; a failure of the whole request is everybody's.
@@ -106,12 +140,13 @@ fn tell(waiting: Vec<Waiting>, answer: Result<Vec<ResultAnswer>, ClientError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pilot_api::{Outcome, Problem, Report};
+    use pilot_api::{Outcome, Report, Rest};
 
     fn waiting(attempt: Uuid) -> (Waiting, oneshot::Receiver<Answered>) {
         let (answer, answered) = oneshot::channel();
         let (outcome, report) = (Outcome::Ok, Report::default());
-        let result = NamedResult { attempt, lease: Uuid::nil(), outcome, returned: false, report };
+        let (lease, attached) = (Uuid::nil(), Attached::default());
+        let result = NamedResult { attempt, lease, outcome, returned: false, report, attached };
         (Waiting { result, answer }, answered)
     }
 
@@ -133,6 +168,17 @@ mod tests {
         assert!(got[0].is_ok());
         assert_eq!(got[1].as_ref().unwrap_err().code(), Some("lease_superseded"));
         assert!(got[2].as_ref().unwrap_err().is_transient(), "left out: to be sent again");
+    }
+
+    #[test]
+    fn a_request_is_not_larger_than_the_queue_takes() {
+        let mut all: Vec<Waiting> = (0..10).map(|n| waiting(Uuid::from_u128(n)).0).collect();
+        assert_eq!(fitting(&all), 10);
+        for one in &mut all[2..] {
+            let base64 = "x".repeat(LARGEST / 2);
+            one.result.attached.stdout = Some(Rest { offset: 0, base64 });
+        }
+        assert_eq!((fitting(&all), fitting(&all[3..]), fitting(&[])), (4, 2, 0));
     }
 
     #[tokio::test]

@@ -22,6 +22,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long pipes and socket of an ended child may stay open.
 const LINGER: Duration = Duration::from_secs(5);
+/// Most bytes of output files in memory.
+const IN_MEMORY: usize = 64 << 10;
 /// Most bytes of output files.
 const LARGEST_OUTPUT: u64 = 16 << 30;
 
@@ -35,6 +37,15 @@ pub struct Input {
     pub size: u64,
     /// Where its content is.
     pub content: PathBuf,
+}
+
+/// The archive of the output files.
+#[derive(Debug, Clone, Copy)]
+pub enum Output<'a> {
+    /// In memory.
+    Small(&'a [u8]),
+    /// In a file.
+    File(&'a Path),
 }
 
 /// What a session tells.
@@ -93,7 +104,7 @@ impl Session {
             // When the runner is gone there is nobody to talk to; its exit says the rest.
             talk(to, start, inputs, receiver).await.ok();
         });
-        let output = OutputFile { path: dir.join("output.tar"), file: None, size: 0, lost: false };
+        let output = OutputFile::new(dir.join("output.tar"));
         let (frames, stops) = (Some(frames), Some(stops));
         Ok(Self { child, exited: None, frames, stops, forced: 0, ender, logs, output })
     }
@@ -104,8 +115,13 @@ impl Session {
     }
 
     /// The archive of the output files, if there is one.
-    pub fn output(&self) -> Option<&Path> {
-        (self.output.size > 0 && !self.output.lost).then_some(&self.output.path)
+    pub fn output(&self) -> Option<Output<'_>> {
+        let output = &self.output;
+        match &output.file {
+            _ if output.size == 0 || output.lost => None,
+            Some(_) => Some(Output::File(&output.path)),
+            None => Some(Output::Small(&output.memory)),
+        }
     }
 
     /// Asks the runner to end the payload.
@@ -224,15 +240,20 @@ fn cleaned(summary: OutputSummary) -> OutputSummary {
     OutputSummary { unmatched: clean(summary.unmatched), notes: clean(summary.notes), ..summary }
 }
 
-/// The archive as it comes; made with its first byte.
+/// The archive as it comes. The file is made when it outgrows the memory that it may take.
 struct OutputFile {
     path: PathBuf,
+    memory: Vec<u8>,
     file: Option<File>,
     size: u64,
     lost: bool,
 }
 
 impl OutputFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path, memory: Vec::new(), file: None, size: 0, lost: false }
+    }
+
     /// Appends; returns once why it cannot. What comes after that is read and dropped, so that the runner does not wait.
     fn keep(&mut self, bytes: &[u8]) -> Option<String> {
         if self.lost {
@@ -243,7 +264,7 @@ impl OutputFile {
         self.lost = kept.is_err();
         if self.lost {
             // The disk may be full of it.
-            self.file = None;
+            (self.file, self.memory) = (None, Vec::new());
             std::fs::remove_file(&self.path).ok();
         }
         kept.err().map(|e| format!("this node cannot keep the output files: {e}"))
@@ -255,7 +276,15 @@ impl OutputFile {
         }
         let file = match self.file.take() {
             Some(file) => file,
-            None => File::options().read(true).write(true).create_new(true).open(&self.path)?,
+            None if self.memory.len() + bytes.len() <= IN_MEMORY => {
+                self.memory.extend_from_slice(bytes);
+                return Ok(());
+            }
+            None => {
+                let mut file = File::options().read(true).write(true).create_new(true).open(&self.path)?;
+                file.write_all(&std::mem::take(&mut self.memory))?;
+                file
+            }
         };
         self.file.insert(file).write_all(bytes)
     }
@@ -277,9 +306,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("output.tar");
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let mut output = OutputFile { path, file: Some(full), size: 0, lost: false };
+        let mut output = OutputFile { file: Some(full), ..OutputFile::new(path) };
         let why = output.keep(b"abc").unwrap();
         assert!(why.contains("No space left"), "{why}");
         assert_eq!(output.keep(b"def"), None);
+    }
+
+    #[test]
+    fn a_small_archive_needs_no_file_and_a_large_one_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut output = OutputFile::new(dir.path().join("output.tar"));
+        assert_eq!(output.keep(&[1; 1000]), None);
+        assert!(output.file.is_none() && output.memory.len() == 1000 && !output.path.exists());
+        for n in 2..=100 {
+            assert_eq!(output.keep(&[n; 1000]), None);
+        }
+        let kept = std::fs::read(&output.path).unwrap();
+        assert_eq!((kept.len(), kept[0], kept[99_999]), (100_000, 1, 100));
+        assert!(output.memory.is_empty());
     }
 }

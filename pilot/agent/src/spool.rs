@@ -2,7 +2,7 @@
 //!
 //! Each stream is kept by the agent, so that a payload never waits for the network, and sent from there with offsets: a
 //! chunk whose answer was lost is sent again to the same place. Short streams stay in memory; a file is made for what
-//! outgrows it. Where the file cannot be written the pipe is read on, so that the payload does not die of it, and the log
+//! outgrows it. The rest of a short one travels with the result. Where the file cannot be written the pipe is read on, so that the payload does not die of it, and the log
 //! ends with a mark.
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 /// Most bytes of one stream in memory.
@@ -25,8 +25,10 @@ const IN_MEMORY: usize = 64 << 10;
 const LONGEST: u64 = 1 << 30;
 /// Most bytes in one request.
 const CHUNK: u64 = 512 << 10;
-/// Pause between two requests, so that a chatty payload makes few large ones.
+/// Pause between two requests while the payload writes all the time, so that a chatty one makes few large ones.
 const BREATH: Duration = Duration::from_millis(100);
+/// How long the first words wait for the end of the stream: what a short payload says goes with its result.
+const FIRST_WORDS: Duration = Duration::from_millis(30);
 const TOO_LONG: &str = "it has reached 1 GiB";
 
 /// How much of a stream can be sent.
@@ -34,6 +36,17 @@ const TOO_LONG: &str = "it has reached 1 GiB";
 struct Progress {
     written: u64,
     end: bool,
+}
+
+/// What became of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shipped {
+    /// The queue has it, or nobody wants it any more.
+    All,
+    /// This is left for the result: where it begins, and the bytes.
+    Rest(u64, Vec<u8>),
+    /// The queue will not have all of it, for this reason.
+    Missing(String),
 }
 
 /// One stream of one attempt.
@@ -68,7 +81,7 @@ impl Spool {
     /// writes after that is not the payload's any more.
     pub async fn close(&self, limit: Duration) {
         let mut progress = self.progress.clone();
-        tokio::time::timeout(limit, progress.wait_for(|p| p.end)).await.ok();
+        timeout(limit, progress.wait_for(|p| p.end)).await.ok();
         self.filling.abort();
     }
 
@@ -86,28 +99,36 @@ impl Spool {
         line.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect()
     }
 
-    /// Sends everything, in order, until the end of the stream; only the loss of the lease (the caller drops this)
-    /// or the queue's word that it will never take it ends it earlier. The error is what is missing.
+    /// Sends everything, in order, until at most `rest` bytes are left at the end of the stream; only the loss of the lease
+    /// (the caller drops this) or the queue's word that it will never take it ends it earlier.
     pub async fn ship(
         mut self,
         client: Client,
-        attempt: Uuid,
-        lease: Uuid,
+        (attempt, lease): (Uuid, Uuid),
         stream: &'static str,
-    ) -> Option<String> {
+        rest: u64,
+    ) -> Shipped {
         let (mut sent, mut pauses) = (0, Pauses::default());
         loop {
-            let progress = *self.progress.wait_for(|p| p.written > sent || p.end).await.ok()?;
+            if self.progress.wait_for(|p| p.written > sent || p.end).await.is_err() {
+                return Shipped::All;
+            }
+            if sent == 0 && rest > 0 {
+                timeout(FIRST_WORDS, self.progress.wait_for(|p| p.end)).await.ok();
+            }
+            let progress = *self.progress.borrow();
             if progress.written <= sent {
-                return None;
+                return Shipped::All;
+            }
+            if progress.end && progress.written - sent <= rest {
+                return self.rest(sent, progress.written, attempt, stream);
             }
             let until = progress.written.min(sent + CHUNK);
             let read = self.kept().read(sent, until);
             let bytes = match read {
                 Ok(bytes) => Bytes::from(bytes),
                 Err(e) => {
-                    tracing::error!(%attempt, stream, error = %e, "cannot read back a payload's output");
-                    return Some(format!("{stream} could not be read back on the node: {e}"));
+                    return unreadable(attempt, stream, &e);
                 }
             };
             match client.put_log(attempt, stream, lease, sent, bytes).await {
@@ -116,17 +137,30 @@ impl Spool {
                     Some(offset) if offset <= progress.written && offset != sent => sent = offset,
                     _ if e.is_final() => {
                         tracing::warn!(%attempt, stream, error = %e, "the queue takes no more of this log");
-                        return Some(format!("the queue took {sent} bytes of {stream} and no more: {e}"));
+                        let why = format!("the queue took {sent} bytes of {stream} and no more: {e}");
+                        return Shipped::Missing(why);
                     }
                     _ => sleep(pauses.after_failure()).await,
                 },
             }
-            if !progress.end {
-                // Sooner, when the stream ends: the result waits for its last words.
-                tokio::time::timeout(BREATH, self.progress.wait_for(|p| p.end)).await.ok();
+            if !progress.end && self.progress.borrow().written > until {
+                // It has written on meanwhile. Sooner, when the stream ends: the result waits for its last words.
+                timeout(BREATH, self.progress.wait_for(|p| p.end)).await.ok();
             }
         }
     }
+
+    fn rest(&self, from: u64, to: u64, attempt: Uuid, stream: &'static str) -> Shipped {
+        match self.kept().read(from, to) {
+            Ok(bytes) => Shipped::Rest(from, bytes),
+            Err(e) => unreadable(attempt, stream, &e),
+        }
+    }
+}
+
+fn unreadable(attempt: Uuid, stream: &'static str, error: &io::Error) -> Shipped {
+    tracing::error!(%attempt, stream, %error, "cannot read back a payload's output");
+    Shipped::Missing(format!("{stream} could not be read back on the node: {error}"))
 }
 
 /// Where the queue wants us to go on, when our offset was wrong.

@@ -55,8 +55,8 @@ use std::fmt;
 pub use names::{Patterns, output_pattern, plain_path};
 pub use output::OutputSummary;
 pub use pilots::{
-    AttemptResult, Bye, CertificateRequest, Claim, Claimed, Demand, Heartbeat, HeartbeatReply, Lease,
-    LeaseUpdate, NamedResult, Order, Pilot, Registered, Registration, ResultAnswer,
+    Attached, AttemptResult, Bye, CertificateRequest, Claim, Claimed, Demand, Heartbeat, HeartbeatReply,
+    Lease, LeaseUpdate, NamedResult, Order, Pilot, Registered, Registration, Rest, ResultAnswer,
 };
 pub use spec::{
     InputFile, MAX_SPEC, MissingOutput, PayloadSpec, RawSpec, SpecError, check_variable, is_sha256,

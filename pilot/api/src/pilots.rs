@@ -47,6 +47,9 @@ pub struct Registered {
     /// [`Claim::requests`] says nothing, and takes neither.
     #[serde(default)]
     pub most_ahead: u32,
+    /// How many bytes a result may bring along ([`Attached`]), each log and the output by itself; none with an older queue.
+    #[serde(default)]
+    pub most_attached: u32,
 }
 
 /// Ask for work.
@@ -183,6 +186,49 @@ pub struct NamedResult {
     pub returned: bool,
     /// Facts.
     pub report: Report,
+    /// What has not been sent yet of logs and output.
+    #[serde(default, skip_serializing_if = "Attached::is_empty")]
+    pub attached: Attached,
+}
+
+/// The rest of the logs and a small output, stored before the result counts: a short payload costs one request, not four.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attached {
+    /// The rest of standard output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<Rest>,
+    /// The rest of standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<Rest>,
+    /// Tar of the output files, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+}
+
+impl Attached {
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// About how much it adds to a request, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let rests = [&self.stdout, &self.stderr].into_iter().flatten().map(|rest| rest.base64.len());
+        rests.chain(self.output.iter().map(String::len)).sum()
+    }
+}
+
+/// The end of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rest {
+    /// Where in the log it begins, in bytes.
+    pub offset: u64,
+    /// The bytes, in base64.
+    pub base64: String,
 }
 
 /// What became of one of many results.

@@ -76,6 +76,17 @@ pub struct Received {
     pub sha256: String,
 }
 
+/// Small logs, with their offsets, and a small output, as they came with a result.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Small {
+    /// The rest of standard output.
+    pub stdout: Option<(u64, Vec<u8>)>,
+    /// The rest of standard error.
+    pub stderr: Option<(u64, Vec<u8>)>,
+    /// Tar of the output files.
+    pub output: Option<Vec<u8>>,
+}
+
 /// What to do with a chunk of a log.
 #[derive(Debug, PartialEq, Eq)]
 enum Append {
@@ -232,6 +243,26 @@ impl Files {
         Ok(Received { file, size, sha256: hex::encode(hash.finish()) })
     }
 
+    /// Stores what came with a result: logs first. The end of a log that is there already was stored by the same result before.
+    ///
+    /// # Errors
+    /// As for [`Files::append`] and [`Files::keep`].
+    pub fn keep_attached(&self, attempt: Uuid, small: &Small) -> Result<(), FileError> {
+        for (channel, rest) in [(Channel::Stdout, &small.stdout), (Channel::Stderr, &small.stderr)] {
+            let Some((offset, bytes)) = rest else { continue };
+            match self.append(attempt, channel, *offset, bytes) {
+                Err(FileError::WrongOffset(at)) if at == offset.saturating_add(bytes.len() as u64) => {}
+                other => other?,
+            }
+        }
+        let Some(bytes) = &small.output else { return Ok(()) };
+        let error = failed("writing an output");
+        let mut file = NamedTempFile::new_in(self.dir.join("tmp")).map_err(&error)?;
+        file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(&error)?;
+        let received = Received { file, size: bytes.len() as u64, sha256: String::new() };
+        self.keep(received, &self.output(attempt))
+    }
+
     /// Gives an upload its name; whatever had it before is replaced in one step.
     pub fn keep(&self, received: Received, name: &Path) -> Result<(), FileError> {
         let parent = name.parent().unwrap_or(&self.dir);
@@ -331,6 +362,25 @@ mod tests {
         assert_eq!(decide(8, 10, 8, 5), Append::Write(2, true));
         assert_eq!(decide(70, 10, 13, 5), Append::Drop);
         assert_eq!(decide(70, 10, 3, 5), Append::Wrong(10));
+    }
+
+    #[test]
+    fn what_came_with_a_result_may_come_again_and_a_gap_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::open(dir.path(), 100).unwrap();
+        let id = Uuid::now_v7();
+        files.append(id, Channel::Stdout, 0, b"first, ").unwrap();
+        let small = |offset| Small {
+            stdout: Some((offset, b"last".to_vec())),
+            output: Some(b"tar".to_vec()),
+            ..Small::default()
+        };
+        for _ in 0..2 {
+            files.keep_attached(id, &small(7)).unwrap();
+            assert_eq!(files.read_log(id, Channel::Stdout, 0, 100).unwrap().0, b"first, last");
+            assert_eq!(std::fs::read(files.output(id)).unwrap(), b"tar");
+        }
+        assert!(matches!(files.keep_attached(id, &small(20)), Err(FileError::WrongOffset(11))));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What the queue accepts from outside, before anything is stored. Errors name the field, the reason and the remedy.
 
+use crate::files::Small;
 use identity::one_line;
 use pilot_api::{
-    AttemptResult, Claim, Heartbeat, Outcome, PayloadSpec, Registration, Report, Submission, is_sha256,
+    Attached, AttemptResult, Claim, Heartbeat, Outcome, PayloadSpec, Registration, Report, Rest, Submission,
+    is_sha256,
 };
 use pilot_core::rules::is_leased;
 
@@ -77,6 +79,33 @@ pub fn sync(sync: &Heartbeat) -> Result<(), Invalid> {
         );
     }
     Ok(())
+}
+
+/// Most bytes of each thing that a result brings along.
+pub const MOST_ATTACHED: u32 = 64 << 10;
+
+/// Decodes what a result brings along.
+pub fn attached(attached: &Attached) -> Result<Small, Invalid> {
+    let decoded = |field: &str, text: &str| {
+        let bytes = openssl::base64::decode_block(text);
+        let bytes = bytes.or_else(|_| refuse(field, "write base64, in one line"))?;
+        match u32::try_from(bytes.len()).is_ok_and(|length| length <= MOST_ATTACHED) {
+            true => Ok(bytes),
+            false => refuse(
+                field,
+                &format!("at most {MOST_ATTACHED} bytes come with a result; send more by itself"),
+            ),
+        }
+    };
+    let rest = |field: &str, rest: &Option<Rest>| {
+        let Some(rest) = rest else { return Ok(None) };
+        Ok(Some((rest.offset, decoded(field, &rest.base64)?)))
+    };
+    Ok(Small {
+        stdout: rest("attached.stdout", &attached.stdout)?,
+        stderr: rest("attached.stderr", &attached.stderr)?,
+        output: attached.output.as_deref().map(|text| decoded("attached.output", text)).transpose()?,
+    })
 }
 
 /// Checks a result and cleans its texts.

@@ -3,6 +3,7 @@
 use super::problem::{self, Refusal};
 use super::{Asked, FactoryDn, Hold, Id, Input, MAX_WAIT, PilotDn, User, blocking, detached, until};
 use crate::engine::now;
+use crate::files::Small;
 use crate::state::Queue;
 use crate::{proxies, validate};
 use axum::Json;
@@ -58,8 +59,8 @@ pub async fn register(
     let q = queue.clone();
     let registered = detached(async move { Ok(q.decide(event).await?) }).await;
     registered.inspect_err(|refusal| note_unswitched(&queue, refusal, host, dn))?;
-    let most_ahead = MOST_AHEAD;
-    Ok((StatusCode::CREATED, Json(Registered { pilot, lease_ms, heartbeat_ms, most_ahead })))
+    let (most_ahead, most_attached) = (MOST_AHEAD, validate::MOST_ATTACHED);
+    Ok((StatusCode::CREATED, Json(Registered { pilot, lease_ms, heartbeat_ms, most_ahead, most_attached })))
 }
 
 /// Whoever looks for that pilot in vain shall find why it is not there.
@@ -314,7 +315,7 @@ pub async fn result(
 /// Most results of one call.
 const MOST_RESULTS: usize = 1000;
 
-/// `POST /v1/results`: each is judged by itself.
+/// `POST /v1/results`: each is judged by itself. What a result brings along is durable before the result counts.
 pub async fn results(
     State(queue): Shared,
     PilotDn(holder): PilotDn,
@@ -323,14 +324,20 @@ pub async fn results(
     if named.len() > MOST_RESULTS {
         return Err(problem::invalid(format!("at most {MOST_RESULTS} results at once; send them in parts")));
     }
-    let mut results = Vec::with_capacity(named.len());
     let check = |named: NamedResult| {
-        let NamedResult { attempt, lease, outcome, returned, report } = named;
+        let NamedResult { attempt, lease, outcome, returned, report, attached } = named;
         let checked = validate::result(AttemptResult { lease, outcome, returned, report });
-        let valid = checked.map(|valid| results.push((attempt, valid)));
-        ResultAnswer { attempt, problem: valid.err().map(|invalid| Refusal::from(invalid).0) }
+        let checked = checked.and_then(|valid| Ok((valid, validate::attached(&attached)?)));
+        (attempt, checked.map_err(Refusal::from))
     };
-    let mut answers: Vec<ResultAnswer> = named.into_iter().map(check).collect();
+    let mut checked: Vec<_> = named.into_iter().map(check).collect();
+    keep_attached(&queue, &holder, &mut checked).await?;
+    let mut results = Vec::with_capacity(checked.len());
+    let sort_out = |(attempt, checked): (Uuid, Result<(AttemptResult, Small), Refusal>)| {
+        let valid = checked.map(|(valid, _)| results.push((attempt, valid)));
+        ResultAnswer { attempt, problem: valid.err().map(|invalid| invalid.0) }
+    };
+    let mut answers: Vec<ResultAnswer> = checked.into_iter().map(sort_out).collect();
     let event = Event::Results(holder, results);
     match detached(async move { Ok(queue.decide(event).await?) }).await?.answer {
         Answer::Results(decided) => {
@@ -343,4 +350,47 @@ pub async fn results(
         }
         other => Err(problem::internal("results", &format!("{other:?}"))),
     }
+}
+
+/// A result as far as it has been looked at.
+type Checked = (Uuid, Result<(AttemptResult, Small), Refusal>);
+
+/// Stores what came along, for those whose lease is in force; the others are told so by the decision. What cannot be stored
+/// refuses its own result.
+async fn keep_attached(queue: &Arc<Queue>, holder: &Holder, checked: &mut [Checked]) -> Result<(), Refusal> {
+    let brings = |one: &&mut Checked| one.1.as_ref().is_ok_and(|(_, small)| *small != Small::default());
+    let ids: Vec<Uuid> = checked.iter_mut().filter(brings).map(|(attempt, _)| *attempt).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut view = View::default();
+    queue.store.load(&mut view, &Need::Attempts(ids)).await?;
+    let mut keeping = tokio::task::JoinSet::new();
+    for (place, (attempt, one)) in checked.iter_mut().enumerate() {
+        let Ok((result, small)) = one else { continue };
+        let small = std::mem::take(small);
+        if small == Small::default() || pilot_core::entitled(&view, *attempt, result.lease, holder).is_err() {
+            continue;
+        }
+        let limit = queue.settings.max_blob;
+        if small.output.as_ref().is_some_and(|output| output.len() as u64 > limit) {
+            *one = Err(problem::too_large("output", limit));
+            continue;
+        }
+        let (queue, attempt) = (queue.clone(), *attempt);
+        // Side by side: a disk makes many files durable in the time of one.
+        keeping.spawn(async move {
+            let q = queue.clone();
+            let kept = blocking(move || q.files.keep_attached(attempt, &small)).await;
+            queue.effects.log_waiters.ring(attempt);
+            (place, kept)
+        });
+    }
+    while let Some(kept) = keeping.join_next().await {
+        let (place, kept) = kept.map_err(|e| problem::internal("a task", &e))?;
+        if let Err(refusal) = kept {
+            checked[place].1 = Err(refusal);
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The queue through its router, without TLS.
 
 mod ahead;
+mod attached;
 mod delegation;
 mod ends;
 mod factories;
