@@ -18,6 +18,10 @@ fn main() -> ExitCode {
             writeln!(std::io::stderr(), "accounting: {}", identity::shown::log_line(&failure.to_string()));
         commands::Reply { text: String::new(), code: commands::FAILED }
     });
+    // A server has said all it had to say; its full standard output must not change how it ended.
+    if reply.text.is_empty() {
+        return ExitCode::from(reply.code);
+    }
     // Text for people was escaped where it was made; what misleads can now stand in JSON only.
     match std::io::stdout().lock().write_all(identity::shown::json(&reply.text).as_bytes()) {
         Ok(()) => ExitCode::from(reply.code),

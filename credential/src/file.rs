@@ -1,4 +1,4 @@
-//! Credentials in files.
+//! Judges a proxy file with its private key, and writes secrets into files that only their owner can read.
 
 use crate::refuse;
 use crate::verdict::{Trust, verify};

@@ -1,4 +1,4 @@
-//! From bytes to identity: the order in which everything is judged.
+//! Turns the bytes of a credential into a verified identity: calls each check, in the order that matters.
 
 use crate::anchor::anchor;
 use crate::cadir::CaDir;

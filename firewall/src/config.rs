@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use identity::{AccountName, Dn};
 use ipnet::IpNet;
 use serde::Deserialize;
+use service::config::{self, BadConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -152,25 +153,16 @@ pub struct Config {
     pub queue: Option<Elsewhere>,
 }
 
-/// Why a configuration cannot be used: file, place, reason.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadConfig(String);
-
 impl Config {
-    /// Reads and checks a file. A file that nobody named may be missing.
+    /// Reads and checks a file; one that nobody named may be missing.
     ///
     /// # Errors
     /// When it cannot be read or used.
     pub fn load(path: &Path, named: bool) -> Result<Self, BadConfig> {
-        let shown = path.display();
-        let text = match std::fs::read_to_string(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => String::new(),
-            read => {
-                read.map_err(|e| BadConfig(format!("{shown}: {e}; name the configuration with --config")))?
-            }
-        };
-        Self::parse(&text).map_err(|e| BadConfig(format!("{shown}: {e}")))
+        match named || config::standard(path).is_some() {
+            true => config::load(path, Self::parse),
+            false => Self::parse(""),
+        }
     }
 
     /// Checks the text of a file.
@@ -178,15 +170,7 @@ impl Config {
     /// # Errors
     /// Line and column, or key, with the reason.
     pub fn parse(text: &str) -> Result<Self, BadConfig> {
-        let file: File = toml::from_str(text).map_err(|e| {
-            let before = text.get(..e.span().map_or(0, |s| s.start)).unwrap_or(text);
-            let (line, column) = (
-                before.matches('\n').count() + 1,
-                before.chars().rev().take_while(|c| *c != '\n').count() + 1,
-            );
-            BadConfig(format!("line {line}, column {column}: {}", e.message().replace('\n', " ")))
-        })?;
-        file.check().map_err(BadConfig)
+        config::parse::<File>(text)?.check().map_err(BadConfig::from)
     }
 }
 

@@ -37,7 +37,7 @@ use config::{Backend, Config, Elsewhere};
 use keeper::{Keeper, Parts};
 use queue::Pilots;
 use service::check::{self, Finding};
-use service::{Address, Hooks, Server, Signals};
+use service::{Address, Failure, Hooks, Server, Signals};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -99,26 +99,17 @@ struct Args {
     audit: Option<Option<String>>,
 }
 
-/// Exit code and reason.
-type Failure = (u8, String);
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
     let done = match (args.check, &args.audit) {
         (true, _) => {
-            tokio::task::spawn_blocking(move || look(args)).await.unwrap_or_else(|e| Err((3, e.to_string())))
+            tokio::task::spawn_blocking(move || look(args)).await.unwrap_or_else(|e| Err(Failure::missing(e)))
         }
         (false, Some(job)) => audit(&args, job.as_deref()).map(|()| 0),
         (false, None) => serve(args).await.map(|()| 0),
     };
-    match done {
-        Ok(code) => ExitCode::from(code),
-        Err((code, reason)) => {
-            let _ = writeln!(std::io::stderr(), "gridfw: {reason}");
-            ExitCode::from(code)
-        }
-    }
+    ExitCode::from(service::ended("gridfw", done))
 }
 
 /// What command line and file say together.
@@ -131,43 +122,41 @@ struct Setup {
 
 fn load(args: &Args) -> Result<Config, Failure> {
     let standard = Path::new("/etc/pilotage/gridfw.toml");
-    Config::load(args.config.as_deref().unwrap_or(standard), args.config.is_some())
-        .map_err(|e| (2, e.to_string()))
+    Config::load(args.config.as_deref().unwrap_or(standard), args.config.is_some()).map_err(Failure::usage)
 }
 
 fn setup(args: &Args) -> Result<Setup, Failure> {
     let config = load(args)?;
     let written = config.listen.as_deref().unwrap_or("localhost:8446").parse::<Address>();
-    let listen = args.listen.clone().map_or(written, Ok).map_err(|e| (2, format!("listen: {e}")))?;
+    let listen =
+        args.listen.clone().map_or(written, Ok).map_err(|e| Failure::usage(format!("listen: {e}")))?;
     let backend = args.backend.or(config.backend).unwrap_or(Backend::Nft);
     let store = args.store.clone().unwrap_or_else(|| config.store.clone());
     if args.cert.is_none() && !is_loopback(&listen) {
         let reason = format!(
             "{listen} can be reached from elsewhere: give --cert and --key, or listen on localhost behind a front end"
         );
-        return Err((2, reason));
+        return Err(Failure::usage(reason));
     }
     if args.cert.is_none() && config.remote.iter().any(|remote| remote.shown.is_none()) {
-        return Err((
-            2,
-            "[[remote]]: agents want to see who speaks; give cert and key there, or --cert and --key".into(),
+        return Err(Failure::usage(
+            "[[remote]]: agents want to see who speaks; give cert and key there, or --cert and --key",
         ));
     }
     if backend == Backend::None && (args.agent || config.remote.is_empty()) {
-        return Err((
-            2,
-            "backend none: nothing would hold an opening; name agents in [[remote]], or take nft".into(),
+        return Err(Failure::usage(
+            "backend none: nothing would hold an opening; name agents in [[remote]], or take nft",
         ));
     }
     if args.agent && config.masters.is_empty() {
-        return Err((2, "--agent: nobody may say what is open; name subjects in [agent] masters".into()));
+        return Err(Failure::usage("--agent: nobody may say what is open; name subjects in [agent] masters"));
     }
     Ok(Setup { config, listen, backend, store })
 }
 
 fn batch(args: &Args, config: &Config) -> Result<Batch, Failure> {
     let missing = "no batch system is named; give --batch oar, --batch slurm or --batch queue, or batch in the configuration";
-    args.batch.or(config.batch).ok_or_else(|| (2, missing.to_owned()))
+    args.batch.or(config.batch).ok_or_else(|| Failure::usage(missing))
 }
 
 fn is_loopback(address: &Address) -> bool {
@@ -187,10 +176,7 @@ fn look(args: Args) -> Result<u8, Failure> {
         args.config.as_deref().unwrap_or(Path::new("/etc/pilotage/gridfw.toml")).display().to_string();
     let setup = match setup(&args) {
         Ok(setup) => setup,
-        Err((_, reason)) => {
-            check::report(&[Finding::Bad(reason)]);
-            return Ok(1);
-        }
+        Err(failure) => return Ok(check::report(&[Finding::Bad(failure.reason().to_owned())])),
     };
     let mut findings = vec![trusted(&args, &setup.config, &shown)];
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
@@ -205,7 +191,7 @@ fn look(args: Args) -> Result<u8, Failure> {
     if !args.agent {
         let place = setup.store.parent().filter(|p| !p.as_os_str().is_empty());
         findings.push(check::writable("store", place.unwrap_or(Path::new("."))));
-        let jobs = jobs(&args, &setup.config, &host).map_err(|(_, reason)| reason);
+        let jobs = jobs(&args, &setup.config, &host).map_err(|failure| failure.reason().to_owned());
         let jobs = jobs.and_then(|jobs| jobs.now());
         findings
             .push(found("batch system", jobs.map(|jobs| format!("{} jobs that are not over", jobs.len()))));
@@ -223,7 +209,7 @@ fn look(args: Args) -> Result<u8, Failure> {
             findings.push(Finding::Doubtful(format!("flush=1 cannot cut connections: {reason}")));
         }
     }
-    Ok(u8::from(!check::report(&findings)))
+    Ok(check::report(&findings))
 }
 
 /// Who may say something here.
@@ -242,10 +228,10 @@ fn trusted(args: &Args, config: &Config, file: &str) -> Finding {
 fn audit(args: &Args, job: Option<&str>) -> Result<(), Failure> {
     let path = args.store.clone().unwrap_or(load(args)?.store);
     if !path.exists() {
-        return Err((3, format!("{}: there is no store; name it with --store", path.display())));
+        return Err(Failure::missing(format!("{}: there is no store; name it with --store", path.display())));
     }
     let trail =
-        Sqlite::open(&path).and_then(|store| store.trail(job, usize::MAX)).map_err(|e| (3, e.to_string()))?;
+        Sqlite::open(&path).and_then(|store| store.trail(job, usize::MAX)).map_err(Failure::missing)?;
     let text: String =
         trail.iter().map(|line| format!("{}\n", identity::shown::json(&line.to_string()))).collect();
     // Whoever closed the output has seen enough.
@@ -282,14 +268,18 @@ fn jobs(args: &Args, config: &Config, host: &Host) -> Result<Box<dyn Jobs>, Fail
     }
     let named = config.queue.as_ref();
     let url = match (&args.queue, named) {
-        (Some(url), _) => config::origin(url).map_err(|reason| (2, format!("--queue: {reason}")))?,
+        (Some(url), _) => {
+            config::origin(url).map_err(|reason| Failure::usage(format!("--queue: {reason}")))?
+        }
         (None, Some(queue)) => queue.url.clone(),
-        (None, None) => return Err((2, "--batch queue: which queue? give --queue, or [queue] url".into())),
+        (None, None) => {
+            return Err(Failure::usage("--batch queue: which queue? give --queue, or [queue] url"));
+        }
     };
     let own = || args.cert.clone().zip(args.key.clone());
     let shown = named.and_then(|queue| queue.shown.clone()).or_else(own);
     let (cert, key) = shown.ok_or_else(|| {
-        (2, "--batch queue: the queue wants to see who asks; give cert and key in [queue], or --cert and --key".into())
+        Failure::usage("--batch queue: the queue wants to see who asks; give cert and key in [queue], or --cert and --key")
     })?;
     let (ca_dir, believed) = (args.ca_dir.clone(), Arc::new(config.believed.clone()));
     Ok(Box::new(Pilots { url, cert, key, ca_dir, believed, host }))
@@ -298,7 +288,7 @@ fn jobs(args: &Args, config: &Config, host: &Host) -> Result<Box<dyn Jobs>, Fail
 fn parts(args: &Args, setup: &Setup) -> Result<Parts, Failure> {
     let host = Host::here();
     Ok(Parts {
-        store: Box::new(Sqlite::open(&setup.store).map_err(|e| (3, e.to_string()))?),
+        store: Box::new(Sqlite::open(&setup.store).map_err(Failure::missing)?),
         firewalls: local(setup).into_iter().chain(remotes(args, &setup.config)).collect(),
         jobs: jobs(args, &setup.config, &host)?,
         names: Box::new(host),
@@ -308,30 +298,28 @@ fn parts(args: &Args, setup: &Setup) -> Result<Parts, Failure> {
 }
 
 async fn serve(args: Args) -> Result<(), Failure> {
-    let broken = |e: service::Error| (3, e.to_string());
+    let signals = service::begin(args.log_file.as_deref())?;
     let setup = setup(&args)?;
-    service::logs::start(args.log_file.as_deref()).map_err(broken)?;
-    let signals = Signals::catch().map_err(broken)?;
     let tls = match (&args.cert, &args.key) {
         (Some(cert), Some(key)) => {
-            Some(transport::ServerTls::new(cert, key, trust(&args)).map_err(|e| (3, e.to_string()))?)
+            Some(transport::ServerTls::new(cert, key, trust(&args)).map_err(Failure::missing)?)
         }
         _ => None,
     };
     if setup.backend == Backend::Nft {
         let nft = Nft::new(setup.config.table.clone(), Host::here());
         let looked = tokio::task::spawn_blocking(move || nft.may_touch()).await;
-        looked.map_err(|e| (3, e.to_string()))?.map_err(|e| (3, e))?;
+        looked.map_err(Failure::missing)?.map_err(Failure::missing)?;
     }
     let ended = match (args.agent, tls, local(&setup)) {
         (true, Some(tls), Some(firewall)) => {
             let agent = Agent { firewall, masters: setup.config.masters, held: Default::default() };
-            let server = Server::bind(&setup.listen, signals).await.map_err(broken)?;
+            let server = Server::bind(&setup.listen, signals).await?;
             server.run(tls, agent::router(Arc::new(agent)), Hooks { reload: || (), end: || () }).await
         }
         (_, tls, _) => keep(args, setup, signals, tls).await?,
     };
-    ended.map_err(|e| (3, e.to_string()))?;
+    ended.map_err(Failure::missing)?;
     tracing::info!("ended; what is open stays open");
     Ok(())
 }
@@ -344,11 +332,11 @@ async fn keep(
     tls: Option<transport::ServerTls>,
 ) -> Result<std::io::Result<()>, Failure> {
     let parts = parts(&args, &setup)?;
-    let keeper = Arc::new(Keeper::new(parts).map_err(|e| (3, e.to_string()))?);
-    let server = Server::bind(&setup.listen, signals).await.map_err(|e| (3, e.to_string()))?;
+    let keeper = Arc::new(Keeper::new(parts).map_err(Failure::missing)?);
+    let server = Server::bind(&setup.listen, signals).await?;
     // Before the first request: what was stored holds, and what ended meanwhile is gone.
     let first = Arc::clone(&keeper);
-    tokio::task::spawn_blocking(move || first.look()).await.map_err(|e| (3, e.to_string()))?;
+    tokio::task::spawn_blocking(move || first.look()).await.map_err(Failure::missing)?;
     let wake = Arc::new(Notify::new());
     let looking = tokio::spawn(look_again(Arc::clone(&keeper), setup.config.every, Arc::clone(&wake)));
     let believed = Arc::new(setup.config.believed);

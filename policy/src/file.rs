@@ -126,8 +126,10 @@ pub struct MappingPolicy {
     pub gridmapdir: Option<PathBuf>,
     /// How long an answer of a service is reused.
     pub cache_ttl: Duration,
-    /// The services named in `order`.
+    /// The services that are described.
     pub services: BTreeMap<&'static str, ServicePolicy>,
+    /// Keys and sections that are set although their source is not in `order`, each with that source: they have no effect.
+    pub idle: Vec<(String, MapSource)>,
 }
 
 /// How to reach a mapping service.

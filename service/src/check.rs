@@ -30,12 +30,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Prints all findings, one a line; true when none is bad.
-pub fn report(findings: &[Finding]) -> bool {
+/// Prints all findings, one a line; the exit code of `--check`: 1 when one of them is bad.
+pub fn report(findings: &[Finding]) -> u8 {
     let text: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
     // Whoever closed the output still gets the exit code.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    !findings.iter().any(|finding| matches!(finding, Finding::Bad(_)))
+    u8::from(findings.iter().any(|finding| matches!(finding, Finding::Bad(_))))
 }
 
 /// The server's certificate and key, and the authorities that it trusts.
@@ -119,7 +119,8 @@ mod tests {
         let good = Finding::Good("x".into());
         let doubtful = Finding::Doubtful("a\nb".into());
         assert_eq!(doubtful.to_string(), "warning: a\\nb");
-        assert!(report(&[good.clone(), doubtful]) && !report(&[good, Finding::Bad("y".into())]));
+        assert_eq!(report(&[good.clone(), doubtful]), 0);
+        assert_eq!(report(&[good, Finding::Bad("y".into())]), 1);
     }
 
     #[test]

@@ -7,21 +7,26 @@
 //! | the life of a server: listening, ready, reloading, ending | [`Server`] |
 //! | log lines: where they go and how they are made safe | [`logs`] |
 //! | `--check`: what can be known before a server starts | [`check`] |
+//! | configuration files | [`config`] |
+//! | the first steps and the exit code | [`begin`], [`ended`], [`Failure`] |
 //!
 //! Servers may call this crate, and nobody else: it installs signal handlers and the log of the whole process. It never
 //! decides who may do what; that is for the server's own routes.
 //!
-//! A server's order at the start is always the same: [`logs::start`], [`Signals::catch`], read what can be wrong, then
-//! [`Server::bind`], then [`Server::run`]. From `catch` on SIGHUP no longer ends the process.
+//! A server's order at the start is always the same: [`begin`] (log and signals), read what can be wrong, then
+//! [`Server::bind`], then [`Server::run`]. From `begin` on SIGHUP no longer ends the process.
 #![forbid(unsafe_code)]
 
 mod address;
 pub mod check;
+pub mod config;
 pub mod logs;
+mod program;
 mod server;
 mod signals;
 
 pub use address::{Address, BadAddress};
+pub use program::{Failure, begin, ended};
 pub use server::{Hooks, Server};
 pub use signals::Signals;
 pub use transport::Limits;

@@ -1,4 +1,4 @@
-//! What `pilot queue` and `mapping-server` have in common: addresses, signals, readiness, certificates, logs, `--check`.
+//! What all servers of ours have in common: addresses, signals, readiness, certificates, logs, `--check`.
 //! All on the loopback, without root.
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
@@ -8,6 +8,7 @@ use harness::pki::Pki;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Every server of ours.
-const SERVERS: [&str; 2] = ["mapping-server", "pilot"];
+const SERVERS: [&str; 4] = ["mapping-server", "pilot", "gridfw", "accounting"];
 
 fn program(name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
@@ -37,6 +38,8 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::new(&dir.path().join("grid")).unwrap();
         std::fs::write(dir.path().join("mapping.toml"), "[callers]\nallow = [\"/C=XX/*\"]\n").unwrap();
+        std::fs::write(dir.path().join("gridfw.toml"), "[agent]\nmasters = [\"/C=XX/CN=master\"]\n").unwrap();
+        std::fs::create_dir(dir.path().join("records")).unwrap();
         Self { pki, dir }
     }
 
@@ -48,17 +51,46 @@ impl Site {
         format!("sqlite:{}", self.path("queue.db").display())
     }
 
-    /// The command line of a server that is set up well, but for its address.
-    fn command(&self, server: &str) -> Command {
+    /// The command line of a server that is set up well.
+    fn command(&self, server: &str, listen: &str) -> Command {
+        self.trusting(server, listen, &self.pki.ca_dir)
+    }
+
+    /// The same with other authorities.
+    fn trusting(&self, server: &str, listen: &str, ca_dir: &Path) -> Command {
         let mut command = Command::new(program(server));
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("X509_CERT_DIR", &self.pki.ca_dir);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("X509_CERT_DIR", ca_dir);
         command.env("X509_VOMS_DIR", &self.pki.voms_dir);
         match server {
             "mapping-server" => command.arg("--config").arg(self.path("mapping.toml")),
             "pilot" => command.args(["queue", "--pilot-dn", "/CN=pilot", "--store"]).arg(self.store()),
+            // As an agent it needs neither a batch system nor a right to change the firewall.
+            "gridfw" => {
+                command.args(["--agent", "--backend", "dry-run", "--config"]).arg(self.path("gridfw.toml"))
+            }
+            "accounting" => {
+                return self.accounting(command, listen, ca_dir);
+            }
             other => panic!("{other}"),
         };
         command.arg("--cert").arg(&self.pki.host_cert).arg("--key").arg(&self.pki.host_key);
+        command.args(["--listen", listen]);
+        command
+    }
+
+    /// All but the log stands in its configuration.
+    fn accounting(&self, mut command: Command, listen: &str, ca_dir: &Path) -> Command {
+        let paths = [
+            ("cert", self.pki.host_cert.as_path()),
+            ("key", self.pki.host_key.as_path()),
+            ("ca_dir", ca_dir),
+            ("store", &self.path("records")),
+        ];
+        let paths: String =
+            paths.iter().map(|(key, path)| format!("{key} = \"{}\"\n", path.display())).collect();
+        let text = format!("listen = {listen:?}\n{paths}[writers]\nallow = [\"/C=XX/*\"]\n");
+        std::fs::write(self.path("accounting.toml"), text).unwrap();
+        command.args(["serve", "--config"]).arg(self.path("accounting.toml"));
         command
     }
 
@@ -67,8 +99,8 @@ impl Site {
     }
 
     fn start_with(&self, server: &str, listen: &str, change: impl FnOnce(&mut Command)) -> Running {
-        let mut command = self.command(server);
-        command.args(["--listen", listen]).stdout(Stdio::piped());
+        let mut command = self.command(server, listen);
+        command.stdout(Stdio::piped());
         command.stderr(File::create(self.path("stderr")).unwrap());
         change(&mut command);
         let mut child = command.spawn().unwrap();
@@ -188,7 +220,7 @@ fn bad_addresses_are_told_with_the_mend() {
             (taken.as_str(), 3, "another program has the port"),
         ];
         for (listen, code, words) in cases {
-            let out = site.command(server).args(["--listen", listen]).output().unwrap();
+            let out = site.command(server, listen).output().unwrap();
             assert_eq!(out.status.code(), Some(code), "{server} {listen}: {}", text(&out));
             assert!(text(&out).contains(words), "{server} {listen}: {}", text(&out));
         }
@@ -234,8 +266,7 @@ fn the_log_can_be_a_file_that_is_rotated() {
         assert_eq!(running.code(), Some(0), "{server}");
         site.await_said("server.log", "ended");
         assert!(!std::fs::read_to_string(site.path("server.log.1")).unwrap().contains("ended"), "{server}");
-        let out =
-            site.command(server).args(["--listen", "localhost:0", "--log-file", "/nowhere/x.log"]).output();
+        let out = site.command(server, "localhost:0").args(["--log-file", "/nowhere/x.log"]).output();
         let out = out.unwrap();
         assert_eq!(out.status.code(), Some(3), "{}", text(&out));
         assert!(text(&out).contains("/nowhere/x.log"), "{}", text(&out));
@@ -248,10 +279,9 @@ fn a_full_or_closed_output_ends_no_server() {
     let site = Site::new();
     for server in SERVERS {
         for output in ["full", "closed"] {
-            let mut command = site.command(server);
             // The address cannot be read from the output: another program looks for a free port first.
             let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            command.args(["--listen", &free.to_string()]);
+            let mut command = site.command(server, &free.to_string());
             if output == "full" {
                 let full = || File::options().write(true).open("/dev/full").unwrap();
                 command.stdout(full()).stderr(full());
@@ -279,36 +309,75 @@ fn a_full_or_closed_output_ends_no_server() {
 #[test]
 fn check_says_what_is_wrong_before_a_server_starts() {
     let site = Site::new();
-    let check = |server: &str, change: &dyn Fn(&mut Command)| {
-        let mut command = site.command(server);
-        command.args(["--listen", "localhost:0", "--check"]);
-        change(&mut command);
-        let out = command.output().unwrap();
+    let check = |server: &str, ca_dir: &Path| {
+        let out = site.trusting(server, "localhost:0", ca_dir).arg("--check").output().unwrap();
         (out.status.code(), text(&out))
     };
+    let empty = site.path("empty");
+    std::fs::create_dir_all(&empty).unwrap();
+    let open = site.path("open");
+    std::fs::create_dir_all(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
     for server in SERVERS {
-        let (code, said) = check(server, &|_| ());
+        let (code, said) = check(server, &site.pki.ca_dir);
         assert_eq!(code, Some(0), "{said}");
         for words in ["ok: host certificate", "ok: CA directory", "ok: address localhost:0: free"] {
             assert!(said.contains(words), "{server}: {words} is missing in {said}");
         }
-        let empty = site.path("empty");
-        std::fs::create_dir_all(&empty).unwrap();
-        let (code, said) = check(server, &|c| {
-            c.env("X509_CERT_DIR", &empty);
-        });
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("error: CA directory"), "{said}");
-        let (code, said) = check(server, &|c| {
-            c.env("X509_CERT_DIR", Path::new("/nowhere"));
-        });
-        assert!(code == Some(1) && said.contains("/nowhere"), "{said}");
+        // A CA directory that cannot be used is named, with what is wrong and what to do.
+        for (ca_dir, words) in [
+            (empty.as_path(), "holds no certificate <hash>.0; install the CAs"),
+            (Path::new("/nowhere"), "cannot be read (No such file"),
+            (&site.path("mapping.toml"), "is not a directory"),
+            (&open, "chmod o-w it"),
+        ] {
+            let (code, said) = check(server, ca_dir);
+            let line = said.lines().find(|line| line.starts_with("error: CA directory")).unwrap_or_default();
+            assert_eq!(code, Some(1), "{server}: {said}");
+            assert!(line.contains(words) && line.contains(ca_dir.to_str().unwrap()), "{server}: {said}");
+        }
         let other = site.pki.user(server, "other.example.org").unwrap();
         let keep = std::fs::read(&site.pki.host_key).unwrap();
         std::fs::copy(&other.key, &site.pki.host_key).unwrap();
-        let (code, said) = check(server, &|_| ());
+        let (code, said) = check(server, &site.pki.ca_dir);
         assert!(code == Some(1) && said.contains("error: host certificate"), "{said}");
         std::fs::write(&site.pki.host_key, keep).unwrap();
+    }
+}
+
+/// A server whose own certificate has run out serves on, and its clients refuse it by their own clocks; `--check` says what is wrong, and
+/// a new certificate is taken without a restart.
+#[test]
+fn an_expired_certificate_is_told_and_can_be_replaced() {
+    let site = Site::new();
+    for server in SERVERS {
+        let mut running = site.start(server, "localhost:0");
+        let good = (std::fs::read(&site.pki.host_cert).unwrap(), std::fs::read(&site.pki.host_key).unwrap());
+        let name = [("C", "XX"), ("O", "Test Grid"), ("CN", "over.example.org")];
+        let over = site.pki.subject(&format!("over-{server}"), &name, -1).unwrap();
+        std::fs::copy(&over.cert, &site.pki.host_cert).unwrap();
+        std::fs::copy(&over.key, &site.pki.host_key).unwrap();
+        let out = site.command(server, "localhost:0").arg("--check").output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{server}: {}", text(&out));
+        assert!(
+            text(&out).contains("expired on") && text(&out).contains("renew it"),
+            "{server}: {}",
+            text(&out)
+        );
+        let shown = running.serial();
+        let refused = Command::new("openssl")
+            .args(["s_client", "-purpose", "any", "-verify_return_error", "-CApath"])
+            .arg(&site.pki.ca_dir)
+            .args(["-connect", &running.address])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(text(&refused).contains("certificate has expired"), "{server}: {}", text(&refused));
+        std::fs::write(&site.pki.host_cert, &good.0).unwrap();
+        std::fs::write(&site.pki.host_key, &good.1).unwrap();
+        assert_ne!(running.serial(), shown, "{server}: the good one is back");
+        running.signal("TERM");
+        assert_eq!(running.code(), Some(0), "{server}: {}", site.said());
     }
 }
 

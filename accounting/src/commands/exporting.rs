@@ -1,4 +1,4 @@
-//! Records for others: converted, checked, and sent once.
+//! `accounting export`: converts records for other accounting systems, checks them, and sends each once.
 
 use super::{FAILED, FOUND, Failure, NOTHING, Places, Reply, tell_damage};
 use crate::cli::ExportArgs;

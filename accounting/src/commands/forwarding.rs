@@ -1,4 +1,4 @@
-//! This node's records for the site's server.
+//! `accounting forward`: sends this node's records to the site's server.
 
 use super::keeping::take_over;
 use super::{FAILED, FOUND, Failure, NOTHING, Places, Reply};

@@ -1,4 +1,4 @@
-//! When something happened: whom a ban would hit, and ending what runs.
+//! Commands for an incident: whom a ban would hit, and ending what runs for somebody.
 
 use super::{FAILED, FOUND, Failure, NOTHING, Reply, tell_damage};
 use crate::cli::{BanCheckArgs, KillArgs};

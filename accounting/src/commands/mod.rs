@@ -1,4 +1,4 @@
-//! The answers. Damaged records are named on standard error and never hide the good ones.
+//! Carries each command out and makes its answer. Damaged records are named on standard error and never hide the good ones.
 //!
 //! | looking for | see |
 //! |---|---|

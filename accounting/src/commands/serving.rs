@@ -6,12 +6,10 @@ use accounting::serve::config::Config;
 use accounting::serve::{http, scope, site};
 use credential::Trust;
 use service::check::{self, Finding};
-use service::{Address, Hooks, Server, Signals};
+use service::config::BadConfig;
+use service::{Address, Hooks, Server};
 use std::path::Path;
 use std::sync::Arc;
-
-/// Exit code of a configuration that cannot be used: a restart does not mend it.
-const USAGE: u8 = 2;
 
 pub(super) fn serve(args: &ServeArgs, store: Option<&Path>) -> Result<Reply, Failure> {
     let config = Config::load(&args.config).map(|config| match store {
@@ -19,24 +17,19 @@ pub(super) fn serve(args: &ServeArgs, store: Option<&Path>) -> Result<Reply, Fai
         None => config,
     });
     if args.check {
-        let code = if check::report(&look(args, config)) { FOUND } else { 1 };
-        return Ok(Reply { text: String::new(), code });
+        return Ok(Reply { text: String::new(), code: check::report(&look(args, config)) });
     }
     match config {
         Ok(config) => run(args, config).map(|()| Reply { text: String::new(), code: FOUND }),
-        Err(why) => Ok(Reply { text: told(&why.to_string()), code: USAGE }),
+        Err(why) => {
+            let code = service::ended("accounting", Err(service::Failure::usage(why)));
+            Ok(Reply { text: String::new(), code })
+        }
     }
 }
 
-/// Standard error, where nothing else of the answer goes.
-fn told(why: &str) -> String {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "accounting: {why}");
-    String::new()
-}
-
 /// `--check`.
-fn look(args: &ServeArgs, config: Result<Config, accounting::serve::config::BadConfig>) -> Vec<Finding> {
+fn look(args: &ServeArgs, config: Result<Config, BadConfig>) -> Vec<Finding> {
     let config = match config {
         Err(why) => return vec![Finding::Bad(why.to_string())],
         Ok(config) => config,
@@ -87,8 +80,7 @@ async fn reduce(site: Arc<site::Site>) {
 
 async fn listen(args: &ServeArgs, config: Config) -> Result<(), Failure> {
     let broken = |e: service::Error| Failure::Serve(e.to_string());
-    service::logs::start(args.log_file.as_deref()).map_err(broken)?;
-    let signals = Signals::catch().map_err(broken)?;
+    let signals = service::begin(args.log_file.as_deref()).map_err(broken)?;
     let trust = Trust::in_dir(config.ca_dir.clone());
     let tls = transport::ServerTls::new(&config.cert, &config.key, trust);
     let tls = tls.map_err(|e| Failure::Serve(e.to_string()))?;

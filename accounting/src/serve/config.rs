@@ -4,6 +4,7 @@ use crate::compare::Others;
 use crate::store::reduce::Retention;
 use identity::Dn;
 use serde::Deserialize;
+use service::config::{self, BadConfig};
 use std::path::{Path, PathBuf};
 
 /// A whole configuration; unknown keys are errors.
@@ -80,21 +81,13 @@ impl Default for Readers {
     }
 }
 
-/// Why a configuration cannot be used: one line with file, place and reason.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadConfig(String);
-
 impl Config {
     /// Reads a file.
     ///
     /// # Errors
     /// Names file, line and reason.
     pub fn load(path: &Path) -> Result<Self, BadConfig> {
-        let shown = path.display();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| BadConfig(format!("{shown}: {e}; name the configuration with --config")))?;
-        Self::parse(&text).map_err(|e| BadConfig(format!("{shown}: {e}")))
+        config::load(path, Self::parse)
     }
 
     /// Reads the text of a file.
@@ -102,12 +95,8 @@ impl Config {
     /// # Errors
     /// Names line and reason.
     pub fn parse(text: &str) -> Result<Self, BadConfig> {
-        let config: Self = toml::from_str(text).map_err(|e| {
-            let before = text.get(..e.span().map_or(0, |span| span.start)).unwrap_or(text);
-            let line = before.matches('\n').count() + 1;
-            BadConfig(format!("line {line}: {}", identity::one_line(e.message())))
-        })?;
-        config.listen.parse::<service::Address>().map_err(|e| BadConfig(format!("listen: {e}")))?;
+        let config: Self = config::parse(text)?;
+        config.listen.parse::<service::Address>().map_err(|e| BadConfig::from(format!("listen: {e}")))?;
         Ok(config)
     }
 }
@@ -133,8 +122,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         for (text, why) in [
-            ("listne = 'x'\n", "line 1: unknown field `listne`"),
-            ("\n[writers]\nalow = []\n", "line 3: unknown field `alow`"),
+            ("listne = 'x'\n", "line 1, column 1: unknown field `listne`"),
+            ("\n[writers]\nalow = []\n", "line 3, column 1: unknown field `alow`"),
             ("[readers]\nall = ['CN=x']\n", "line 2"),
             ("listen = 'nowhere'\n", "listen"),
             ("[retention]\narguments = '12h'\n", "line 2"),

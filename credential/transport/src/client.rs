@@ -1,4 +1,4 @@
-//! The client half.
+//! HTTPS clients that show a proxy and trust the CAs of one directory.
 
 use crate::{Error, read};
 use credential::cadir::CaDir;

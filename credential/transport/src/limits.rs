@@ -1,4 +1,4 @@
-//! Who may take how much of a server: bookkeeping only, no sockets.
+//! Counts connections and requests of each peer and says who has to give way. It touches no socket.
 //!
 //! A connection costs little until its peer is known, so strangers are never waited for: the newest handshakes win, the oldest
 //! are dropped. Once the peer is known, it has a share of its own, and whoever takes more is told so at once.

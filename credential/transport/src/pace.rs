@@ -1,4 +1,5 @@
-//! Bodies move, or they end: whoever sends or reads a few bytes a minute holds nothing for long.
+//! Ends requests and answers whose bytes move too slowly, so that a peer that sends or reads a few bytes a minute does not hold a
+//! connection for long.
 
 use crate::limits::{Limits, Share};
 use axum::body::{Body, Bytes, HttpBody};

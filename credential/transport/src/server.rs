@@ -1,4 +1,4 @@
-//! The server half.
+//! HTTPS servers that ask for a certificate and judge it by the rules for proxies.
 
 use crate::limits::{Handshakes, Overload, Share, Subjects, Ticket};
 use crate::pace::{Incoming, Outgoing, Paced};

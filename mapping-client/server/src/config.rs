@@ -3,6 +3,7 @@
 use identity::{AccountName, Dn, Fqan, Malformed, Meaning, same_name};
 use policy::pool::Pool;
 use serde::Deserialize;
+use service::config::{self, BadConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -87,49 +88,36 @@ pub struct Ids {
     pub group: Option<AccountName>,
 }
 
-/// Why a configuration cannot be used: one line with file, place, reason.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadConfig(String);
-
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, BadConfig> {
-        let shown = path.display();
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| BadConfig(format!("{shown}: {e}; name the configuration with --config")))?;
-        Self::parse(&text).map_err(|e| BadConfig(format!("{shown}: {e}")))
+        config::load(path, Self::parse)
     }
 
     /// Checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, BadConfig> {
-        let config: Self = toml::from_str(text).map_err(|e| {
-            let (line, column) = place(text, e.span().map_or(0, |s| s.start));
-            BadConfig(format!("line {line}, column {column}: {}", e.message().replace('\n', " ")))
-        })?;
-        config.check()?;
+        let config: Self = config::parse(text)?;
+        config.check().map_err(BadConfig::from)?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), BadConfig> {
+    fn check(&self) -> Result<(), String> {
         let targets = || self.users.values().chain(self.fqans.iter().map(|r| &r.account));
         let plain = |target: &&Target| matches!(target, Target::Account(name) if name.as_str() == "root");
         if targets().any(|t| plain(&t)) || self.accounts.keys().any(|name| name.as_str() == "root") {
-            return Err(BadConfig("nobody is mapped to root: name another account".into()));
+            return Err("nobody is mapped to root: name another account".into());
         }
         let pool = targets().find_map(|t| if let Target::Pool(pool) = t { Some(pool) } else { None });
         match (pool, &self.gridmapdir) {
             (Some(pool), None) => {
-                return Err(BadConfig(format!(
-                    "pool {pool} has no accounts without gridmapdir: name a directory"
-                )));
+                return Err(format!("pool {pool} has no accounts without gridmapdir: name a directory"));
             }
             (None, Some(_)) => {
                 let why = "no rule names a pool; write an account as .name, or remove gridmapdir";
-                return Err(BadConfig(format!("gridmapdir has no effect: {why}")));
+                return Err(format!("gridmapdir has no effect: {why}"));
             }
             (_, Some(dir)) if !dir.is_absolute() => {
-                return Err(BadConfig("gridmapdir: the path must be absolute".into()));
+                return Err("gridmapdir: the path must be absolute".into());
             }
             _ => {}
         }
@@ -138,18 +126,18 @@ impl Config {
             if let Some((other, _)) =
                 seen.insert(Meaning::of(dn.as_str()), (dn, account)).filter(|(_, a)| *a != account)
             {
-                return Err(BadConfig(format!(
+                return Err(format!(
                     "[users]: {dn} and {other} are one name, but have different accounts; keep one of them"
-                )));
+                ));
             }
         }
         for (name, ids) in &self.accounts {
             let all = ids.uid.iter().chain(&ids.gid).chain(&ids.groups);
             if all.into_iter().any(|n| *n == 0 || *n == u32::MAX) {
-                return Err(BadConfig(format!("[accounts.{name}]: 0 and 4294967295 are no ids for users")));
+                return Err(format!("[accounts.{name}]: 0 and 4294967295 are no ids for users"));
             }
             if ids.uid.is_some() != ids.gid.is_some() {
-                return Err(BadConfig(format!("[accounts.{name}]: give uid and gid together, or neither")));
+                return Err(format!("[accounts.{name}]: give uid and gid together, or neither"));
             }
         }
         Ok(())
@@ -165,13 +153,6 @@ impl Config {
     pub fn ids(&self, account: &AccountName) -> Ids {
         self.accounts.get(account).cloned().unwrap_or_default()
     }
-}
-
-/// Line and column of a byte, counted from 1; columns count characters.
-fn place(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |n| n + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
 #[cfg(test)]

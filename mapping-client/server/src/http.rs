@@ -1,6 +1,6 @@
 //! The HTTP side: queries of authenticated hosts, in the protocols of GUMS and SCAS, of Argus, and in JSON.
 
-use crate::config::{BadConfig, Config};
+use crate::config::Config;
 use crate::decide::{self, Question, Verdict};
 use crate::{argus, json};
 use axum::body::{Body, Bytes, to_bytes};
@@ -16,6 +16,7 @@ use mapping_client::xacml::answer::{Answer, Decision, Fault};
 use mapping_client::xacml::query;
 use mapping_client::xacml::tree::MAX_MESSAGE;
 use mapping_client::xacml::{issue_instant, random_id};
+use service::config::BadConfig;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;

@@ -19,8 +19,7 @@ mod lease;
 
 use clap::Parser;
 use service::check::{self, Finding};
-use service::{Address, Hooks, Server, Signals};
-use std::io::Write;
+use service::{Address, Failure, Hooks, Server};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -59,9 +58,6 @@ struct Args {
     check: bool,
 }
 
-/// Exit code and reason.
-type Failure = (u8, String);
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
@@ -69,13 +65,7 @@ async fn main() -> ExitCode {
         true => Ok(look(args)),
         false => serve(args).await.map(|()| 0),
     };
-    match done {
-        Ok(code) => ExitCode::from(code),
-        Err((code, reason)) => {
-            let _ = writeln!(std::io::stderr(), "mapping-server: {reason}");
-            ExitCode::from(code)
-        }
-    }
+    ExitCode::from(service::ended("mapping-server", done))
 }
 
 /// `--check`.
@@ -99,23 +89,21 @@ fn look(args: Args) -> u8 {
     trust.voms_dir = args.voms_dir.unwrap_or(trust.voms_dir);
     findings.extend(check::certificate(&args.cert, &args.key, &trust));
     findings.push(check::listen(&args.listen));
-    u8::from(!check::report(&findings))
+    check::report(&findings)
 }
 
 async fn serve(args: Args) -> Result<(), Failure> {
-    let broken = |e: service::Error| (3, e.to_string());
-    service::logs::start(args.log_file.as_deref()).map_err(broken)?;
-    let signals = Signals::catch().map_err(broken)?;
-    let rules = Arc::new(http::Rules::load(args.config).map_err(|e| (2, e.to_string()))?);
+    let signals = service::begin(args.log_file.as_deref())?;
+    let rules = Arc::new(http::Rules::load(args.config).map_err(Failure::usage)?);
     let mut trust = credential::Trust::in_dir(args.ca_dir);
     trust.voms_dir = args.voms_dir.unwrap_or(trust.voms_dir);
     let judge = Arc::new(trust.clone());
-    let tls = transport::ServerTls::new(&args.cert, &args.key, trust).map_err(|e| (3, e.to_string()))?;
-    let server = Server::bind(&args.listen, signals).await.map_err(broken)?;
+    let tls = transport::ServerTls::new(&args.cert, &args.key, trust).map_err(Failure::missing)?;
+    let server = Server::bind(&args.listen, signals).await?;
     let issuer = format!("{}/", server.url()).into();
     let router = http::router(http::Service { rules: rules.clone(), issuer, trust: judge });
     let hooks = Hooks { reload: move || rules.reload(), end: || () };
-    server.run(tls, router, hooks).await.map_err(|e| (3, e.to_string()))?;
+    server.run(tls, router, hooks).await.map_err(Failure::missing)?;
     tracing::info!("ended");
     Ok(())
 }

@@ -155,9 +155,7 @@ impl Config {
     /// # Errors
     /// One line with file, key, reason and remedy.
     pub fn load(file: &Path) -> Result<Self, String> {
-        let named = |e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
-        let text = std::fs::read_to_string(file).map_err(|e| named(&e))?;
-        Self::parse(&text).map_err(|e| named(&e))
+        service::config::load(file, Self::parse).map_err(|e| e.to_string())
     }
 
     /// Reads and checks a text.
@@ -165,7 +163,7 @@ impl Config {
     /// # Errors
     /// With key, reason and remedy.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let raw: Raw = toml::from_str(text).map_err(|e| e.to_string())?;
+        let raw: Raw = service::config::parse(text).map_err(|e| e.to_string())?;
         if !raw.queue.starts_with("https://") {
             return Err(format!("queue = {:?} does not begin with https://", raw.queue));
         }
@@ -294,13 +292,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (change, named) in [
-            ("max_pilots = 4\nmax_pilot = 1\n", "max_pilot"),
+            ("max_pilots = 4\nmax_pilot = 1\n", "line 7, column 1: unknown field `max_pilot`"),
             ("max_pilots = 4\ncores = 0\n", "cores"),
             ("max_pilots = 4\nslots = 2\n", "slots = 2"),
             ("max_pilots = 4\nmemory = \"2T\"\n", "memory"),
             ("max_pilots = 4\nmax_idle = \"5\"\n", "max_idle"),
             ("max_pilots = 4\nssh = \"-oProxyCommand=x\"\n", "ssh"),
-            ("max_pilots = -1\n", "max_pilots"),
+            ("max_pilots = -1\n", "line 6, column 14: invalid value"),
             ("", "max_pilots"),
         ] {
             let text = SMALL.replace("max_pilots = 4\n", change);

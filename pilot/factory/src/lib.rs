@@ -80,16 +80,8 @@ impl Failure {
 /// Carries the command out: 0 ended by a signal or done, 1 refused or `--check` found an error, 2 the configuration is wrong, 3 the
 /// ledger is damaged or taken, or the queue cannot be reached.
 pub fn run(args: Args) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .log_internal_errors(false)
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .try_init()
-        .ok();
+    // Without a file there is nothing to fail.
+    service::logs::start(None).ok();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(carry_out(args)),

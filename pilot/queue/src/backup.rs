@@ -26,7 +26,8 @@ pub enum Action {
         /// A file that `pilot queue backup` has made
         file: PathBuf,
     },
-    /// Bring the store to the form of this version, as a start does, and end
+    /// Bring the store to the form of this version, as a start does, let it give back room that it no longer needs, and end; the
+    /// queue must not run
     Migrate,
 }
 
@@ -92,8 +93,10 @@ async fn backup(store: &Path, files: &Path, to: &Path) -> Result<()> {
 async fn migrate(store: &Path) -> Result<()> {
     exists(store)?;
     let _lock = Lock::take(store).map_err(anyhow::Error::msg)?;
-    SqliteStore::open(store, PATIENCE).await.map_err(anyhow::Error::msg)?.close().await;
-    Ok(())
+    let open = SqliteStore::open(store, PATIENCE).await.map_err(anyhow::Error::msg)?;
+    let compacted = open.compact().await;
+    open.close().await;
+    compacted.with_context(|| format!("cannot write store {} anew", store.display()))
 }
 
 fn exists(store: &Path) -> Result<()> {

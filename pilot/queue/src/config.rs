@@ -1,5 +1,6 @@
 //! The queue's options: command line, environment and an optional TOML file, in this order of precedence.
 
+use crate::retention::Bytes;
 use clap::Args as ClapArgs;
 use pilot_core::SwitchRule;
 use service::Address;
@@ -62,6 +63,15 @@ pub struct Args {
     /// How long payloads, logs and outputs are kept after their end, and inputs that nobody uses [default: 30d]
     #[arg(long, value_name = "DURATION")]
     pub retention: Option<String>,
+    /// Bytes of all inputs together above which payloads that are over for an hour are forgotten, the oldest first [default: no bound]
+    #[arg(long, value_name = "BYTES")]
+    pub keep_inputs: Option<u64>,
+    /// Likewise for all logs together [default: no bound]
+    #[arg(long, value_name = "BYTES")]
+    pub keep_logs: Option<u64>,
+    /// Likewise for all outputs together [default: no bound]
+    #[arg(long, value_name = "BYTES")]
+    pub keep_outputs: Option<u64>,
     /// Percent of the disk above which no new inputs are taken, and what is over is forgotten after an hour [default: 95]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub high_water: Option<u8>,
@@ -128,6 +138,9 @@ struct FileArgs {
     max_log: Option<u64>,
     max_array: Option<u64>,
     retention: Option<String>,
+    keep_inputs: Option<u64>,
+    keep_logs: Option<u64>,
+    keep_outputs: Option<u64>,
     high_water: Option<u8>,
     max_user_storage: Option<u64>,
     max_user_requests: Option<u64>,
@@ -205,6 +218,8 @@ pub struct Settings {
     pub max_array: u64,
     /// How long payloads are kept after their end.
     pub retention: Duration,
+    /// Bytes of each kind of file above which what is over is forgotten sooner.
+    pub keep: Bytes,
     /// Percent of the disk above which no new inputs are taken.
     pub high_water: u8,
     /// Bytes of inputs of one user.
@@ -268,6 +283,11 @@ impl Settings {
             max_log: a.max_log.unwrap_or(64 << 20),
             max_array: a.max_array.unwrap_or(10_000),
             retention: duration("retention", a.retention.as_deref().unwrap_or("30d"))?,
+            keep: Bytes {
+                inputs: a.keep_inputs.unwrap_or(u64::MAX),
+                logs: a.keep_logs.unwrap_or(u64::MAX),
+                outputs: a.keep_outputs.unwrap_or(u64::MAX),
+            },
             high_water: a.high_water.unwrap_or(95).min(100),
             max_user_storage: a.max_user_storage.unwrap_or(100 << 30),
             max_user_requests: number(a.max_user_requests, limits.requests_per_subject),
@@ -321,12 +341,11 @@ const DEFAULT_FILE: &str = "/etc/pilotage/queue.toml";
 
 fn config_file(args: &Args) -> Option<&Path> {
     let default = Path::new(DEFAULT_FILE);
-    args.config.as_deref().or(default.exists().then_some(default))
+    args.config.as_deref().or(service::config::standard(default))
 }
 
 fn read(path: &Path) -> Result<FileArgs, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
+    service::config::load(path, service::config::parse).map_err(|e| e.to_string())
 }
 
 fn merge(a: Args, file: FileArgs) -> Result<Args, String> {
@@ -350,6 +369,9 @@ fn merge(a: Args, file: FileArgs) -> Result<Args, String> {
         max_log: a.max_log.or(file.max_log),
         max_array: a.max_array.or(file.max_array),
         retention: a.retention.or(file.retention),
+        keep_inputs: a.keep_inputs.or(file.keep_inputs),
+        keep_logs: a.keep_logs.or(file.keep_logs),
+        keep_outputs: a.keep_outputs.or(file.keep_outputs),
         high_water: a.high_water.or(file.high_water),
         max_user_storage: a.max_user_storage.or(file.max_user_storage),
         max_user_requests: a.max_user_requests.or(file.max_user_requests),

@@ -7,7 +7,7 @@
 //! DIR/tmp/             uploads under way; emptied at the start
 //! ```
 
-use bytes::Bytes;
+use crate::retention::Bytes;
 use futures_util::{Stream, StreamExt};
 use openssl::sha::Sha256;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -129,6 +129,16 @@ pub enum FileError {
     Failed(&'static str, #[source] std::io::Error),
 }
 
+/// Bytes of all files below a directory. What vanishes meanwhile, or cannot be read, takes nothing.
+fn below(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let bytes = |entry: std::fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => below(&entry.path()),
+        _ => entry.metadata().map_or(0, |found| found.len()),
+    };
+    entries.flatten().map(bytes).sum()
+}
+
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> FileError {
     move |e| FileError::Failed(what, e)
 }
@@ -176,6 +186,23 @@ impl Files {
         }
     }
 
+    /// What all files of each kind take.
+    pub fn taken(&self) -> Bytes {
+        let of = |name: &str| below(&self.dir.join(name));
+        Bytes { inputs: of("blobs"), logs: of("logs"), outputs: of("outputs") }
+    }
+
+    /// What the files of one payload take: its attempts', and its inputs, whose bytes the store knows.
+    pub fn of(&self, attempts: &[Uuid], inputs: u64) -> Bytes {
+        let length = |path: PathBuf| std::fs::symlink_metadata(path).map_or(0, |found| found.len());
+        let mut bytes = Bytes { inputs, ..Bytes::default() };
+        for id in attempts {
+            bytes.logs += length(self.log(*id, Channel::Stdout)) + length(self.log(*id, Channel::Stderr));
+            bytes.outputs += length(self.output(*id));
+        }
+        bytes
+    }
+
     /// Removes logs and outputs of attempts, and blobs; what is gone already is fine.
     pub fn remove(&self, attempts: &[Uuid], blobs: &[String]) -> Result<(), FileError> {
         let of = attempts
@@ -210,7 +237,7 @@ impl Files {
     /// bytes are on disk, as many as were counted.
     pub async fn receive<E: std::fmt::Display>(
         &self,
-        body: impl Stream<Item = Result<Bytes, E>> + Send,
+        body: impl Stream<Item = Result<bytes::Bytes, E>> + Send,
         limit: u64,
         what: &'static str,
     ) -> Result<Received, FileError> {

@@ -10,7 +10,7 @@
 //! | [`effects`], [`waiting`] | what follows a commit: who is woken, what is watched |
 //! | [`state`] | the running queue |
 //! | [`files`] | blobs, logs, outputs |
-//! | [`upkeep`], [`notices`] | what happens without being asked |
+//! | [`upkeep`], [`retention`], [`notices`] | what happens without being asked |
 //! | [`lanes`] | fair turns for costly work |
 //! | [`proxies`] | delegation in and out |
 //! | [`http`] | who may ask what, and the answers |
@@ -26,6 +26,7 @@ pub mod http;
 pub mod lanes;
 pub mod notices;
 pub mod proxies;
+pub mod retention;
 pub mod state;
 pub mod upkeep;
 pub mod validate;
@@ -37,46 +38,29 @@ mod tests;
 pub use config::{Args, Settings};
 use pilot_store::Store;
 use service::check::{self, Finding};
-use service::{Hooks, Server, Signals};
+use service::{Failure, Hooks, Server};
 use state::Queue;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 /// Carries `pilot queue` out: serves until SIGTERM or SIGINT. 0 after a clean end, 1 when `--check` finds an error, 2 for wrong
 /// options, 3 when something that it needs is missing or damaged.
 pub fn run(args: Args) -> ExitCode {
-    let only_check = args.check;
-    let failed = |code: u8, reason: &dyn std::fmt::Display| {
-        // Whoever closed the output still gets the exit code.
-        let _ = writeln!(std::io::stderr(), "pilot queue: {reason}");
-        ExitCode::from(code)
-    };
+    ExitCode::from(service::ended("pilot queue", carry_out(args)))
+}
+
+fn carry_out(args: Args) -> Result<u8, Failure> {
+    let runtime = || tokio::runtime::Runtime::new().map_err(Failure::missing);
+    let missing = |error: anyhow::Error| Failure::missing(format!("{error:#}"));
     if let Some(action) = args.action.clone() {
-        let runtime = tokio::runtime::Runtime::new().map_err(anyhow::Error::from);
-        return match runtime.and_then(|runtime| runtime.block_on(backup::run(&action, &args))) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(3, &format!("{error:#}")),
-        };
+        return runtime()?.block_on(backup::run(&action, &args)).map(|()| 0).map_err(missing);
     }
-    let settings = match Settings::from_args(args) {
-        Ok(settings) => settings,
-        Err(error) => return failed(2, &error),
-    };
+    let only_check = args.check;
+    let settings = Settings::from_args(args).map_err(Failure::usage)?;
     if only_check {
-        return ExitCode::from(u8::from(!check::report(&look(&settings))));
+        return Ok(check::report(&look(&settings)));
     }
-    if let Err(error) = service::logs::start(settings.log_file.as_deref()) {
-        return failed(3, &error);
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(3, &format!("cannot start: {error}")),
-    };
-    match runtime.block_on(serve(settings)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(3, &format!("{error:#}")),
-    }
+    runtime()?.block_on(serve(settings)).map(|()| 0).map_err(missing)
 }
 
 /// `--check`: what would keep the queue from starting, or users and pilots from using it.
@@ -100,7 +84,7 @@ fn look(settings: &Settings) -> Vec<Finding> {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let signals = Signals::catch()?;
+    let signals = service::begin(settings.log_file.as_deref())?;
     let tls = transport::ServerTls::new(&settings.cert, &settings.key, settings.trust.clone())?;
     let _lock = pilot_store::sqlite::Lock::take(&settings.store).map_err(anyhow::Error::msg)?;
     let server = Server::bind(&settings.listen, signals).await?.with_limits(settings.limits());

@@ -1,5 +1,5 @@
-//! Tells users' URLs about the ends of payloads. All at once and each for itself, so that an address that does not answer delays
-//! nobody; and a few per owner, so that nobody takes all turns.
+//! Tells users' URLs about the ends of payloads. Notices are sent side by side, so that an
+//! address that does not answer delays no other; each owner has a few at a time, so that nobody keeps the others from being sent.
 
 use crate::state::{Failure, Queue};
 use pilot_core::Event;

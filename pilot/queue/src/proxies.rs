@@ -1,4 +1,4 @@
-//! Delegation: proxies come in from users and go out to pilots. Keys never travel.
+//! Takes delegated proxies from users and signs proxies for pilots. Only requests and certificates travel, no private key does.
 
 use crate::engine::now;
 use credential::cert::Cert;

@@ -1,4 +1,4 @@
-//! The running queue: store, files, and those who wait.
+//! What all requests of a running queue share: settings, store, files, and the requests that are held open.
 
 use crate::config::Settings;
 use crate::effects::EffectRunner;

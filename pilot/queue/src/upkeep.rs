@@ -1,7 +1,9 @@
-//! What the queue does by itself: lost leases and pilots, keys that nobody needs, payloads that are over for long.
+//! Tasks that run beside the requests: they take back expired leases, mark silent pilots as lost, delete keys that nobody needs any
+//! more, and forget old payloads.
 
 use crate::engine::now;
-use crate::state::{Failure, Queue};
+use crate::retention::forget_old;
+use crate::state::Queue;
 use pilot_store::StoreError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,36 +48,12 @@ async fn purge(queue: &Queue) -> Result<u64, StoreError> {
     queue.store.purge_keys(now()).await
 }
 
-/// Forgets what is older than its retention; on a nearly full disk what ended more than an hour ago, oldest first. `now` is in
-/// seconds. Returns how many payloads were forgotten.
-pub async fn forget_old(queue: &Arc<Queue>, now: u64) -> Result<u64, Failure> {
-    let retention = queue.settings.retention.as_secs();
-    let mut forgotten = 0;
-    loop {
-        let room = queue.files.room();
-        let full = room.is_ok_and(|room| room.is_above(queue.settings.high_water));
-        let keep = if full { retention.min(3600) } else { retention };
-        let purged = queue.store.forget(now.saturating_sub(keep), 500).await?;
-        let unused = queue.store.forget_unused(now.saturating_sub(keep.max(3600)), 500).await?;
-        forgotten += purged.payloads;
-        let (q, attempts, blobs) = (queue.clone(), purged.attempts, unused.blobs);
-        let last = purged.payloads == 0 && blobs.is_empty();
-        let removed = tokio::task::spawn_blocking(move || q.files.remove(&attempts, &blobs)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(%error, "files of forgotten payloads stay");
-        }
-        if last {
-            return Ok(forgotten);
-        }
-    }
-}
-
 /// Forgets old payloads, every ten minutes.
 pub async fn forget_forever(queue: Arc<Queue>) {
     loop {
         match forget_old(&queue, now() / 1000).await {
             Ok(0) => {}
-            Ok(payloads) => tracing::info!(payloads, "forgotten after their retention"),
+            Ok(payloads) => tracing::info!(payloads, "forgotten: over for too long, or taking too much"),
             Err(problem) => tracing::warn!(%problem, "old payloads not forgotten yet"),
         }
         tokio::time::sleep(Duration::from_secs(600)).await;

@@ -1,4 +1,4 @@
-//! Waiting without polling: those who hold a request open, and deadlines for those who must be heard of.
+//! Wakes requests that are held open when something happens to them, and keeps the deadlines of leases and pilots.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

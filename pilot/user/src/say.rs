@@ -1,4 +1,4 @@
-//! What commands say, and where: standard output for what was asked for, standard error for everything else.
+//! Output of commands: standard output has what was asked for, standard error everything else.
 //!
 //! Whoever reads may have gone (`pilot jobs | head`), and a disk may be full. Neither may make a command panic: the macros of
 //! the standard library would, so the workspace forbids them.

@@ -1,4 +1,4 @@
-//! Bytes: input files, logs, output.
+//! Calls that carry bytes: input files, logs and outputs, up and down.
 
 use super::pilots::entitled;
 use super::problem::{self, Refusal};

@@ -1,4 +1,4 @@
-//! What pilots ask, and the list of pilots.
+//! Calls of pilots: registration, claims, heartbeats, results, good-bye; and the list of pilots for operators.
 
 use super::problem::{self, Refusal};
 use super::{Asked, FactoryDn, Hold, Id, Input, MAX_WAIT, PilotDn, User, blocking, detached, until};

@@ -1,4 +1,4 @@
-//! What users ask.
+//! Calls of users: delegations, payloads, history, status.
 
 use super::problem::{self, Refusal};
 use super::{Asked, Id, Input, User, blocking, detached, until};

@@ -3,7 +3,8 @@
 use super::support::World;
 use crate::backup::{Action, run};
 use crate::config::Args;
-use crate::upkeep::{forget_old, sweep};
+use crate::retention::forget_old;
+use crate::upkeep::sweep;
 use openssl::sha::sha256;
 use pilot_api::*;
 use serde_json::{Value, json};

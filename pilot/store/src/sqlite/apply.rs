@@ -1,4 +1,4 @@
-//! Changes to rows. Changes of one kind go in together: one statement for a whole claim or a whole array.
+//! Writes the changes of a decision into rows. Changes of one kind share a statement, so a whole claim or array costs one.
 
 use super::{error, int, to_json};
 use crate::Result;

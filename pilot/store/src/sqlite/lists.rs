@@ -1,4 +1,4 @@
-//! What people and the queue's upkeep ask to see.
+//! Queries for lists: payloads, pilots, history, what waits, and what upkeep has to watch. They change nothing.
 
 use super::{count, error, from_json, int, nat, parse, to_json};
 use crate::{Filter, Key, Living, Notice, Result, Runs};

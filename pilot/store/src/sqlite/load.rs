@@ -1,4 +1,4 @@
-//! Rows to views: what decisions need to know.
+//! Reads the rows that a decision needs into its [`View`].
 
 use super::{count, error, from_json, nat, parse, to_json};
 use crate::Result;

@@ -1,4 +1,4 @@
-//! One server per store.
+//! The lock file that keeps a second server from opening a store that another one serves.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};

@@ -10,7 +10,9 @@ use crate::{Filter, Key, Living, Notice, Result, Runs, Store, StoreError, Transa
 use pilot_api::{ClaimedRun, Demand, HistoryEntry, Payload, PayloadState, Pilot};
 use pilot_core::{Change, Need, View};
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, SqlitePool};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -21,7 +23,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use uuid::Uuid;
 
 pub use lock::Lock;
-pub use purge::Purged;
+pub use purge::Finished;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -53,6 +55,8 @@ impl SqliteStore {
             .map_err(|e| failed(&e))?;
         let options = SqliteConnectOptions::new()
             .filename(file)
+            // Of effect on a new store only; `compact` brings an older one there.
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)

@@ -1,18 +1,19 @@
 //! What is deleted: keys that nobody can need any more, and what is older than its retention.
 
-use super::{SqliteStore, error, int, parse};
+use super::{SqliteStore, error, int, nat, parse};
 use crate::{Result, Store, Transaction};
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-/// What was forgotten, so that its files can be removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Purged {
-    /// Payloads.
-    pub payloads: u64,
-    /// Their attempts, which name logs and outputs.
+/// A payload that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Its id.
+    pub id: Uuid,
+    /// Its attempts, which name logs and outputs.
     pub attempts: Vec<Uuid>,
-    /// Hashes of blobs that no payload names any more.
-    pub blobs: Vec<String>,
+    /// Bytes of the inputs that it names, whoever else names them.
+    pub inputs: u64,
 }
 
 impl SqliteStore {
@@ -37,29 +38,37 @@ impl SqliteStore {
         Ok(done.rows_affected())
     }
 
-    /// Forgets payloads that ended before a time (seconds), `most` at once, oldest first, with their history, attempts,
-    /// specifications and delegations.
+    /// Payloads that ended before a time (seconds), the oldest first: `most` after the first `skip`.
     ///
     /// # Errors
-    /// As for any change.
-    pub async fn forget(&self, ended_before: u64, most: u32) -> Result<Purged> {
-        let mut tx = self.begin().await?;
-        let ids: Vec<String> = sqlx::query_scalar(
-            "SELECT id FROM payloads WHERE finished IS NOT NULL AND finished < ? ORDER BY finished LIMIT ?",
+    /// As for any look at the store.
+    pub async fn finished(&self, ended_before: u64, most: u32, skip: u64) -> Result<Vec<Finished>> {
+        let rows: Vec<(String, Option<String>, i64)> = sqlx::query_as(
+            "SELECT p.id, (SELECT group_concat(a.id, ' ') FROM attempts a WHERE a.payload = p.id),
+             (SELECT coalesce(sum(b.size), 0) FROM spec_blobs s JOIN blobs b ON b.sha256 = s.sha256 WHERE s.spec = p.spec)
+             FROM payloads p WHERE finished IS NOT NULL AND finished < ? ORDER BY finished, p.id LIMIT ? OFFSET ?",
         )
         .bind(int(ended_before))
         .bind(i64::from(most))
-        .fetch_all(tx.conn())
+        .bind(int(skip))
+        .fetch_all(&mut *self.reader().await?)
         .await
         .map_err(error)?;
-        if ids.is_empty() {
-            tx.commit().await?;
-            return Ok(Purged::default());
-        }
-        let json = super::to_json(&ids)?;
-        let attempts = "SELECT id FROM attempts WHERE payload IN (SELECT value FROM json_each(?))";
-        let attempts: Vec<String> =
-            sqlx::query_scalar(attempts).bind(json.as_str()).fetch_all(tx.conn()).await.map_err(error)?;
+        let finished = |(id, attempts, inputs): (String, Option<String>, i64)| {
+            let attempts = attempts.unwrap_or_default();
+            let attempts = attempts.split_whitespace().map(parse).collect::<Result<_>>()?;
+            Ok(Finished { id: parse(&id)?, attempts, inputs: nat(inputs) })
+        };
+        rows.into_iter().map(finished).collect()
+    }
+
+    /// Forgets payloads that are over, with their history, attempts, specifications and delegations.
+    ///
+    /// # Errors
+    /// As for any change.
+    pub async fn forget(&self, payloads: &[Uuid]) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let json = super::to_json(&payloads)?;
         for sql in [
             "DELETE FROM notices WHERE payload IN (SELECT value FROM json_each(?))",
             "DELETE FROM attempts WHERE payload IN (SELECT value FROM json_each(?))",
@@ -77,17 +86,15 @@ impl SqliteStore {
         ] {
             sqlx::query(sql).execute(tx.conn()).await.map_err(error)?;
         }
-        tx.commit().await?;
-        let attempts = attempts.iter().map(|id| parse(id)).collect::<Result<_>>()?;
-        Ok(Purged { payloads: ids.len() as u64, attempts, blobs: Vec::new() })
+        tx.commit().await
     }
 
-    /// Forgets blobs that were uploaded before a time (seconds) and that no payload names, `most` at once; and pilots that
-    /// were not heard of since then and whose attempts are forgotten.
+    /// Forgets blobs that were uploaded before a time (seconds) and that no payload names, `most` at once, and gives their
+    /// hashes; and pilots that were not heard of since then and whose attempts are forgotten.
     ///
     /// # Errors
     /// As for any change.
-    pub async fn forget_unused(&self, before: u64, most: u32) -> Result<Purged> {
+    pub async fn forget_unused(&self, before: u64, most: u32) -> Result<Vec<String>> {
         let mut tx = self.begin().await?;
         let blobs: Vec<String> = sqlx::query_scalar(
             "SELECT sha256 FROM blobs b WHERE NOT EXISTS (SELECT 1 FROM spec_blobs s WHERE s.sha256 = b.sha256)
@@ -114,6 +121,55 @@ impl SqliteStore {
         .await
         .map_err(error)?;
         tx.commit().await?;
-        Ok(Purged { blobs, ..Purged::default() })
+        Ok(blobs)
+    }
+
+    /// Gives the room of what was deleted back to the disk, a piece at a time so that nobody waits long. A store that was made
+    /// before this was possible keeps it for itself until `pilot queue migrate`.
+    ///
+    /// # Errors
+    /// As for any change.
+    pub async fn shrink(&self) -> Result<()> {
+        loop {
+            let mut tx = self.begin().await?;
+            let before = free_pages(tx.conn()).await?;
+            let pages = sqlx::query("PRAGMA incremental_vacuum(2000)");
+            pages.fetch_all(tx.conn()).await.map_err(error)?;
+            let after = free_pages(tx.conn()).await?;
+            tx.commit().await?;
+            if after == 0 || after >= before {
+                break;
+            }
+        }
+        // The file becomes shorter when the log is written back; readers who keep it from that are not waited for.
+        let mut home = self.writer.lock().await;
+        if let Some(conn) = home.as_mut() {
+            sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_all(conn).await.map_err(error)?;
+        }
+        Ok(())
+    }
+
+    /// Brings a store that was made without it into the form that can give room back. Takes as long as copying it.
+    ///
+    /// # Errors
+    /// As for any change; a full disk leaves the store as it is.
+    pub async fn compact(&self) -> Result<()> {
+        let mut home = self.writer.lock().await;
+        let Some(conn) = home.as_mut() else { return Ok(()) };
+        let mode: i64 =
+            sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut *conn).await.map_err(error)?;
+        if mode != INCREMENTAL {
+            sqlx::query("PRAGMA auto_vacuum = INCREMENTAL").execute(&mut *conn).await.map_err(error)?;
+            sqlx::query("VACUUM").execute(&mut *conn).await.map_err(error)?;
+        }
+        Ok(())
     }
 }
+
+/// Pages of the file that hold nothing.
+async fn free_pages(conn: &mut SqliteConnection) -> Result<i64> {
+    sqlx::query_scalar("PRAGMA freelist_count").fetch_one(conn).await.map_err(error)
+}
+
+/// `PRAGMA auto_vacuum` of a store that can give room back.
+const INCREMENTAL: i64 = 2;

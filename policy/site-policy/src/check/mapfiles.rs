@@ -31,6 +31,12 @@ pub(super) fn check(site: &Site<'_>, found: &mut Vec<Finding>) {
         About::new(site.policy_file, found)
             .error("[mapping] order is empty: nobody is mapped", "name a source");
     }
+    for (key, source) in &mapping.idle {
+        let what =
+            format!("{key} has no effect: {source} is not in [mapping] order, so nobody is mapped by it");
+        About::new(site.policy_file, found)
+            .error(what, format!("add {source:?} to order, or remove {key}", source = source.to_string()));
+    }
     let (mut dns, mut fqans) = (Keys::default(), Keys::default());
     let mut accounts = Accounts { site: Some(site), pools: Pools::check(site, found), ..Accounts::default() };
     for source in &mapping.order {

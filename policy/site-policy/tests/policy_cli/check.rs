@@ -99,6 +99,38 @@ fn what_isolate_and_target_proxy_depend_on_is_said() {
     );
 }
 
+/// A file or a service that nobody asks maps nobody: whoever described it believes otherwise. `glexec` goes on, by `order`.
+#[test]
+fn a_mapping_source_that_is_not_in_the_order_is_an_error() {
+    let site = Site::new();
+    let policy = |order: &str, key: &str| {
+        let service = "endpoints = [\"https://gums.example.org/\"]";
+        let text = format!("[callers]\nallow = [\"pilot\"]\n[mapping]\norder = [{order}]\n");
+        match key.strip_prefix('[') {
+            Some(_) => format!("{text}{key}\n{service}\n"),
+            None => format!("{text}{key} = \"{}\"\n", site.path("grid-mapfile").display()),
+        }
+    };
+    for (key, source) in [
+        ("grid_mapfile", "grid-mapfile"),
+        ("voms_mapfile", "voms-mapfile"),
+        ("[mapping.gums]", "gums"),
+        ("[mapping.scas]", "scas"),
+        ("[mapping.argus]", "argus"),
+        ("[mapping.json]", "json"),
+    ] {
+        let other = if source == "grid-mapfile" { "voms-mapfile" } else { "grid-mapfile" };
+        site.write("policy.toml", &policy(&format!("{other:?}"), key));
+        let output = site.check(&[]);
+        let said = stdout(&output);
+        let found = about(&said, &format!("{source} is not in [mapping] order"));
+        assert!(found.len() == 1 && found[0].contains("error: ") && found[0].contains(key), "{key}: {said}");
+        assert_eq!(code(&output), 1);
+        site.write("policy.toml", &policy(&format!("{other:?}, {source:?}"), key));
+        assert!(about(&stdout(&site.check(&[])), "is not in [mapping] order").is_empty(), "{key}");
+    }
+}
+
 /// What is set and has no effect is said, or the site believes in it.
 #[test]
 fn an_epilogue_without_linger_is_warned_about() {

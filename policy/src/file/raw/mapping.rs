@@ -14,10 +14,10 @@ use toml::Spanned;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Mapping {
     order: Vec<Spanned<String>>,
-    #[serde(deserialize_with = "absolute")]
-    grid_mapfile: PathBuf,
-    #[serde(deserialize_with = "absolute")]
-    voms_mapfile: PathBuf,
+    #[serde(deserialize_with = "some_absolute")]
+    grid_mapfile: Option<PathBuf>,
+    #[serde(deserialize_with = "some_absolute")]
+    voms_mapfile: Option<PathBuf>,
     group_mapfile: Option<Spanned<String>>,
     gridmapdir: Option<Spanned<String>>,
     #[serde(deserialize_with = "duration")]
@@ -32,8 +32,8 @@ impl Default for Mapping {
     fn default() -> Self {
         Self {
             order: vec![Spanned::new(0..0, "grid-mapfile".into())],
-            grid_mapfile: "/etc/grid-security/grid-mapfile".into(),
-            voms_mapfile: "/etc/grid-security/voms-mapfile".into(),
+            grid_mapfile: None,
+            voms_mapfile: None,
             group_mapfile: None,
             gridmapdir: None,
             cache_ttl: Duration::from_secs(120),
@@ -102,12 +102,24 @@ impl Mapping {
         let by_file = |source: &MapSource| !matches!(source, MapSource::Service(_));
         let voms = order.contains(&MapSource::VomsMapfile);
         let reader = "grid-mapfile or voms-mapfile";
+        let files = [
+            ("grid_mapfile", MapSource::GridMapfile, &self.grid_mapfile),
+            ("voms_mapfile", MapSource::VomsMapfile, &self.voms_mapfile),
+        ];
+        let files = files.into_iter().filter(|(_, _, path)| path.is_some());
+        let files = files.map(|(key, source, _)| (format!("[mapping] {key}"), source));
+        let described = Service::ALL.into_iter().filter(|service| services.contains_key(service.name()));
+        let described =
+            described.map(|service| (format!("[mapping.{}]", service.name()), MapSource::Service(service)));
+        let idle = files.chain(described).filter(|(_, source)| !order.contains(source)).collect();
+        let default = |name: &str| PathBuf::from("/etc/grid-security").join(name);
         Ok(MappingPolicy {
             group_mapfile: path_with_effect("group_mapfile", self.group_mapfile, voms, "voms-mapfile")?,
             gridmapdir: path_with_effect("gridmapdir", self.gridmapdir, order.iter().any(by_file), reader)?,
             order,
-            grid_mapfile: self.grid_mapfile,
-            voms_mapfile: self.voms_mapfile,
+            idle,
+            grid_mapfile: self.grid_mapfile.unwrap_or_else(|| default("grid-mapfile")),
+            voms_mapfile: self.voms_mapfile.unwrap_or_else(|| default("voms-mapfile")),
             cache_ttl: self.cache_ttl,
             services,
         })
