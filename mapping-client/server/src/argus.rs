@@ -11,10 +11,15 @@ use mapping_client::xacml::answer::Decision;
 use mapping_client::xacml::names as status;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The body of the answer; the error says why the query is none.
+/// The decision and the body of the answer; the error says why the query is none.
 ///
 /// As the daemon does, a chain that cannot be judged is answered with Indeterminate and the reason.
-pub fn answer(config: &Config, caller: &Dn, trust: &Trust, body: &[u8]) -> Result<String, String> {
+pub fn answer(
+    config: &Config,
+    caller: &Dn,
+    trust: &Trust,
+    body: &[u8],
+) -> Result<(Decision, String), String> {
     http::admit(config, caller)?;
     let refused = |reason: String| {
         http::log_refused(caller, &reason);
@@ -27,7 +32,8 @@ pub fn answer(config: &Config, caller: &Dn, trust: &Trust, body: &[u8]) -> Resul
         Ok(identity) => identity,
         Err(reason) => {
             let reason = refused(reason);
-            return Ok(response(host, Decision::Indeterminate, &reason, Vec::new()));
+            let decision = Decision::Indeterminate;
+            return Ok((decision, response(host, decision, &reason, Vec::new())));
         }
     };
     let fqans = identity.fqans().iter().map(|f| (f.as_str(), true)).collect();
@@ -40,7 +46,7 @@ pub fn answer(config: &Config, caller: &Dn, trust: &Trust, body: &[u8]) -> Resul
         Verdict::Denied(reason) => (Decision::Deny, response(host, Decision::Deny, reason, Vec::new())),
     };
     http::log_answered(caller, &question, decision, &verdict, "");
-    Ok(text)
+    Ok((decision, text))
 }
 
 /// The only value of an attribute among those of a subject, resource or the like.

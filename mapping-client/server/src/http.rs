@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::decide::{self, Question, Verdict};
+use crate::metrics::{Interface, Metrics};
 use crate::{argus, json};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::QueryRejection;
@@ -19,7 +20,7 @@ use mapping_client::xacml::{issue_instant, random_id};
 use service::config::BadConfig;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use transport::Peer;
 
 /// Where clients of GUMS look for the service.
@@ -28,6 +29,8 @@ pub const GUMS_PATH: &str = "/gums/services/GUMSXACMLAuthorizationServicePort";
 pub const ARGUS_PATH: &str = "/authz";
 /// Where clients of the JSON interface of GUMS 1.5 look for it.
 pub const JSON_PATH: &str = "/gums/json/mapGridIdentity";
+/// Where Prometheus finds the figures.
+pub const METRICS_PATH: &str = "/metrics";
 
 /// For the body of a query.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Rules {
     path: PathBuf,
     current: RwLock<Arc<Config>>,
+    /// What was asked, and how it was answered.
+    pub metrics: Metrics,
 }
 
 impl Rules {
@@ -43,12 +48,14 @@ impl Rules {
     pub fn load(path: PathBuf) -> Result<Self, BadConfig> {
         let config = Config::load(&path)?;
         log_loaded(&path, &config);
-        Ok(Self { path, current: RwLock::new(Arc::new(config)) })
+        Ok(Self { path, current: RwLock::new(Arc::new(config)), metrics: Metrics::default() })
     }
 
     /// Reads the file again. A broken one changes nothing.
     pub fn reload(&self) {
-        match Config::load(&self.path) {
+        let read = Config::load(&self.path);
+        self.metrics.reloaded(read.is_ok());
+        match read {
             Ok(config) => {
                 log_loaded(&self.path, &config);
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
@@ -87,6 +94,7 @@ pub fn router(service: Service) -> Router {
         .route("/", post(xacml))
         .route(ARGUS_PATH, post(argus))
         .route(JSON_PATH, get(json))
+        .route(METRICS_PATH, get(metrics))
         .with_state(service)
 }
 
@@ -104,9 +112,11 @@ async fn xacml(State(service): State<Service>, Extension(peer): Extension<Peer>,
         Err(refused) => return refused,
     };
     // A lease waits for others who take one: not on the thread that serves others.
-    let rules = service.rules.now();
+    let (rules, begin) = (service.rules.now(), Instant::now());
     let judged = tokio::task::spawn_blocking(move || judge(&rules, &peer.identity.subject, &body));
     let judged = judged.await.unwrap_or_else(|e| Err(decide::fault(e.to_string())));
+    let decision = judged.as_ref().ok().map(|answer| answer.decision);
+    service.rules.metrics.answered(Interface::Xacml, decision, begin.elapsed());
     let (status, xml) = match judged {
         Ok(answer) => match random_id() {
             Ok(id) => (StatusCode::OK, answer.encode(&id, &issue_instant(), &service.issuer)),
@@ -123,11 +133,16 @@ async fn argus(State(service): State<Service>, Extension(peer): Extension<Peer>,
         Err(refused) => return refused,
     };
     // Signatures are checked and files of the CA directory read: not on the thread that serves others.
+    let (rules, begin) = (service.rules.clone(), Instant::now());
     let answer = tokio::task::spawn_blocking(move || {
         argus::answer(&service.rules.now(), &peer.identity.subject, &service.trust, &body)
     });
-    match answer.await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/octet-stream")], text).into_response(),
+    let answer = answer.await;
+    let decision =
+        answer.as_ref().ok().and_then(|answer| answer.as_ref().ok()).map(|(decision, _)| *decision);
+    rules.metrics.answered(Interface::Argus, decision, begin.elapsed());
+    match answer {
+        Ok(Ok((_, text))) => ([(header::CONTENT_TYPE, "application/octet-stream")], text).into_response(),
         Ok(Err(reason)) => (StatusCode::BAD_REQUEST, reason).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
@@ -139,16 +154,28 @@ async fn json(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Response {
     let pairs = query.map(|Query(pairs)| pairs).map_err(|e| e.to_string());
-    let rules = service.rules.now();
+    let (rules, begin) = (service.rules.now(), Instant::now());
     let answer = tokio::task::spawn_blocking(move || {
         pairs.and_then(|pairs| json::answer(&rules, &peer.identity.subject, &pairs))
     });
-    match answer.await.unwrap_or_else(|e| Err(e.to_string())) {
-        Ok(answer) => Json(answer).into_response(),
+    let answer = answer.await.unwrap_or_else(|e| Err(e.to_string()));
+    let decision = answer.as_ref().ok().map(|(decision, _)| *decision);
+    service.rules.metrics.answered(Interface::Json, decision, begin.elapsed());
+    match answer {
+        Ok((_, answer)) => Json(answer).into_response(),
         Err(message) => {
             let error = serde_json::json!({ "result": "ERROR", "message": message });
             (StatusCode::BAD_REQUEST, Json(error)).into_response()
         }
+    }
+}
+
+/// For those who may ask.
+async fn metrics(State(service): State<Service>, Extension(peer): Extension<Peer>) -> Response {
+    match admit(&service.rules.now(), &peer.identity.subject) {
+        Ok(()) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], service.rules.metrics.text())
+            .into_response(),
+        Err(reason) => (StatusCode::FORBIDDEN, reason).into_response(),
     }
 }
 

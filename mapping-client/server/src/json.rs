@@ -8,7 +8,7 @@ use mapping_client::xacml::answer::Decision;
 use serde_json::{Value, json};
 
 /// Answers a query; the error says why it cannot be answered.
-pub fn answer(config: &Config, caller: &Dn, pairs: &[(String, String)]) -> Result<Value, String> {
+pub fn answer(config: &Config, caller: &Dn, pairs: &[(String, String)]) -> Result<(Decision, Value), String> {
     http::admit(config, caller)?;
     let refused = |reason: String| {
         http::log_refused(caller, &reason);
@@ -31,7 +31,7 @@ pub fn answer(config: &Config, caller: &Dn, pairs: &[(String, String)]) -> Resul
         }
     };
     http::log_answered(caller, &question, decision, &verdict, "");
-    Ok(answer)
+    Ok((decision, answer))
 }
 
 fn question(pairs: &[(String, String)]) -> Result<Question<'_>, String> {
@@ -69,7 +69,8 @@ mod tests {
 
     fn ask(caller: &str, pairs: &[(&str, &str)]) -> Result<Value, String> {
         let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        answer(&Config::parse(RULES).unwrap(), &Dn::parse(caller).unwrap(), &pairs)
+        let answer = answer(&Config::parse(RULES).unwrap(), &Dn::parse(caller).unwrap(), &pairs);
+        answer.map(|(_, value)| value)
     }
 
     #[test]

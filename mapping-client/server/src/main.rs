@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the configuration file | [`config`] |
 //! | who gets which account | [`decide`] |
+//! | figures for Prometheus | [`metrics`] |
 //! | accounts of pools | [`lease`] |
 //! | HTTP, reloading, XACML | [`http`] |
 //! | the interface of Argus | [`argus`] |
@@ -16,6 +17,7 @@ mod decide;
 mod http;
 mod json;
 mod lease;
+mod metrics;
 
 use clap::Parser;
 use service::check::{self, Finding};
