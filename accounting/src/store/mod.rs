@@ -14,6 +14,7 @@ pub mod fold;
 pub mod index;
 pub mod journal;
 pub mod reduce;
+mod replace;
 mod row;
 
 pub use index::Cursor;
