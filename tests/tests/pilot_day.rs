@@ -6,6 +6,7 @@ use end_to_end::site::{Guard, LIMIT, Site};
 use harness::fault::{Answer, Disk, private_mounts, replace_file, upgrade};
 use harness::needs;
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -221,4 +222,55 @@ fn a_full_disk_on_the_node_hangs_nothing_and_is_not_the_users_fault() {
         "{}",
         site.log("agent")
     );
+}
+
+/// A pilot with a switch of its own, which answers for its version and then does this.
+fn agent_with_switch(site: &Site, name: &str, then: &str) -> Guard {
+    let switch = site.dir.path().join(format!("{name}.sh"));
+    std::fs::write(&switch, format!("#!/bin/sh\n[ \"$1\" = -v ] && echo glexec 9 && exit 0\n{then}\n"))
+        .unwrap();
+    std::fs::set_permissions(&switch, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let log = std::fs::File::create(site.dir.path().join(name)).unwrap();
+    let mut command = std::process::Command::new(&site.program);
+    command.args(["run", "--queue", &site.url, "--glexec"]).arg(&switch).env_clear().envs([
+        ("PATH", Path::new("/usr/bin:/bin")),
+        ("X509_CERT_DIR", &site.pki.ca_dir),
+        ("X509_USER_PROXY", &site.pilot),
+    ]);
+    Guard(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+}
+
+#[test]
+fn a_node_that_cannot_switch_says_so_and_burns_no_payload() {
+    let site = Site::new("30s");
+    let id = site.shell("echo fine");
+    let mut broken = agent_with_switch(&site, "broken", "echo 'cannot read policy.toml' >&2; exit 202");
+    assert_eq!(broken.code_within(LIMIT), Some(4), "{}", site.log("broken"));
+    let pilots: serde_json::Value = serde_json::from_str(&site.ok(&["pilots", "--json"])).unwrap();
+    assert_eq!((&pilots[0]["state"], &pilots[0]["attempts"]), (&"failed".into(), &0.into()), "{pilots}");
+    let why = pilots[0]["reason"].as_str().unwrap();
+    for words in ["this node cannot run payloads", "202", "cannot read policy.toml"] {
+        assert!(why.contains(words), "{why}");
+    }
+    assert!(site.ok(&["pilots"]).contains("cannot run payloads"), "{}", site.ok(&["pilots"]));
+    let _good = site.agent("agent", &[]);
+    assert_eq!(site.wait(&id), Some(0), "{}", site.log("agent"));
+    assert_eq!(attempts(&site, &id), 1, "{}", site.show(&id));
+}
+
+#[test]
+fn a_site_that_does_not_know_the_pilots_own_name_fails_no_probe() {
+    let site = Site::new("30s");
+    let mut pilot = agent_with_switch(&site, "unmapped", "echo 'nobody knows /CN=Pilot' >&2; exit 203");
+    let ready = || {
+        site.ok(&["pilots", "--json"]).contains("\"state\":\"ready\"")
+            || site.ok(&["pilots"]).contains(" ready ")
+    };
+    let give_up = Instant::now() + LIMIT;
+    while !ready() {
+        assert!(Instant::now() < give_up && pilot.is_running(), "{}", site.log("unmapped"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    pilot.signal(libc::SIGTERM);
+    assert_eq!(pilot.code_within(LIMIT), Some(0), "{}", site.log("unmapped"));
 }

@@ -167,6 +167,7 @@ impl Work<'_> {
         let mut start = start(self.lease, site_env(self.lease, block, variables, &self.agent.dial_name));
         start.proxy_copy = launch.removable_proxy();
         start.scratch = Some(self.agent.scratch.display().to_string());
+        start.slot_end = self.agent.slot_end;
         let inputs = self.lease.spec.inputs.iter().enumerate().map(|(number, input)| Input {
             name: input.path.clone(),
             mode: input.mode,
@@ -326,6 +327,7 @@ fn start(lease: &api::Lease, site_env: BTreeMap<String, String>) -> Start {
         scratch: None,
         proxy_copy: None,
         grace_ms: u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX),
+        slot_end: None,
     }
 }
 

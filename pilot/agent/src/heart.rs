@@ -135,6 +135,8 @@ impl Heart {
     fn state(&self) -> PilotState {
         if self.ending.drains() {
             PilotState::Draining
+        } else if !self.agent.probed.load(Ordering::SeqCst) {
+            PilotState::Validating
         } else if self.agent.registry.used().leases > 0 {
             PilotState::Busy
         } else {

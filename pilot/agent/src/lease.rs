@@ -172,7 +172,10 @@ impl LeaseMachine {
 
     /// The runner has reported properly.
     fn after_end(&self, ended: &Ended) -> Conclusion {
-        let report = |reason| self.report(ended.exit_code, reason, Some((ended.wall_ms, ended.cpu_ms)));
+        let report = |reason| {
+            let times = Some((ended.wall_ms, ended.cpu_ms));
+            Box::new(Report { limit: ended.limit, ..*self.report(ended.exit_code, reason, times) })
+        };
         let own = ended.reason.clone();
         let cut = self.wants_output && self.packed.as_ref().is_none_or(|summary| summary.broken);
         let (outcome, reason) = match (ended.cause, self.stop) {
@@ -184,7 +187,7 @@ impl LeaseMachine {
             }
             (EndCause::Exited, _) if ended.exit_code == Some(0) => (Outcome::Ok, own),
             (EndCause::Exited, _) => (Outcome::User, own),
-            (EndCause::Walltime | EndCause::Memory, _) => (Outcome::Limit, own),
+            (EndCause::Walltime | EndCause::Memory | EndCause::Disk, _) => (Outcome::Limit, own),
             (EndCause::Stopped | EndCause::Setup, Some(StopReason::Drain)) => return Conclusion::Silent,
             (EndCause::Stopped, Some(StopReason::Time)) => {
                 (Outcome::Limit, Some("walltime is over".to_owned()))
@@ -288,6 +291,7 @@ fn grace(reason: StopReason) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pilot_api::{LimitKind, LimitReached};
 
     #[derive(Default)]
     struct Recorder {
@@ -340,7 +344,7 @@ mod tests {
     }
 
     fn ended(cause: EndCause, exit_code: Option<i32>) -> LeaseEvent {
-        LeaseEvent::Ended(Ended { exit_code, cause, reason: None, wall_ms: 5, cpu_ms: 3 })
+        LeaseEvent::Ended(Ended { exit_code, cause, reason: None, wall_ms: 5, cpu_ms: 3, limit: None })
     }
 
     fn gone(code: i32) -> LeaseEvent {
@@ -393,12 +397,26 @@ mod tests {
 
     #[test]
     fn limits_are_told_apart() {
-        for cause in [EndCause::Walltime, EndCause::Memory] {
+        for cause in [EndCause::Walltime, EndCause::Memory, EndCause::Disk] {
             assert_eq!(
                 outcome(vec![started(), ended(cause, Some(143)), gone(143)]).unwrap().0,
                 Outcome::Limit
             );
         }
+    }
+
+    #[test]
+    fn the_report_names_the_limit() {
+        let limit = Some(LimitReached { kind: LimitKind::Memory, allowed: 5, used: 7 });
+        let reached = Ended {
+            exit_code: Some(143),
+            cause: EndCause::Memory,
+            reason: None,
+            wall_ms: 5,
+            cpu_ms: 3,
+            limit,
+        };
+        assert_eq!(outcome(vec![started(), LeaseEvent::Ended(reached), gone(143)]).unwrap().1.limit, limit);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | the site's border, opened for a payload's ports | [`opener`] |
 //! | finding, starting and talking to the runner | [`runner`], [`launch`], [`conversation`], [`session`] |
 //! | what the batch system and the node give | [`batch`], [`node`], [`scratch`], [`health`] |
+//! | whether a payload can run here at all | [`mod@probe`] |
 //! | logs on their way to the queue | [`spool`] |
 //!
 //! Must never: touch a user's file under its own account, or believe what a payload's account says about another session.
@@ -33,6 +34,7 @@ mod own_name;
 mod pilot;
 pub mod ports;
 mod private;
+mod probe;
 mod registry;
 mod results;
 mod runner;
@@ -120,6 +122,8 @@ struct Agent {
     keys: Keys,
     /// Where payloads work.
     scratch: PathBuf,
+    /// When the batch slot ends, seconds since the epoch.
+    slot_end: Option<u64>,
     /// The pilot's own proxy.
     proxy: PathBuf,
     ports: Option<PortSource>,
@@ -128,6 +132,8 @@ struct Agent {
     /// 0700; removed at the end.
     private: private::Private,
     registry: Registry,
+    /// Whether the node has shown that payloads can run here.
+    probed: std::sync::atomic::AtomicBool,
     /// Set once the runtime is there.
     results: std::sync::OnceLock<Results>,
 }
@@ -198,6 +204,7 @@ fn prepare(args: &Args) -> Result<Agent> {
         std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     })?;
     let node = Node::inspect(args.time_left.is_none())?;
+    let slot_end = args.time_left.or(node.time_left).and_then(epoch_in);
     let (ports, dial_name) = ports(args, &node)?;
     let client = Client::new(&settings)?.as_pilot()?;
     let private = private::Private::create_in(&scratch)?;
@@ -210,13 +217,21 @@ fn prepare(args: &Args) -> Result<Agent> {
         runner,
         keys: Keys::new(args.proxy_key),
         scratch,
+        slot_end,
         proxy: settings.proxy,
         ports,
         dial_name,
         private,
         registry: Registry::default(),
+        probed: std::sync::atomic::AtomicBool::new(false),
         results: std::sync::OnceLock::new(),
     })
+}
+
+/// What the clock will show then, in seconds since the epoch; a time that no clock can show is no end.
+fn epoch_in(left: Duration) -> Option<u64> {
+    let end = std::time::SystemTime::now().checked_add(left)?;
+    end.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 /// The node's ports, and the name to dial for them.

@@ -59,7 +59,7 @@ impl Limits {
 }
 
 /// Why a pilot ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum End {
     Idle,
     Time,
@@ -68,10 +68,19 @@ enum End {
     Unreachable,
     Refused,
     Unfit,
+    /// What the probe found.
+    Probe(String),
 }
 
 impl End {
-    fn reason(self) -> &'static str {
+    fn reason(&self) -> String {
+        match self {
+            Self::Probe(why) => format!("this node cannot run payloads: {why}"),
+            other => other.word().to_owned(),
+        }
+    }
+
+    fn word(&self) -> &'static str {
         match self {
             Self::Idle => "idle for too long",
             Self::Time => "the batch slot is over",
@@ -80,15 +89,16 @@ impl End {
             Self::Unreachable => "the queue is out of reach",
             Self::Refused => "the queue refuses this pilot",
             Self::Unfit => "this node fails one payload after the other",
+            Self::Probe(_) => "this node cannot run payloads",
         }
     }
 
-    fn exit_code(self) -> u8 {
+    fn exit_code(&self) -> u8 {
         match self {
             Self::Idle | Self::Time | Self::Signal | Self::Drained => 0,
             Self::Unreachable => UNREACHABLE,
             Self::Refused => 1,
-            Self::Unfit => UNFIT,
+            Self::Unfit | Self::Probe(_) => UNFIT,
         }
     }
 }
@@ -107,7 +117,7 @@ pub async fn run(agent: Arc<Agent>, limits: Limits) -> u8 {
         end = life(&agent, limits, &ending).await;
     }
     let end = end.unwrap_or(End::Refused);
-    tracing::info!(reason = end.reason(), "pilot ended");
+    tracing::info!(reason = end.reason().as_str(), "pilot ended");
     end.exit_code()
 }
 
@@ -201,7 +211,10 @@ async fn life(agent: &Arc<Agent>, limits: Limits, ending: &Arc<Ending>) -> Resul
     tracing::info!(pilot = %terms.pilot, host = agent.node.host, slots = limits.slots, lease_ms = terms.lease_ms, "pilot registered");
     let heart = Heart::new(Arc::clone(agent), &terms, Arc::clone(ending));
     let heart = tokio::spawn(async move { heart.beat().await });
-    let end = work(agent, limits, &terms, ending).await;
+    let end = match tried(agent, ending).await {
+        None => work(agent, limits, &terms, ending).await,
+        Some(end) => end,
+    };
     leave(agent, terms.pilot, &end, ending).await;
     if let Some(opener) = opener() {
         opener.finish().await;
@@ -211,6 +224,25 @@ async fn life(agent: &Arc<Agent>, limits: Limits, ending: &Arc<Ending>) -> Resul
     end
 }
 
+/// Why this pilot never takes a payload, if there is a reason: the node failed its probe, or somebody wants an end meanwhile.
+async fn tried(agent: &Agent, ending: &Ending) -> Option<Result<End, Forgotten>> {
+    if agent.probed.load(Ordering::SeqCst) {
+        return None;
+    }
+    let found = tokio::select! {
+        found = super::probe::probe(agent) => found,
+        () = ending.signalled() => return Some(Ok(End::Signal)),
+    };
+    if let Err(e) = found {
+        let why = identity::one_line(&format!("{e:#}"));
+        tracing::error!(reason = why, "this node cannot run payloads");
+        return Some(Ok(End::Probe(why)));
+    }
+    agent.probed.store(true, Ordering::SeqCst);
+    agent.registry.news.notify_one();
+    None
+}
+
 async fn register(agent: &Agent, limits: Limits) -> Result<Registered, End> {
     let registration = Registration {
         id: Some(limits.pilot.unwrap_or_else(uuid::Uuid::now_v7)),
@@ -218,6 +250,7 @@ async fn register(agent: &Agent, limits: Limits) -> Result<Registered, End> {
         slots: limits.slots,
         cores: agent.node.cores.max(limits.slots),
         memory: agent.node.memory,
+        disk: super::scratch::free(&agent.scratch),
         switches_identity: matches!(agent.switch, super::Switch::Glexec(_)),
         time_left: limits.time_left(),
     };
@@ -358,7 +391,7 @@ async fn leave(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>, ending:
         let signalled = ending.signal.load(Ordering::SeqCst);
         let reason = match end {
             Err(Forgotten) => Some(StopReason::Lost),
-            Ok(End::Drained | End::Refused | End::Unfit) if !signalled => None,
+            Ok(End::Drained | End::Refused | End::Unfit | End::Probe(_)) if !signalled => None,
             Ok(_) => Some(StopReason::Drain),
         };
         if let Some(reason) = reason {
@@ -375,7 +408,7 @@ async fn leave(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>, ending:
 /// Hands back the leases that were not reported.
 async fn farewell(agent: &Agent, pilot: Uuid, end: &Result<End, Forgotten>) {
     let Ok(end) = end else { return };
-    let bye = Bye { reason: end.reason().to_owned() };
+    let bye = Bye { reason: end.reason(), failed: matches!(end, End::Unfit | End::Probe(_)) };
     if !matches!(timeout(BYE, agent.client.bye(pilot, &bye)).await, Ok(Ok(()))) {
         tracing::warn!(%pilot, "could not say good-bye: leases still held run out by themselves");
     }

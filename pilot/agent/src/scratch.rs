@@ -44,6 +44,12 @@ pub fn choose(named: Option<&Path>, shared: bool, look: impl Fn(&str) -> Option<
     bail!("no directory for payloads to work in; name one with --scratch: {}", refusals.join("; "))
 }
 
+/// Bytes that an ordinary account may still write there.
+pub fn free(dir: &Path) -> Option<u64> {
+    let fs = statvfs(dir).ok()?;
+    Some(fs.blocks_available().saturating_mul(fs.fragment_size()))
+}
+
 /// Whether payloads can work in this directory.
 fn usable(dir: &Path, shared: bool) -> Result<()> {
     if !dir.is_absolute() {

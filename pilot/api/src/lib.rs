@@ -41,6 +41,7 @@
 //!
 //! Must never: do input or output, or know how anything is stored. Called by: every other room of the pilot.
 
+mod limits;
 pub mod names;
 mod output;
 mod pilots;
@@ -52,6 +53,7 @@ mod words;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+pub use limits::{Factor, LimitKind, LimitReached, WarnSignal, amount};
 pub use names::{Patterns, output_pattern, plain_path};
 pub use output::OutputSummary;
 pub use pilots::{

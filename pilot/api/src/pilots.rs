@@ -28,6 +28,9 @@ pub struct Registration {
     pub cores: u32,
     /// Memory of the whole pilot.
     pub memory: Option<u64>,
+    /// Bytes free for working directories when it came; `None` when it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
     /// Whether payloads run under the user's own account.
     pub switches_identity: bool,
     /// Seconds left in the batch slot; `None` when unlimited.
@@ -247,6 +250,9 @@ pub struct ResultAnswer {
 pub struct Bye {
     /// Why, one line.
     pub reason: String,
+    /// Whether its node, or something on it, is the reason.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
 }
 
 /// A pilot as operators see it.
@@ -260,6 +266,9 @@ pub struct Pilot {
     pub registration: Registration,
     /// State.
     pub state: PilotState,
+    /// Why it has ended, as far as that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Last sign of life.
     pub seen: u64,
     /// Payloads it is running.

@@ -3,6 +3,7 @@
 //! [`RawSpec`] travels and may hold anything. [`PayloadSpec`] can only be had from [`PayloadSpec::parse`]: command line, queue
 //! and runner all go through it, so what the queue accepts no worker node refuses later.
 
+use crate::limits::{Factor, WarnSignal};
 use crate::names::{Patterns, plain_path};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,9 +43,24 @@ pub struct RawSpec {
     /// Memory limit in bytes.
     #[serde(default)]
     pub memory: Option<u64>,
+    /// Bytes that the working directory may hold; then the payload is ended with outcome `limit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
     /// Longest run in seconds; then the payload is ended with outcome `limit`.
     #[serde(default)]
     pub walltime: Option<u64>,
+    /// Seconds before the end of its time at which it gets a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warn: Option<u64>,
+    /// Which signal.
+    #[serde(default, skip_serializing_if = "WarnSignal::is_default")]
+    pub warn_signal: WarnSignal,
+    /// A payload that used more memory than it may is tried again with so many times as much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_memory: Option<Factor>,
+    /// The same for disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_disk: Option<Factor>,
     /// Callback ports wanted; 0 asks for the site's usual block.
     #[serde(default)]
     pub ports: u16,
@@ -57,22 +73,44 @@ pub struct RawSpec {
 const BRIEF: (usize, usize) = (10, 100);
 
 impl RawSpec {
+    /// A command that asks for nothing beside.
+    #[must_use]
+    pub fn plain(command: Vec<String>) -> Self {
+        Self {
+            command,
+            env: BTreeMap::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            missing_output: MissingOutput::default(),
+            cores: one(),
+            memory: None,
+            disk: None,
+            walltime: None,
+            warn: None,
+            warn_signal: WarnSignal::default(),
+            retry_memory: None,
+            retry_disk: None,
+            ports: 0,
+            notify: None,
+        }
+    }
+
     /// What fits into a list: the beginning of the command, and what the payload asks for; no environment, no files.
     #[must_use]
     pub fn brief(&self) -> Self {
         let (words, length) = BRIEF;
         let word = |word: &String| word.chars().take(length).collect();
         Self {
-            command: self.command.iter().take(words).map(word).collect(),
-            env: BTreeMap::new(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            missing_output: MissingOutput::default(),
             cores: self.cores,
             memory: self.memory,
+            disk: self.disk,
             walltime: self.walltime,
+            warn: self.warn,
+            warn_signal: self.warn_signal,
+            retry_memory: self.retry_memory,
+            retry_disk: self.retry_disk,
             ports: self.ports,
-            notify: None,
+            ..Self::plain(self.command.iter().take(words).map(word).collect())
         }
     }
 }
@@ -167,14 +205,7 @@ impl PayloadSpec {
         if !(1..=MAX_CORES).contains(&raw.cores) {
             return Err(SpecError::new("cores", "ask for 1 to 4096"));
         }
-        for (field, amount) in [("memory", raw.memory), ("walltime", raw.walltime)] {
-            if amount.is_some_and(|v| v == 0 || v > MAX_AMOUNT) {
-                return Err(SpecError::new(
-                    field,
-                    "must be above 0 and below 2^50; leave it out for no limit",
-                ));
-            }
-        }
+        limits(&raw)?;
         if raw.notify.as_deref().is_some_and(|url| !is_web_address(url)) {
             return Err(SpecError::new("notify", "use an http:// or https:// address without user name"));
         }
@@ -221,6 +252,30 @@ fn command(raw: &RawSpec) -> Result<(), SpecError> {
         return refuse("no argument can be longer than 131071 bytes; pass it in an input file");
     }
     Ok(())
+}
+
+fn limits(raw: &RawSpec) -> Result<(), SpecError> {
+    let amounts =
+        [("memory", raw.memory), ("disk", raw.disk), ("walltime", raw.walltime), ("warn", raw.warn)];
+    for (field, amount) in amounts {
+        if amount.is_some_and(|v| v == 0 || v > MAX_AMOUNT) {
+            return Err(SpecError::new(field, "must be above 0 and below 2^50; leave it out for no limit"));
+        }
+    }
+    if raw.warn.zip(raw.walltime).is_some_and(|(warn, walltime)| warn >= walltime) {
+        return Err(SpecError::new(
+            "warn",
+            "must be shorter than the walltime, or it would come at the start",
+        ));
+    }
+    let without = |field, limit| {
+        Err(SpecError::new(field, format!("says how much more to give; say how much first, with --{limit}")))
+    };
+    match raw {
+        RawSpec { retry_memory: Some(_), memory: None, .. } => without("retry_memory", "memory"),
+        RawSpec { retry_disk: Some(_), disk: None, .. } => without("retry_disk", "disk"),
+        _ => Ok(()),
+    }
 }
 
 fn environment(env: &BTreeMap<String, String>) -> Result<(), SpecError> {
@@ -309,7 +364,8 @@ mod tests {
 
     fn with(change: impl FnOnce(&mut Value)) -> Result<PayloadSpec, SpecError> {
         let mut spec = json!({
-            "command": ["true"], "env": {"A": "b"}, "outputs": ["out/*.txt"], "cores": 1, "memory": 1, "walltime": 1,
+            "command": ["true"], "env": {"A": "b"}, "outputs": ["out/*.txt"], "cores": 1, "memory": 1, "walltime": 2,
+            "disk": null, "warn": 1, "retry_memory": "2x", "retry_disk": null,
             "inputs": [{"path": "a/b", "sha256": "0".repeat(64), "size": 1, "mode": 0o755}],
             "notify": "https://example.org/hook",
         });
@@ -349,6 +405,9 @@ mod tests {
             ("cores", "/cores", json!(4097)),
             ("memory", "/memory", json!(0)),
             ("walltime", "/walltime", json!(u64::MAX)),
+            ("disk", "/disk", json!(0)),
+            ("warn", "/warn", json!(2)),
+            ("retry_disk", "/retry_disk", json!("2x")),
             ("notify", "/notify", json!("file:///etc/passwd")),
             ("notify", "/notify", json!("https://me:secret@example.org/")),
             ("notify", "/notify", json!("https:///nowhere")),
@@ -372,6 +431,15 @@ mod tests {
         assert_eq!(spec.outputs, ["x", "dir", "a/b/c", "**", "r[0-9].txt"]);
         assert_eq!(spec.inputs[0].path, "a/b");
         spec.patterns().unwrap();
+    }
+
+    #[test]
+    fn what_is_not_asked_for_does_not_travel_so_that_older_queues_understand_the_rest() {
+        let plain: RawSpec = serde_json::from_value(json!({"command": ["true"]})).unwrap();
+        let text = serde_json::to_string(&plain).unwrap();
+        for new in ["disk", "warn", "retry"] {
+            assert!(!text.contains(new), "{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What users send, and what they are shown: delegations, submissions, payloads with their attempts and history.
 
-use crate::{Outcome, OutputSummary, PayloadState, RawSpec, RefusedPilot};
+use crate::{LimitReached, Outcome, OutputSummary, PayloadState, RawSpec, RefusedPilot};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -157,6 +157,9 @@ pub struct Report {
     pub wall_ms: Option<u64>,
     /// User and system CPU time in milliseconds.
     pub cpu_ms: Option<u64>,
+    /// The limit that ended it, with outcome `limit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitReached>,
     /// What became of the output files; `None` when none were asked for, or nothing ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputSummary>,

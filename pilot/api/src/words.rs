@@ -30,7 +30,7 @@ macro_rules! as_str {
 
 as_str!(PayloadState, Outcome, PilotState, OrderKind);
 
-fn unknown_word(text: &str) -> UnknownWord {
+pub(crate) fn unknown_word(text: &str) -> UnknownWord {
     UnknownWord(text.to_owned())
 }
 
@@ -93,7 +93,7 @@ pub enum Outcome {
     Ok,
     /// The payload returned another code or died by a signal of its own.
     User,
-    /// A limit was exceeded: walltime, memory.
+    /// A limit was exceeded: walltime, memory, disk.
     Limit,
     /// Ended on the user's wish.
     Killed,

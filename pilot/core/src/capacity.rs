@@ -18,12 +18,14 @@ pub struct Capacity {
     pub cores: u32,
     /// Bytes; `None` when the pilot knows no limit.
     pub memory: Option<u64>,
+    /// Bytes for working directories; `None` when the pilot knows no limit.
+    pub disk: Option<u64>,
     /// Seconds; `None` when unlimited.
     pub time_left: Option<u64>,
     /// Of the payloads, those that may wait in the pilot.
     pub ahead: u32,
-    /// Cores and bytes of the whole pilot: one that waits must fit in there alone.
-    pub whole: (u32, Option<u64>),
+    /// Cores and bytes (memory, disk) of the whole pilot: one that waits must fit in there alone.
+    pub whole: (u32, Option<u64>, Option<u64>),
 }
 
 impl Capacity {
@@ -45,9 +47,10 @@ impl Capacity {
             slots: slots.min(payloads),
             cores: claim.cores.min(pilot.cores.saturating_sub(cores)),
             memory: [claim.memory, left].into_iter().flatten().min(),
+            disk: pilot.disk.map(|d| d.saturating_sub(held(|r| r.disk.unwrap_or(0)))),
             time_left: claim.time_left,
             ahead: ahead.min(payloads),
-            whole: (pilot.cores, pilot.memory),
+            whole: (pilot.cores, pilot.memory, pilot.disk),
         }
     }
 
@@ -59,17 +62,19 @@ impl Capacity {
         let payloads = self.payloads.checked_sub(1)?;
         let now = || {
             let (slots, cores) = (self.slots.checked_sub(1)?, self.cores.checked_sub(wanted.cores)?);
-            Some(Self { payloads, slots, cores, memory: room(self.memory, wanted.memory)?, ..self })
+            let (memory, disk) = (room(self.memory, wanted.memory)?, room(self.disk, wanted.disk)?);
+            Some(Self { payloads, slots, cores, memory, disk, ..self })
         };
         now().or_else(|| {
             self.whole.0.checked_sub(wanted.cores)?;
             room(self.whole.1, wanted.memory)?;
+            room(self.whole.2, wanted.disk)?;
             Some(Self { payloads, ahead: self.ahead.checked_sub(1)?, ..self })
         })
     }
 }
 
-/// What is left of some memory; `None` when there is too little.
+/// What is left of some memory or disk; `None` when there is too little.
 fn room(free: Option<u64>, wanted: Option<u64>) -> Option<Option<u64>> {
     match (free, wanted) {
         (Some(free), Some(wanted)) => free.checked_sub(wanted).map(Some),
@@ -82,12 +87,12 @@ mod tests {
     use super::*;
 
     fn wants(cores: u32, memory: Option<u64>, walltime: Option<u64>) -> Requirements {
-        Requirements { cores, memory, walltime }
+        Requirements { cores, memory, disk: None, walltime }
     }
 
     fn free() -> Capacity {
-        let whole = (8, Some(200));
-        Capacity { payloads: 2, slots: 2, cores: 4, memory: Some(100), time_left: Some(60), ahead: 0, whole }
+        let (memory, disk, whole) = (Some(100), Some(50), (8, Some(200), Some(60)));
+        Capacity { payloads: 2, slots: 2, cores: 4, memory, disk, time_left: Some(60), ahead: 0, whole }
     }
 
     #[test]
@@ -103,6 +108,9 @@ mod tests {
             None,
             "no slot left"
         );
+        let disk = |disk| Requirements { disk: Some(disk), ..wants(1, None, None) };
+        assert_eq!(free.take(&disk(50)).unwrap().disk, Some(0));
+        assert_eq!(free.take(&disk(51)), None);
         let unlimited = Capacity { memory: None, time_left: None, ..free };
         assert!(unlimited.take(&wants(1, Some(u64::MAX), Some(u64::MAX))).is_some());
     }
@@ -134,6 +142,7 @@ mod tests {
             slots: 2,
             cores: 2,
             memory: None,
+            disk: None,
             seen: 0,
             secret: None,
             switches: true,
@@ -162,6 +171,7 @@ mod tests {
             returns: 0,
             cancel_wanted: false,
             requirements: wants(1, None, None),
+            retry: crate::model::Retry::default(),
             array_index: None,
             spec: 0,
             notify: None,

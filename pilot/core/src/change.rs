@@ -1,5 +1,6 @@
 //! What a decision wants stored, what is to be done once it is stored, and what the asker is told.
 
+use crate::model::Requirements;
 use crate::rules::Illegal;
 use pilot_api::{HeartbeatReply, Outcome, PayloadState, PilotState, RawSpec, Registration, Report};
 use uuid::Uuid;
@@ -31,6 +32,13 @@ pub enum Change {
         cancel_wanted: bool,
         /// Why it is in that state.
         reason: Option<String>,
+    },
+    /// What a payload may use from now on.
+    Grown {
+        /// The payload.
+        payload: Uuid,
+        /// All that it asks for.
+        requirements: Requirements,
     },
     /// Another delegation for a payload.
     Delegated {
@@ -90,6 +98,8 @@ pub enum Change {
         state: PilotState,
         /// Its last sign of life.
         seen: u64,
+        /// Why, where it has ended.
+        reason: Option<String>,
     },
     /// A pilot is told to take no more work.
     Draining {
@@ -173,8 +183,8 @@ pub struct Ended {
     pub report: Option<Report>,
     /// Whether the pilot handed the payload back in order.
     pub returned: bool,
-    /// A host to avoid, and until when.
-    pub avoid: Option<(String, u64)>,
+    /// Hosts to avoid, and until when.
+    pub avoid: Option<(Vec<String>, u64)>,
     /// When.
     pub at: u64,
 }
@@ -315,6 +325,8 @@ pub struct Given {
     pub owner: String,
     /// Key of its specification.
     pub spec: i64,
+    /// What it may use: counts more than the specification.
+    pub requirements: Requirements,
     /// Index within its array.
     pub array_index: Option<u64>,
 }

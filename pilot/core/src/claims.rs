@@ -18,13 +18,17 @@ pub(crate) fn need(ask: &Ask, view: &View, loaded: u32, now: u64) -> Option<Need
     };
     let free = room(ask, pilot)?;
     match loaded {
-        1 => Some(Need::Groups { host: pilot.host.clone() }),
+        1 => Some(Need::Groups),
         2 => {
             let fitting = view.groups.iter().filter(|g| free.take(&g.requirements).is_some());
             let groups: Vec<i64> = fitting.map(|g| g.key).collect();
-            let avoiding = view.other_hosts.then(|| (pilot.host.clone(), now));
             let limit = free.payloads.min(u32::try_from(ask.ids.len()).unwrap_or(u32::MAX));
-            (!groups.is_empty() && limit > 0).then_some(Need::Waiting { groups, limit, avoiding })
+            (!groups.is_empty() && limit > 0).then_some(Need::Waiting {
+                groups,
+                limit,
+                host: pilot.host.clone(),
+                now,
+            })
         }
         _ => None,
     }
@@ -109,6 +113,7 @@ fn give(
         payload: payload.id,
         owner: payload.owner.clone(),
         spec: payload.spec,
+        requirements: payload.requirements,
         array_index: payload.array_index,
     })
 }
@@ -122,6 +127,7 @@ fn given_before(payload: &Payload) -> Option<Given> {
         payload: payload.id,
         owner: payload.owner.clone(),
         spec: payload.spec,
+        requirements: payload.requirements,
         array_index: payload.array_index,
     })
 }

@@ -24,7 +24,7 @@ pub fn decide(view: &View, event: &Event, now: u64) -> Decision {
         Event::Claim(ask) => claims::claim(&mut plan, view, ask),
         Event::Heartbeat(by, body) => pilots::heartbeat(&mut plan, view, by, body),
         Event::Results(by, results) => payloads::results(&mut plan, view, by, results),
-        Event::Leave(by, reason) => pilots::leave(&mut plan, view, by, reason),
+        Event::Leave(by, reason, failed) => pilots::leave(&mut plan, view, by, reason, *failed),
         Event::Drain(by) => pilots::drain(&mut plan, view, by),
         Event::LeaseDue(lease, renewed) => payloads::lease_due(&mut plan, view, *lease, *renewed),
         Event::PilotDue(pilot, seen) => pilots::due(&mut plan, view, *pilot, *seen),

@@ -2,7 +2,7 @@
 
 use crate::model::{Need, View};
 use crate::switching::Switching;
-use pilot_api::{AttemptResult, Claim, Heartbeat, RawSpec, Registration};
+use pilot_api::{AttemptResult, Claim, Heartbeat, Outcome, RawSpec, Registration};
 use uuid::Uuid;
 
 /// Something that somebody asks for, or that time brings. Ids are made outside, so that a decision is pure.
@@ -30,8 +30,8 @@ pub enum Event {
     Heartbeat(ByPilot, Heartbeat),
     /// A pilot reports ends: attempt and result.
     Results(Holder, Vec<(Uuid, AttemptResult)>),
-    /// A pilot leaves, with its reason.
-    Leave(ByPilot, String),
+    /// A pilot leaves, with its reason, and whether that is its node.
+    Leave(ByPilot, String, bool),
     /// A pilot is told to take no more work.
     Drain(ByPilot),
     /// A lease was watched for a whole term, and this was its last renewal.
@@ -137,6 +137,11 @@ impl Event {
             Self::Claim(ask) => return crate::claims::need(ask, view, loaded, now),
             Self::Release(by, Some(_)) if loaded == 0 => return Some(Need::Payload(by.payload)),
             Self::Release(_, Some(delegation)) if loaded == 1 => return Some(Need::Delegation(*delegation)),
+            Self::Results(_, results)
+                if loaded == 1 && results.iter().any(|r| r.1.outcome == Outcome::Limit) =>
+            {
+                return Some(Need::Largest);
+            }
             _ if loaded > 0 => return None,
             _ => {}
         }
@@ -157,7 +162,7 @@ impl Event {
                 Some(Need::Pilot { id: by.pilot, named: body.leases.iter().map(|l| l.lease).collect() })
             }
             Self::Results(_, results) => Some(Need::Attempts(results.iter().map(|r| r.0).collect())),
-            Self::Leave(by, _) | Self::Drain(by) => Some(Need::Pilot { id: by.pilot, named: Vec::new() }),
+            Self::Leave(by, ..) | Self::Drain(by) => Some(Need::Pilot { id: by.pilot, named: Vec::new() }),
             Self::LeaseDue(lease, _) => Some(Need::Lease(*lease)),
             Self::PilotDue(pilot, _) => Some(Need::Pilot { id: *pilot, named: Vec::new() }),
         }

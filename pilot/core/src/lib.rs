@@ -13,6 +13,7 @@ pub mod change;
 mod claims;
 mod decide;
 pub mod event;
+mod growth;
 pub mod model;
 mod payloads;
 mod pilots;

@@ -2,7 +2,7 @@
 //!
 //! Times are milliseconds since the epoch unless a field says seconds. All of it is plain data that any store can fill.
 
-use pilot_api::{PayloadState, PilotState, RawSpec};
+use pilot_api::{Factor, PayloadState, PilotState, RawSpec};
 use uuid::Uuid;
 
 /// The queue's rules that an operator can set.
@@ -25,6 +25,8 @@ pub struct Requirements {
     pub cores: u32,
     /// Memory in bytes, where it names any.
     pub memory: Option<u64>,
+    /// Room for its working directory in bytes, where it names any.
+    pub disk: Option<u64>,
     /// Longest run in seconds, where it names any.
     pub walltime: Option<u64>,
 }
@@ -32,8 +34,39 @@ pub struct Requirements {
 impl Requirements {
     /// Those of a specification.
     pub fn of(spec: &RawSpec) -> Self {
-        Self { cores: spec.cores, memory: spec.memory, walltime: spec.walltime }
+        Self { cores: spec.cores, memory: spec.memory, disk: spec.disk, walltime: spec.walltime }
     }
+
+    /// Writes them into a specification: what a payload may use now counts, not what it was handed in with.
+    pub fn put_into(&self, spec: &mut RawSpec) {
+        (spec.cores, spec.memory, spec.disk, spec.walltime) =
+            (self.cores, self.memory, self.disk, self.walltime);
+    }
+}
+
+/// By how much more a payload is tried again once it has reached a limit; nothing: not at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// Memory.
+    pub memory: Option<Factor>,
+    /// Disk.
+    pub disk: Option<Factor>,
+}
+
+impl Retry {
+    /// That of a specification.
+    pub fn of(spec: &RawSpec) -> Self {
+        Self { memory: spec.retry_memory, disk: spec.retry_disk }
+    }
+}
+
+/// The most that a pilot which takes work has; `None` where one knows no limit, or none is there to tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Largest {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of disk.
+    pub disk: Option<u64>,
 }
 
 /// A lease in force.
@@ -76,6 +109,8 @@ pub struct Payload {
     pub cancel_wanted: bool,
     /// What it asks for.
     pub requirements: Requirements,
+    /// What becomes of it when that was not enough.
+    pub retry: Retry,
     /// Index within its array.
     pub array_index: Option<u64>,
     /// The store's key of its specification.
@@ -84,8 +119,8 @@ pub struct Payload {
     pub notify: Option<String>,
     /// End of its delegated proxy, seconds.
     pub proxy_until: u64,
-    /// A host that failed it, and until when another one is preferred.
-    pub avoid: Option<(String, u64)>,
+    /// Hosts that failed it, and until when it goes to others only, while there are any.
+    pub avoid: Option<(Vec<String>, u64)>,
     /// The lease in force.
     pub lease: Option<OpenLease>,
 }
@@ -109,6 +144,8 @@ pub struct Pilot {
     pub cores: u32,
     /// Its memory in bytes.
     pub memory: Option<u64>,
+    /// Its room for working directories in bytes.
+    pub disk: Option<u64>,
     /// Whether its payloads run under their users' own accounts.
     pub switches: bool,
     /// Last sign of life; grows with each.
@@ -188,8 +225,8 @@ pub struct View {
     pub attempts: Vec<Attempt>,
     /// Requirements that some waiting payload has.
     pub groups: Vec<Group>,
-    /// Whether a live pilot on another host takes work.
-    pub other_hosts: bool,
+    /// The most that any pilot has, if asked for.
+    pub largest: Largest,
     /// The oldest waiting payloads of the groups asked for.
     pub waiting: Vec<Payload>,
     /// What was submitted before under the id asked for.
@@ -218,19 +255,19 @@ pub enum Need {
     },
     /// Attempts with their payloads.
     Attempts(Vec<Uuid>),
-    /// All groups of waiting payloads; and whether a live pilot on another host than this takes work.
-    Groups {
-        /// The claiming pilot's host.
-        host: String,
-    },
+    /// All groups of waiting payloads.
+    Groups,
     /// The oldest waiting payloads of some groups.
     Waiting {
         /// Keys of the groups.
         groups: Vec<i64>,
         /// Most per group.
         limit: u32,
-        /// Leave out those that avoid this host at this time.
-        avoiding: Option<(String, u64)>,
+        /// The claiming pilot's host.
+        host: String,
+        /// Leave out those that this host has failed and that avoid it at this time, if a live pilot takes work on a host that
+        /// has not failed them.
+        now: u64,
     },
     /// A submission under this id, its delegation, and which of these blobs its owner has uploaded.
     Submission {
@@ -245,6 +282,8 @@ pub enum Need {
     },
     /// A delegation.
     Delegation(Uuid),
+    /// The most that a pilot which takes work has.
+    Largest,
     /// Specifications by their keys.
     Specs(Vec<i64>),
 }

@@ -3,13 +3,14 @@
 use crate::change::{Answer, Change, Effect, Ended, History, Opened, Refused};
 use crate::decide::Plan;
 use crate::event::{ByOwner, Holder};
+use crate::growth::{Growth, growth};
 use crate::model::{Delegation, OpenLease, Payload, Terms, View};
 use crate::pilots::is_holder;
 use crate::rules::{self, Consequence, MAX_RETURNS, PayloadEvent, PayloadFacts};
 use pilot_api::{AttemptResult, Outcome, Report};
 use uuid::Uuid;
 
-/// How long another host is preferred after one has failed a payload, in milliseconds.
+/// How long hosts that have failed a payload are avoided after the last of them has, in milliseconds.
 const AVOID: u64 = 600_000;
 
 /// Who did it, and what the history and the owner read of it.
@@ -128,8 +129,10 @@ fn open(plan: &mut Plan, number: u32, opened: &Opened) {
 }
 
 fn close(plan: &mut Plan, payload: &Payload, lease: &OpenLease, end: &End<'_>) {
-    let avoid = (end.outcome == Outcome::Infra && !end.returned)
-        .then(|| (lease.host.clone(), plan.now.saturating_add(AVOID)));
+    let avoid = (end.outcome == Outcome::Infra && !end.returned).then(|| {
+        let before = payload.avoid.iter().flat_map(|(hosts, _)| hosts).filter(|host| **host != lease.host);
+        (before.cloned().chain([lease.host.clone()]).collect(), plan.now.saturating_add(AVOID))
+    });
     plan.changes.push(Change::Ended(Box::new(Ended {
         payload: payload.id,
         attempt: lease.attempt,
@@ -247,11 +250,48 @@ fn one_result(
                 why: "",
                 returned,
             };
-            end_attempt(plan, &view.terms, payload, end)
+            match outgrown(view, payload, &end) {
+                Some(Ok(more)) => grow(plan, &view.terms, payload, end, &more),
+                Some(Err(why)) => {
+                    let reason = end.report.and_then(|r| r.reason.as_deref()).unwrap_or_default();
+                    let report = Report { reason: Some(format!("{reason}; {why}")), ..result.report.clone() };
+                    end_attempt(plan, &view.terms, payload, End { report: Some(&report), ..end })
+                }
+                None => end_attempt(plan, &view.terms, payload, end),
+            }
         }
         None if found.reported => Ok(()),
         None => Err(Refused::Superseded),
     }
+}
+
+/// What a payload gets that reached a limit and asked for another try with more.
+fn outgrown(view: &View, payload: &Payload, end: &End<'_>) -> Option<Result<Growth, String>> {
+    if end.outcome != Outcome::Limit || end.returned || payload.cancel_wanted {
+        return None;
+    }
+    let reached = end.report?.limit.as_ref()?;
+    let more = growth(payload, reached, &view.largest)?;
+    Some(more.and_then(|more| {
+        let again = rules::may_try_again(&facts(payload), view.terms.max_attempts);
+        if again { Ok(more) } else { Err("not tried again: all attempts are used up".to_owned()) }
+    }))
+}
+
+fn grow(
+    plan: &mut Plan,
+    terms: &Terms,
+    payload: &Payload,
+    end: End<'_>,
+    more: &Growth,
+) -> Result<(), Refused> {
+    let Some(lease) = &payload.lease else { return Err(Refused::Superseded) };
+    let why = end.report.and_then(|r| r.reason.as_deref()).unwrap_or_default();
+    let counted = lease.number.saturating_sub(payload.returns);
+    let text = explain(end.outcome.as_str(), counted, terms.max_attempts, &format!("{why}; {}", more.said));
+    let cause = Cause { actor: end.actor, text: &text, reason: Some(&text) };
+    plan.changes.push(Change::Grown { payload: payload.id, requirements: more.requirements });
+    step(plan, terms, payload, PayloadEvent::Grow, &cause, &Means::End(lease, end))
 }
 
 /// Ends the attempt that holds a payload; afterwards the payload is final or waits again.

@@ -20,9 +20,12 @@ pub(crate) fn moved(
     let state = rules::pilot(pilot.state, event).map_err(Refused::Illegal)?;
     let seen = match event {
         PilotEvent::Silent => pilot.seen,
-        PilotEvent::Reported(_) | PilotEvent::Claimed(_) | PilotEvent::Left => plan.after(pilot.seen),
+        PilotEvent::Reported(_) | PilotEvent::Claimed(_) | PilotEvent::Left | PilotEvent::GaveUp => {
+            plan.after(pilot.seen)
+        }
     };
-    plan.changes.push(Change::PilotState { id: pilot.id, state, seen });
+    let reason = (!rules::is_live(state)).then(|| identity::one_line(why));
+    plan.changes.push(Change::PilotState { id: pilot.id, state, seen, reason });
     plan.effects.push(match rules::is_live(state) {
         true => Effect::WatchPilot { pilot: pilot.id, seen },
         false => Effect::UnwatchPilot(pilot.id),
@@ -130,7 +133,13 @@ fn renew(plan: &mut Plan, lease: &OpenLease) {
 }
 
 /// What a leaving pilot still holds goes back at once; it says so in order, so nobody has failed.
-pub(crate) fn leave(plan: &mut Plan, view: &View, by: &ByPilot, reason: &str) -> Result<Answer, Refused> {
+pub(crate) fn leave(
+    plan: &mut Plan,
+    view: &View,
+    by: &ByPilot,
+    reason: &str,
+    failed: bool,
+) -> Result<Answer, Refused> {
     let pilot = of_dn(view, by)?;
     is_that_pilot(pilot, by)?;
     let why = format!("the pilot left: {reason}");
@@ -138,7 +147,8 @@ pub(crate) fn leave(plan: &mut Plan, view: &View, by: &ByPilot, reason: &str) ->
         let end = End { outcome: Outcome::Lost, report: None, actor: &by.dn, why: &why, returned: true };
         end_attempt(plan, &view.terms, payload, end)?;
     }
-    moved(plan, pilot, PilotEvent::Left, reason)?;
+    let event = if failed { PilotEvent::GaveUp } else { PilotEvent::Left };
+    moved(plan, pilot, event, reason)?;
     Ok(Answer::Done)
 }
 

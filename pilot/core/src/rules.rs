@@ -35,6 +35,8 @@ pub enum PayloadEvent {
     Progress(PayloadState),
     /// Its attempt ended.
     End(Outcome),
+    /// Its attempt reached a limit, and another one with more is to follow.
+    Grow,
     /// Its pilot hands it back in order: a drain, or the end of the batch job.
     Return,
     /// Its owner wants it ended.
@@ -100,6 +102,7 @@ impl fmt::Display for PayloadEvent {
             Self::Lease => f.write_str("be leased"),
             Self::Progress(state) => write!(f, "become {state} by a pilot's word"),
             Self::End(outcome) => write!(f, "end with outcome {outcome}"),
+            Self::Grow => f.write_str("be tried again with more"),
             Self::Return => f.write_str("be handed back"),
             Self::Cancel => f.write_str("be cancelled"),
         }
@@ -131,6 +134,9 @@ pub fn payload(facts: &PayloadFacts, event: PayloadEvent, max_attempts: u32) -> 
         (from, PayloadEvent::End(outcome)) if is_leased(from) && outcome != Outcome::Superseded => {
             Ok(ended(facts, outcome, max_attempts))
         }
+        (from, PayloadEvent::Grow) if is_leased(from) && may_try_again(facts, max_attempts) => {
+            to(S::Waiting, &[Consequence::EndAttempt(Outcome::Limit), Consequence::OfferWork])
+        }
         (from, PayloadEvent::Return) if is_leased(from) => Ok(returned(facts)),
         (_, PayloadEvent::Cancel) => cancelled(facts).ok_or_else(|| illegal(facts, event)),
         _ => Err(illegal(facts, event)),
@@ -157,6 +163,11 @@ fn further(from: PayloadState, said: PayloadState) -> PayloadState {
     if rank(said) > rank(from) { said } else { from }
 }
 
+/// Whether a payload whose attempt ends now may have another one: nobody wants it ended, and not all attempts are used up.
+pub fn may_try_again(facts: &PayloadFacts, max_attempts: u32) -> bool {
+    !facts.cancel_wanted && facts.attempts.saturating_sub(facts.returns) < max_attempts
+}
+
 /// The outcome class decides, never the exit code: what was not the user's doing is tried again.
 fn ended(facts: &PayloadFacts, outcome: Outcome, max_attempts: u32) -> Step {
     let end = Consequence::EndAttempt(outcome);
@@ -168,9 +179,7 @@ fn ended(facts: &PayloadFacts, outcome: Outcome, max_attempts: u32) -> Step {
         Outcome::Killed => last(PayloadState::Killed),
         // The wish was to have it ended, and it has ended: no retry.
         Outcome::Infra | Outcome::Lost if facts.cancel_wanted => last(PayloadState::Killed),
-        Outcome::Infra | Outcome::Lost if facts.attempts.saturating_sub(facts.returns) >= max_attempts => {
-            last(PayloadState::Failed)
-        }
+        Outcome::Infra | Outcome::Lost if !may_try_again(facts, max_attempts) => last(PayloadState::Failed),
         Outcome::Infra | Outcome::Lost => Step {
             state: PayloadState::Waiting,
             cancel_wanted: false,
@@ -215,6 +224,8 @@ pub enum PilotEvent {
     Claimed(bool),
     /// It says good-bye.
     Left,
+    /// It says good-bye because its node cannot run payloads.
+    GaveUp,
     /// Nothing was heard of it for too long.
     Silent,
 }
@@ -222,6 +233,11 @@ pub enum PilotEvent {
 /// Whether a pilot in this state may still be heard of, and is not given up.
 pub fn is_live(state: PilotState) -> bool {
     !matches!(state, PilotState::Done | PilotState::Failed | PilotState::Lost)
+}
+
+/// Whether a pilot in this state takes work, unless it was told not to.
+pub fn takes_work(state: PilotState) -> bool {
+    matches!(state, PilotState::Starting | PilotState::Validating | PilotState::Ready | PilotState::Busy)
 }
 
 /// Decides the state of a pilot after an event. A lost pilot that speaks again is what it says it is.
@@ -244,7 +260,8 @@ pub fn pilot(from: PilotState, event: PilotEvent) -> Result<PilotState, Illegal>
         PilotEvent::Claimed(true) => Ok(P::Busy),
         PilotEvent::Claimed(false) => Ok(P::Ready),
         PilotEvent::Left if live => Ok(P::Done),
-        PilotEvent::Left => Ok(from),
+        PilotEvent::GaveUp if live => Ok(P::Failed),
+        PilotEvent::Left | PilotEvent::GaveUp => Ok(from),
         PilotEvent::Silent if live => Ok(P::Lost),
         PilotEvent::Silent => Ok(from),
     }

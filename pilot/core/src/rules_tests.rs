@@ -19,6 +19,7 @@ fn all_events() -> Vec<PayloadEvent> {
         PayloadEvent::Lease,
         PayloadEvent::Cancel,
         PayloadEvent::Return,
+        PayloadEvent::Grow,
     ];
     events.extend(S::VARIANTS.iter().map(|s| PayloadEvent::Progress(*s)));
     events.extend(Outcome::VARIANTS.iter().map(|o| PayloadEvent::End(*o)));
@@ -46,7 +47,7 @@ fn expected(from: S, event: PayloadEvent) -> Option<S> {
                 Outcome::Superseded => None,
             }
         }
-        E::Return => place(from).map(|_| S::Waiting),
+        E::Return | E::Grow => place(from).map(|_| S::Waiting),
         E::Cancel => match from {
             S::Received | S::Waiting | S::Held | S::Killed => Some(S::Killed),
             S::Matched | S::Running | S::Completing => Some(from),
@@ -149,6 +150,7 @@ fn pilots_claim_leave_and_fall_silent() {
         assert_eq!(claimed(true), live.then_some(if draining { P::Draining } else { P::Busy }));
         assert_eq!(claimed(false), live.then_some(if draining { P::Draining } else { P::Ready }));
         assert_eq!(pilot(*from, PilotEvent::Left), Ok(if live { P::Done } else { *from }));
+        assert_eq!(pilot(*from, PilotEvent::GaveUp), Ok(if live { P::Failed } else { *from }));
         assert_eq!(pilot(*from, PilotEvent::Silent), Ok(if live { P::Lost } else { *from }));
     }
 }

@@ -89,6 +89,8 @@ pub struct Seen {
     pub host: String,
     /// Whether it has had a payload.
     pub worked: bool,
+    /// Why it could not run any, as it said itself.
+    pub failed: Option<String>,
 }
 
 /// What else settling depends on.
@@ -131,6 +133,11 @@ pub fn settle(entry: &Entry, listing: &[JobStatus], seen: Option<&Seen>, terms: 
             after.state = State::Ended(outcome(&after, terms));
             after.why = "left the batch system".into();
         }
+    }
+    let failed = seen.and_then(|seen| seen.failed.as_ref()).filter(|_| !after.is_live());
+    if let Some(why) = failed {
+        // Its own word says more than the batch system's: such a node fails the next one, too, whatever this one has run.
+        (after.state, after.why) = (State::Ended(Outcome::Fruitless), why.clone());
     }
     if after.state != entry.state {
         after.changed = terms.now;
@@ -192,12 +199,16 @@ mod tests {
     fn the_end_is_judged_by_work_and_by_what_waits() {
         let running = entry(State::Running, Some("7"));
         let gone = |seen: Option<&Seen>, wanted| settle(&running, &[], seen, at(101, wanted)).state;
-        let idle = Seen { host: "wn2".into(), worked: false };
+        let idle = Seen { host: "wn2".into(), worked: false, failed: None };
         let busy = Seen { worked: true, ..idle.clone() };
         assert_eq!(gone(Some(&busy), true), State::Ended(Outcome::Worked));
         assert_eq!(gone(Some(&idle), true), State::Ended(Outcome::Fruitless));
         assert_eq!(gone(None, true), State::Ended(Outcome::Fruitless));
         assert_eq!(gone(Some(&idle), false), State::Ended(Outcome::Idle));
+        let unfit = Seen { failed: Some("this node cannot run payloads: full".into()), ..idle.clone() };
+        assert_eq!(gone(Some(&unfit), false), State::Ended(Outcome::Fruitless));
+        assert!(settle(&running, &[], Some(&unfit), at(101, false)).why.contains("full"));
+        assert_eq!(gone(Some(&Seen { worked: true, ..unfit }), true), State::Ended(Outcome::Fruitless));
         let listed_end = [listed("7", "pp-1", batch::State::Ended)];
         assert_eq!(settle(&running, &listed_end, None, at(101, true)).why, "word");
     }
@@ -210,7 +221,7 @@ mod tests {
             (started.state, started.host.as_deref(), started.changed),
             (State::Running, Some("wn1"), 105)
         );
-        let seen = Seen { host: "wn1.example.org".into(), worked: true };
+        let seen = Seen { host: "wn1.example.org".into(), worked: true, failed: None };
         let known = settle(&started, &[listed("7", "x", batch::State::Running)], Some(&seen), at(109, true));
         assert_eq!((known.host.as_deref(), known.worked, known.changed), (Some("wn1"), true, 105));
         let bare = JobStatus { host: None, ..listed("7", "x", batch::State::Running) };

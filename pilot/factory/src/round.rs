@@ -49,12 +49,7 @@ pub async fn look(config: &Config, client: &Client, ledger: &[Entry]) -> Result<
     let listings = join_all(names.map(|(name, place)| async { (name.clone(), listing(place).await) })).await;
     let listings: BTreeMap<String, Result<Vec<JobStatus>, String>> = listings.into_iter().collect();
     // Pilots before demand: one that takes a payload in between must not look busy while the payload still seems to wait.
-    let seen: BTreeMap<Uuid, Seen> = client
-        .pilots()
-        .await?
-        .into_iter()
-        .map(|p| (p.id, Seen { host: p.registration.host, worked: p.attempts > 0 }))
-        .collect();
+    let seen: BTreeMap<Uuid, Seen> = client.pilots().await?.into_iter().map(|p| (p.id, seen_of(p))).collect();
     let demand: Vec<Demand> = client.demand().await?.into_iter().map(demand).collect();
     let now = now();
     let settle = |e: &Entry| {
@@ -70,6 +65,11 @@ pub async fn look(config: &Config, client: &Client, ledger: &[Entry]) -> Result<
         (name, View { strangers, satisfiable: None })
     });
     Ok(Sight { changed, demand, views: views.collect(), entries })
+}
+
+fn seen_of(pilot: pilot_api::Pilot) -> Seen {
+    let failed = pilot.reason.filter(|_| pilot.state == pilot_api::PilotState::Failed);
+    Seen { host: pilot.registration.host, worked: pilot.attempts > 0, failed }
 }
 
 async fn listing(place: &Place) -> Result<Vec<JobStatus>, String> {

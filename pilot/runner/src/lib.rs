@@ -12,6 +12,7 @@
 
 pub mod conversation;
 pub mod environment;
+mod limits;
 pub mod outputs;
 pub mod payload;
 mod signals;
@@ -123,7 +124,7 @@ fn carry_out(start: &Start, agent: &mut Agent) -> Result<Ended> {
 }
 
 fn not_started(exit_code: Option<i32>, cause: EndCause, reason: String) -> Ended {
-    Ended { exit_code, cause, reason: Some(reason), wall_ms: 0, cpu_ms: 0 }
+    Ended { exit_code, cause, reason: Some(reason), wall_ms: 0, cpu_ms: 0, limit: None }
 }
 
 fn prepare(start: &Start, agent: &mut Agent) -> Result<(Workdir, PayloadSpec)> {
@@ -163,7 +164,10 @@ fn receive(workdir: &Workdir, path: &str, mode: u32, size: u64, agent: &mut Agen
 }
 
 fn execute(start: &Start, spec: &PayloadSpec, workdir: &Workdir, agent: &mut Agent) -> Ended {
-    let env = environment::build(|name| std::env::var_os(name), workdir.path(), &spec.env, &start.site_env);
+    let end = limits::End::of(spec, start.slot_end);
+    let mut site_env = start.site_env.clone();
+    site_env.extend(end.epoch().map(|at| ("PILOT_END_TIME".to_owned(), at.to_string())));
+    let env = environment::build(|name| std::env::var_os(name), workdir.path(), &spec.env, &site_env);
     let pid = match payload::spawn(&spec.command, &env, workdir.path()) {
         Ok(pid) => pid,
         Err(refusal) => {
@@ -171,7 +175,7 @@ fn execute(start: &Start, spec: &PayloadSpec, workdir: &Workdir, agent: &mut Age
             return not_started(refusal.exit_code, refusal.cause, refusal.reason);
         }
     };
-    let running = Running::new(pid, start, spec);
+    let running = Running::new(pid, start, spec, workdir.path(), end.warning(spec));
     // If the agent is gone, the watch sees the end of the stream and ends the payload.
     agent.send(&ToAgent::Started(started(pid.as_raw(), workdir.path(), &env))).ok();
     running.watch(agent)

@@ -1,6 +1,7 @@
 //! Starts the payload, watches it, and ends it with everything that it started.
 
 use crate::conversation::{Agent, News};
+use crate::limits::{self, Watched};
 use crate::signals::{asks_for_the_end, is_child};
 use crate::sys::{Reaped, reap, send_signal};
 use crate::tree;
@@ -9,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
-use pilot_wire::api::PayloadSpec;
+use pilot_wire::api::{LimitKind, LimitReached, PayloadSpec, WarnSignal};
 use pilot_wire::{EndCause, Ended, Frame, Start, ToRunner};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,8 +20,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often the memory of a payload with a limit is looked at.
-const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long killed processes may take to disappear; after that the kernel holds them, not we.
 const DISAPPEAR: Duration = Duration::from_secs(10);
 /// For so long a chain of forks is hunted without a pause: each pause lets it fork again.
@@ -103,21 +102,30 @@ pub(crate) struct Running {
     cause: EndCause,
     grace: Duration,
     walltime: Option<Duration>,
-    memory: Option<u64>,
+    /// When to warn it, and how.
+    warn: Option<(Instant, WarnSignal)>,
+    watched: Watched,
     kill_at: Option<Instant>,
     code: Option<i32>,
 }
 
 impl Running {
     /// Takes over the process.
-    pub(crate) fn new(pid: Pid, start: &Start, spec: &PayloadSpec) -> Self {
+    pub(crate) fn new(
+        pid: Pid,
+        start: &Start,
+        spec: &PayloadSpec,
+        workdir: &Path,
+        warn: Option<Instant>,
+    ) -> Self {
         Self {
             pid,
             since: Instant::now(),
             cause: EndCause::Exited,
             grace: Duration::from_millis(start.grace_ms),
             walltime: spec.walltime.map(Duration::from_secs),
-            memory: spec.memory,
+            warn: warn.map(|at| (at, spec.warn_signal)),
+            watched: Watched::new(spec, workdir),
             kill_at: None,
             code: None,
         }
@@ -126,11 +134,11 @@ impl Running {
     /// Returns once the payload and all its descendants are gone.
     pub(crate) fn watch(mut self, agent: &mut Agent) -> Ended {
         let deadline = self.walltime.and_then(|limit| self.since.checked_add(limit));
-        let mut look_at_memory = self.memory.map(|_| self.since);
         self.reap();
         while self.code.is_none() {
             let deadline = deadline.filter(|_| self.kill_at.is_none());
-            let until = [deadline, self.kill_at, look_at_memory].into_iter().flatten().min();
+            let warn = self.warn.map(|(at, _)| at).filter(|_| self.kill_at.is_none());
+            let until = [deadline, self.kill_at, self.watched.next(), warn].into_iter().flatten().min();
             match agent.wait(until) {
                 News::Signal(number) if is_child(number) => drop(self.reap()),
                 News::Signal(number) if asks_for_the_end(number) => self.stop(EndCause::Stopped, self.grace),
@@ -146,12 +154,19 @@ impl Running {
             if self.kill_at.is_some_and(|at| at <= now) {
                 self.kill();
             }
-            if look_at_memory.is_some_and(|at| at <= now) {
-                look_at_memory = Some(now + MEMORY_INTERVAL);
-                if self.memory.is_some_and(|limit| tree::memory() > limit) {
-                    self.stop(EndCause::Memory, self.grace);
-                }
+            if let Some((_, which)) = self.warn.filter(|(at, _)| *at <= now && self.kill_at.is_none()) {
+                self.warn = None;
+                send_signal(self.pid.as_raw(), limits::number(which));
             }
+            match self.watched.look(now) {
+                Some(LimitKind::Disk) => self.stop(EndCause::Disk, self.grace),
+                Some(_) => self.stop(EndCause::Memory, self.grace),
+                None => (),
+            }
+        }
+        if self.cause == EndCause::Exited && self.code == Some(128 + libc::SIGKILL) && self.watched.ran_out()
+        {
+            self.cause = EndCause::Memory;
         }
         let wall = self.since.elapsed();
         let left = self.clear(agent);
@@ -208,12 +223,18 @@ impl Running {
     }
 
     fn report(&self, wall: Duration, left: usize) -> Ended {
-        let mut reason = match self.cause {
+        let limit = match self.cause {
             EndCause::Walltime => {
-                Some(format!("walltime of {} s is over", self.walltime.unwrap_or_default().as_secs()))
+                let allowed = self.walltime.unwrap_or_default().as_secs();
+                Some(LimitReached { kind: LimitKind::Walltime, allowed, used: wall.as_secs() })
             }
-            EndCause::Memory => Some(format!("used more than {} bytes of memory", self.memory.unwrap_or(0))),
-            _ => self
+            EndCause::Memory => self.watched.reached(LimitKind::Memory),
+            EndCause::Disk => self.watched.reached(LimitKind::Disk),
+            EndCause::Exited | EndCause::Stopped | EndCause::Setup => None,
+        };
+        let mut reason = match limit {
+            Some(limit) => Some(limit.to_string()),
+            None => self
                 .code
                 .filter(|c| *c > 128)
                 .map(|c| c - 128)
@@ -223,7 +244,8 @@ impl Running {
         if left > 0 {
             reason = Some(format!("{left} processes could not be killed; {}", reason.unwrap_or_default()));
         }
-        Ended { exit_code: self.code, cause: self.cause, reason, wall_ms: millis(wall), cpu_ms: cpu_ms() }
+        let (exit_code, cause) = (self.code, self.cause);
+        Ended { exit_code, cause, reason, wall_ms: millis(wall), cpu_ms: cpu_ms(), limit }
     }
 }
 

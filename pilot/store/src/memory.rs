@@ -113,6 +113,7 @@ impl Store for MemoryStore {
                 dn: p.new.dn.clone(),
                 registration: p.new.registration.clone(),
                 state: p.state,
+                reason: p.reason.clone(),
                 seen: p.seen / 1000,
                 running: u32::try_from(running(*id)).unwrap_or(u32::MAX),
                 attempts: u32::try_from(attempts(*id)).unwrap_or(u32::MAX),

@@ -92,10 +92,10 @@ async fn goes_on(file: &Path) {
         store.load(&mut view, &Need::Pilot { id: id(PILOT), named: vec![] }).await.unwrap();
         let pilot = view.pilot.take().unwrap();
         assert_eq!((pilot.host.as_str(), pilot.state, pilot.held.len()), ("wn7", PilotState::Busy, 1));
-        store.load(&mut view, &Need::Groups { host: "wn7".into() }).await.unwrap();
+        store.load(&mut view, &Need::Groups).await.unwrap();
         assert_eq!((view.groups.len(), view.groups[0].requirements.memory), (1, Some(5)));
         let groups = vec![view.groups[0].key];
-        store.load(&mut view, &Need::Waiting { groups, limit: 9, avoiding: None }).await.unwrap();
+        store.load(&mut view, &Need::Waiting { groups, limit: 9, host: "wn7".into(), now: 0 }).await.unwrap();
         assert_eq!(view.waiting.len(), 1, "found by what it asks for");
         assert_eq!(view.waiting[0].notify.as_deref(), Some("https://x.example/"));
         store.close().await;

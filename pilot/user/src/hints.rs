@@ -16,7 +16,11 @@ pub fn unsatisfied(spec: &RawSpec, pilots: &[Pilot]) -> Option<String> {
     };
     let memory = |free: Option<u64>| spec.memory.is_none_or(|wanted| free.is_none_or(|free| free >= wanted));
     let time = |left: Option<u64>| spec.walltime.is_none_or(|wanted| left.is_none_or(|left| left >= wanted));
-    if nodes.iter().any(|n| n.cores >= spec.cores && memory(n.memory) && time(n.time_left)) {
+    let disk = |free: Option<u64>| spec.disk.is_none_or(|wanted| free.is_none_or(|free| free >= wanted));
+    let fits = |n: &&pilot_api::Registration| {
+        n.cores >= spec.cores && memory(n.memory) && disk(n.disk) && time(n.time_left)
+    };
+    if nodes.iter().copied().any(|n| fits(&n)) {
         return None;
     }
     let pilots = match nodes.len() {
@@ -33,12 +37,16 @@ pub fn unsatisfied(spec: &RawSpec, pilots: &[Pilot]) -> Option<String> {
         let (wanted, has) = (spec.memory.unwrap_or(0), most(nodes.iter().map(|n| n.memory).collect()));
         reasons.push(format!("it wants {} memory, and the largest has {}", size(wanted), size(has)));
     }
+    if !nodes.iter().any(|n| disk(n.disk)) {
+        let (wanted, has) = (spec.disk.unwrap_or(0), most(nodes.iter().map(|n| n.disk).collect()));
+        reasons.push(format!("it wants {} disk, and the largest has {} free", size(wanted), size(has)));
+    }
     if !nodes.iter().any(|n| time(n.time_left)) {
         let (wanted, has) = (spec.walltime.unwrap_or(0), most(nodes.iter().map(|n| n.time_left).collect()));
         reasons.push(format!("it wants {} walltime, and the longest has {} left", span(wanted), span(has)));
     }
     if reasons.is_empty() {
-        reasons.push("each of cores, memory and walltime can be had, but not all from one".to_owned());
+        reasons.push("each of cores, memory, disk and walltime can be had, but not all from one".to_owned());
     }
     Some(format!("{pilots}: {}", reasons.join("; ")))
 }

@@ -4,7 +4,7 @@ use super::say::{print, print_json};
 use super::select::Selector;
 use super::text::{age, clean, size, span, style_of, table, time, width, wrap};
 use super::{Common, RETRY, Result, hints};
-use pilot_api::{Attempt, HistoryEntry, Payload, PayloadState, Pilot, PilotState};
+use pilot_api::{Attempt, Factor, HistoryEntry, Payload, PayloadState, Pilot, PilotState};
 use pilot_client::{Client, Which};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -182,8 +182,11 @@ fn describe(payload: &Payload, events: &[HistoryEntry], width: usize) -> String 
 fn wants(payload: &Payload) -> String {
     let spec = &payload.spec;
     let mut wants = vec![format!("{} core{}", spec.cores, if spec.cores == 1 { "" } else { "s" })];
-    wants.extend(spec.memory.map(|m| format!("{} memory", size(m))));
+    let again = |factor: Option<Factor>| factor.map(|f| format!(" (then {f})")).unwrap_or_default();
+    wants.extend(spec.memory.map(|m| format!("{} memory{}", size(m), again(spec.retry_memory))));
+    wants.extend(spec.disk.map(|d| format!("{} disk{}", size(d), again(spec.retry_disk))));
     wants.extend(spec.walltime.map(|w| format!("{} walltime", span(w))));
+    wants.extend(spec.warn.map(|w| format!("{} {} before", spec.warn_signal, span(w))));
     wants.extend((spec.ports > 0).then(|| format!("{} ports", spec.ports)));
     wants.join(", ")
 }
@@ -218,7 +221,7 @@ pub async fn pilots(common: Common) -> Result<u8> {
         return print_json(&pilots);
     }
     let rows: Vec<_> = pilots.iter().map(pilot_row).collect();
-    let head = ["ID", "STATE", "RUNNING", "CORES", "SWITCH", "SEEN", "HOST", "DN"];
+    let head = ["ID", "STATE", "RUNNING", "CORES", "SWITCH", "SEEN", "HOST", "DN", "WHY"];
     print(&table(&head, &rows, width(), &["DN", "SWITCH", "CORES", "SEEN"]))
 }
 
@@ -233,6 +236,7 @@ fn pilot_row(pilot: &Pilot) -> Vec<String> {
         format!("{} ago", age(pilot.seen)),
         clean(&node.host),
         clean(&pilot.dn),
+        pilot.reason.as_deref().map_or_else(|| "-".to_owned(), clean),
     ]
 }
 

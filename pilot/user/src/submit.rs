@@ -7,7 +7,8 @@ use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use openssl::sha::Sha256;
 use pilot_api::{
-    DELEGATIONS, InputFile, MissingOutput, PayloadSpec, RawSpec, SignedChain, Submission, output_pattern,
+    DELEGATIONS, Factor, InputFile, MissingOutput, PayloadSpec, RawSpec, SignedChain, Submission, WarnSignal,
+    output_pattern,
 };
 use pilot_client::{Client, duration};
 use std::collections::BTreeMap;
@@ -47,9 +48,24 @@ pub struct Args {
     /// Memory, such as 500M or 2G; a payload that uses more is ended
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
+    /// Room in the working directory, such as 500M or 20G; a payload that takes more is ended
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    disk: Option<u64>,
+    /// Try a payload that used more memory than it may again with so many times as much, such as 2x
+    #[arg(long, value_name = "FACTOR", value_parser = Factor::parse, requires = "memory")]
+    retry_memory: Option<Factor>,
+    /// The same for disk
+    #[arg(long, value_name = "FACTOR", value_parser = Factor::parse, requires = "disk")]
+    retry_disk: Option<Factor>,
     /// Longest run, such as 90s, 30m or 2h
     #[arg(long, value_name = "D", value_parser = duration)]
     walltime: Option<Duration>,
+    /// Send the payload a signal so long before its walltime, or its batch slot, is over, such as 5m
+    #[arg(long, value_name = "D", value_parser = duration)]
+    warn: Option<Duration>,
+    /// Which signal: USR1, USR2, INT, HUP or TERM; a payload that does not catch it dies of it
+    #[arg(long, value_name = "SIGNAL", default_value = "USR1", value_parser = warn_signal, requires = "warn")]
+    warn_signal: WarnSignal,
     /// Callback ports; unless told, none, or what the site gives by default
     #[arg(long, value_name = "N", default_value_t = 0)]
     ports: u16,
@@ -75,7 +91,12 @@ pub async fn run(args: Args) -> Result<u8> {
         missing_output: args.missing_output.unwrap_or_default().0,
         cores: args.cores,
         memory: args.memory,
+        disk: args.disk,
         walltime: args.walltime.map(|d| d.as_secs()),
+        warn: args.warn.map(|d| d.as_secs()),
+        warn_signal: args.warn_signal,
+        retry_memory: args.retry_memory,
+        retry_disk: args.retry_disk,
         ports: args.ports,
         notify: args.notify,
     };
@@ -215,6 +236,11 @@ fn missing_output(text: &str) -> std::result::Result<Missing, String> {
     }
 }
 
+fn warn_signal(text: &str) -> std::result::Result<WarnSignal, String> {
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    name.parse().map_err(|_| "write USR1, USR2, INT, HUP or TERM".to_owned())
+}
+
 fn array(text: &str) -> std::result::Result<(u64, u64), String> {
     let bounds = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     bounds
@@ -245,6 +271,17 @@ mod tests {
         assert_eq!((size("2G"), size("500M"), size("7")), (Ok(2 << 30), Ok(500 << 20), Ok(7)));
         for bad in ["", "G", "1.5G", "-1", "1P", "0", "99999999999T"] {
             assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_warning_is_one_of_the_signals_that_can_be_caught() {
+        assert_eq!(
+            (warn_signal("SIGUSR2"), warn_signal("TERM")),
+            (Ok(WarnSignal::Usr2), Ok(WarnSignal::Term))
+        );
+        for bad in ["KILL", "9", "usr1", ""] {
+            assert!(warn_signal(bad).is_err(), "{bad}");
         }
     }
 

@@ -12,14 +12,14 @@
 pub mod signals;
 
 pub use pilot_api as api;
-use pilot_api::{OutputSummary, RawSpec};
+use pilot_api::{LimitReached, OutputSummary, RawSpec};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::io;
 use uuid::Uuid;
 
 /// Version of the messages. A pilot that outlives its own upgrade may meet a runner of another build: both sides say theirs.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Longest frame accepted, in bytes: the largest specification ([`pilot_api::MAX_SPEC`]) and what the pilot adds.
 pub const MAX_FRAME: usize = 4 << 20;
 /// Size of the data frames that we send, in bytes.
@@ -70,6 +70,8 @@ pub struct Start {
     pub proxy_copy: Option<String>,
     /// Time between SIGTERM and SIGKILL in milliseconds when a limit ends the payload or the agent dies.
     pub grace_ms: u64,
+    /// When the batch slot ends, seconds since the epoch.
+    pub slot_end: Option<u64>,
 }
 
 /// To the agent.
@@ -122,6 +124,8 @@ pub struct Ended {
     pub wall_ms: u64,
     /// User and system CPU time of all its processes in milliseconds.
     pub cpu_ms: u64,
+    /// The limit that ended it.
+    pub limit: Option<LimitReached>,
 }
 
 /// What ended a payload.
@@ -134,6 +138,8 @@ pub enum EndCause {
     Walltime,
     /// It used more memory than it may.
     Memory,
+    /// Its working directory holds more than it may.
+    Disk,
     /// The agent asked for it, or is dead, or the session got a signal.
     Stopped,
     /// It was not started: the node is at fault.

@@ -161,7 +161,11 @@ fn leases(
     specs: &[(i64, pilot_api::RawSpec)],
 ) -> Result<Vec<Lease>, Refusal> {
     let lease = |g: pilot_core::change::Given| {
-        let spec = specs.iter().find(|(key, _)| *key == g.spec).map(|(_, spec)| spec.clone());
+        let spec = specs.iter().find(|(key, _)| *key == g.spec).map(|(_, spec)| {
+            let mut spec = spec.clone();
+            g.requirements.put_into(&mut spec);
+            spec
+        });
         Ok(Lease {
             lease: g.lease,
             attempt: g.attempt,
@@ -250,7 +254,7 @@ pub async fn bye(
     Id(id): Id,
     Input(bye): Input<Bye>,
 ) -> Result<StatusCode, Refusal> {
-    let event = Event::Leave(by(id, &holder), identity::one_line(&bye.reason));
+    let event = Event::Leave(by(id, &holder), identity::one_line(&bye.reason), bye.failed);
     detached(async move { Ok(queue.decide(event).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -28,6 +28,35 @@ async fn after_a_failure_of_the_node_another_host_gets_the_payload() {
 }
 
 #[tokio::test]
+async fn a_payload_goes_back_to_none_of_the_hosts_that_failed_it_while_there_is_another() {
+    let w = World::new().await;
+    let delegation = w.delegate(&w.alice).await;
+    let id = w.submit_true(&w.alice, delegation).await;
+    let bad = [register(&w, "bad1").await, register(&w, "bad2").await];
+    for pilot in bad {
+        let lease = w.claim(pilot, 1).await.remove(0);
+        w.result(&lease, Outcome::Infra).await.ok();
+    }
+    let good = register(&w, "good").await;
+    for pilot in bad {
+        assert!(w.claim(pilot, 1).await.is_empty(), "both have failed it");
+    }
+    assert_eq!(w.claim(good, 1).await.remove(0).payload, id);
+}
+
+#[tokio::test]
+async fn a_pilot_whose_node_cannot_run_payloads_says_why() {
+    let w = World::new().await;
+    let pilot = register(&w, "bad").await;
+    let bye =
+        json!({"reason": "this node cannot run payloads: the scratch directory is full", "failed": true});
+    w.post(&w.pilot, &format!("/v1/pilots/{pilot}/bye"), bye).await.ok();
+    let pilots: Vec<Pilot> = w.get(&w.alice, "/v1/pilots").await.json();
+    assert_eq!((pilots[0].state, pilots[0].attempts), (PilotState::Failed, 0));
+    assert!(pilots[0].reason.as_ref().unwrap().contains("is full"));
+}
+
+#[tokio::test]
 async fn where_there_is_no_other_host_the_same_one_tries_again() {
     let w = World::new().await;
     let delegation = w.delegate(&w.alice).await;

@@ -8,6 +8,7 @@ mod factories;
 mod flow;
 mod keys;
 mod leases;
+mod limits;
 mod long_life;
 mod refusals;
 mod retention;

@@ -4,8 +4,8 @@ use super::MemoryTransaction;
 use super::tables::{AttemptRow, DelegationRow, LeaseRow, PayloadRow, PilotRow, Undo, put};
 use crate::{Result, StoreError};
 use pilot_api::{HistoryEntry, PayloadState};
-use pilot_core::Change;
 use pilot_core::change::{Ended, NewPayloads, Opened};
+use pilot_core::{Change, Requirements};
 use uuid::Uuid;
 
 impl MemoryTransaction {
@@ -54,6 +54,7 @@ impl MemoryTransaction {
                 owner: new.owner.clone(),
                 delegation: new.delegation,
                 spec,
+                requirements: Requirements::of(&new.spec),
                 array_index: *index,
                 submission: new.is_array.then_some(new.id),
                 submitted: new.at / 1000,
@@ -136,6 +137,9 @@ impl MemoryTransaction {
                     (p.state, p.cancel_wanted, p.reason) = (*state, *cancel_wanted, reason.clone());
                 });
             }
+            Change::Grown { payload, requirements } => {
+                return self.change_payload(*payload, |p| p.requirements = *requirements);
+            }
             Change::Delegated { payload, delegation } => {
                 return self.change_payload(*payload, |p| p.delegation = *delegation);
             }
@@ -172,12 +176,13 @@ impl MemoryTransaction {
                     state: pilot_api::PilotState::Starting,
                     seen: new.at,
                     drain: false,
+                    reason: None,
                 };
                 let old = self.tables.pilots.insert(new.id, row);
                 self.undo.push(Undo::Pilot(new.id, old));
             }
-            Change::PilotState { id, state, seen } => {
-                self.change_pilot(*id, |p| (p.state, p.seen) = (*state, *seen));
+            Change::PilotState { id, state, seen, reason } => {
+                self.change_pilot(*id, |p| (p.state, p.seen, p.reason) = (*state, *seen, reason.clone()));
             }
             Change::Draining { id } => self.change_pilot(*id, |p| p.drain = true),
             Change::Delegation(new) => {

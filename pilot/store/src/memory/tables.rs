@@ -14,6 +14,7 @@ pub(super) struct PayloadRow {
     pub(super) owner: String,
     pub(super) delegation: Uuid,
     pub(super) spec: i64,
+    pub(super) requirements: Requirements,
     pub(super) array_index: Option<u64>,
     pub(super) submission: Option<Uuid>,
     pub(super) submitted: u64,
@@ -22,7 +23,7 @@ pub(super) struct PayloadRow {
     pub(super) cancel_wanted: bool,
     pub(super) attempts: u32,
     pub(super) returns: u32,
-    pub(super) avoid: Option<(String, u64)>,
+    pub(super) avoid: Option<(Vec<String>, u64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +50,7 @@ pub(super) struct PilotRow {
     pub(super) state: pilot_api::PilotState,
     pub(super) seen: u64,
     pub(super) drain: bool,
+    pub(super) reason: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -100,21 +102,15 @@ pub(super) fn put<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, value: Option<V
 
 impl Tables {
     pub(super) fn set_payload(&mut self, id: Uuid, row: Option<PayloadRow>) -> Option<PayloadRow> {
-        if let Some(requirements) = self.payloads.get(&id).map(|p| self.requirements(p.spec)) {
-            let seq = self.payloads[&id].seq;
-            if let Some(group) = self.waiting.get_mut(&requirements) {
-                group.remove(&(seq, id));
-            }
+        if let Some((requirements, seq)) = self.payloads.get(&id).map(|p| (p.requirements, p.seq))
+            && let Some(group) = self.waiting.get_mut(&requirements)
+        {
+            group.remove(&(seq, id));
         }
         if let Some(new) = row.as_ref().filter(|p| p.state == PayloadState::Waiting) {
-            let requirements = self.requirements(new.spec);
-            self.waiting.entry(requirements).or_default().insert((new.seq, id));
+            self.waiting.entry(new.requirements).or_default().insert((new.seq, id));
         }
         put(&mut self.payloads, id, row)
-    }
-
-    pub(super) fn requirements(&self, spec: i64) -> Requirements {
-        Requirements::of(&self.specs[usize::try_from(spec).unwrap_or(0)])
     }
 
     pub(super) fn take_back(&mut self, undo: Undo) {
@@ -144,7 +140,8 @@ impl Tables {
             attempts: row.attempts,
             returns: row.returns,
             cancel_wanted: row.cancel_wanted,
-            requirements: Requirements::of(spec),
+            requirements: row.requirements,
+            retry: model::Retry::of(spec),
             array_index: row.array_index,
             spec: row.spec,
             notify: spec.notify.clone(),
@@ -180,6 +177,7 @@ impl Tables {
             slots: told.slots,
             cores: told.cores,
             memory: told.memory,
+            disk: told.disk,
             switches: told.switches_identity,
             seen: row.seen,
             secret: row.new.secret.clone(),
@@ -224,7 +222,6 @@ impl Tables {
     }
 
     pub(super) fn load(&self, view: &mut View, need: &Need) {
-        use pilot_api::PilotState as P;
         match need {
             Need::Payload(id) => view.payload = self.payload(*id),
             Need::Lease(id) => view.payload = self.leases.get(id).and_then(|l| self.payload(l.payload)),
@@ -237,22 +234,19 @@ impl Tables {
                 view.delivered = named.iter().filter(reported).copied().collect();
             }
             Need::Attempts(ids) => view.attempts = ids.iter().filter_map(|id| self.attempt(*id)).collect(),
-            Need::Groups { host } => {
+            Need::Groups => {
                 let groups = self.waiting.iter().enumerate().filter(|(_, (_, ids))| !ids.is_empty());
                 view.groups = groups
                     .filter_map(|(key, (r, _))| {
                         Some(Group { key: i64::try_from(key).ok()?, requirements: *r })
                     })
                     .collect();
-                let takes = |p: &PilotRow| {
-                    !p.drain && matches!(p.state, P::Starting | P::Validating | P::Ready | P::Busy)
-                };
-                view.other_hosts = self.pilots.values().any(|p| takes(p) && p.new.registration.host != *host);
             }
-            Need::Waiting { groups, limit, avoiding } => {
-                let avoids = |p: &model::Payload| match (avoiding, &p.avoid) {
-                    (Some((host, now)), Some((bad, until))) => host == bad && until > now,
-                    (None, _) | (_, None) => false,
+            Need::Waiting { groups, limit, host, now } => {
+                let avoids = |p: &model::Payload| {
+                    p.avoid.as_ref().is_some_and(|(bad, until)| {
+                        until > now && bad.contains(host) && self.somebody_else(bad)
+                    })
                 };
                 let most = usize::try_from(*limit).unwrap_or(usize::MAX);
                 view.waiting = groups
@@ -271,11 +265,28 @@ impl Tables {
                 view.blobs = blobs.iter().filter_map(size).collect();
             }
             Need::Delegation(id) => view.delegation = self.delegation(*id),
+            Need::Largest => view.largest = self.largest(),
             Need::Specs(keys) => {
                 let spec = |key: &i64| Some((*key, self.specs.get(usize::try_from(*key).ok()?)?.clone()));
                 view.specs = keys.iter().filter_map(spec).collect();
             }
         }
+    }
+
+    /// Whether a pilot takes work on none of these hosts.
+    fn somebody_else(&self, hosts: &[String]) -> bool {
+        let takes = |p: &PilotRow| !p.drain && pilot_core::rules::takes_work(p.state);
+        self.pilots.values().any(|p| takes(p) && !hosts.contains(&p.new.registration.host))
+    }
+
+    fn largest(&self) -> model::Largest {
+        let takes = |p: &&PilotRow| !p.drain && pilot_core::rules::takes_work(p.state);
+        let told = || self.pilots.values().filter(takes).map(|p| &p.new.registration);
+        // One that knows no limit has more than any other.
+        let most = |of: fn(&pilot_api::Registration) -> Option<u64>| {
+            told().map(of).collect::<Option<Vec<_>>>()?.into_iter().max()
+        };
+        model::Largest { memory: most(|r| r.memory), disk: most(|r| r.disk) }
     }
 
     pub(super) fn shown(&self, id: Uuid) -> Option<pilot_api::Payload> {
@@ -286,13 +297,15 @@ impl Tables {
         for attempt in &mut attempts {
             attempt.switched = self.pilots.get(&attempt.pilot).map(|p| p.new.registration.switches_identity);
         }
+        let mut spec = self.specs[usize::try_from(row.spec).unwrap_or(0)].clone();
+        row.requirements.put_into(&mut spec);
         Some(pilot_api::Payload {
             switched: pilot_api::all_switched(&attempts),
             id,
             owner: row.owner.clone(),
             state: row.state,
             reason: row.reason.clone(),
-            spec: self.specs[usize::try_from(row.spec).unwrap_or(0)].clone(),
+            spec,
             array_index: row.array_index,
             array: row.submission,
             submitted: row.submitted,

@@ -3,10 +3,11 @@
 use super::{error, int, to_json};
 use crate::Result;
 use pilot_api::PayloadState;
-use pilot_core::Change;
 use pilot_core::change::{Ended, History, NewDelegation, NewPayloads, NewPilot, Opened};
+use pilot_core::{Change, Requirements};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
+use uuid::Uuid;
 
 /// Changes of the kinds that come in numbers, as JSON rows.
 #[derive(Default)]
@@ -39,6 +40,7 @@ pub async fn apply(conn: &mut SqliteConnection, changes: &[Change]) -> Result<()
             }
             Change::History(h) => rows.history.push(history(h)),
             Change::Notice { payload, url } => rows.notices.push(json!([payload, url])),
+            Change::Grown { payload, requirements } => grown(conn, *payload, requirements).await?,
             Change::Delegated { .. }
             | Change::Signed { .. }
             | Change::Blob { .. }
@@ -129,7 +131,7 @@ fn opened(o: &Opened) -> Value {
 fn ended(e: &Ended) -> Result<Value> {
     let report = e.report.as_ref().map(to_json).transpose()?;
     let (host, until) =
-        e.avoid.as_ref().map_or((None, None), |(host, until)| (Some(host), Some(int(*until))));
+        e.avoid.as_ref().map_or((None, None), |(hosts, until)| (Some(hosts.join("\n")), Some(int(*until))));
     let at = int(e.at / 1000);
     Ok(json!([
         e.attempt,
@@ -175,10 +177,11 @@ async fn single(conn: &mut SqliteConnection, change: &Change) -> Result<()> {
         Change::NoticeTried { payload, settled: false } => {
             sqlx::query("UPDATE notices SET tries = tries + 1 WHERE payload = ?").bind(payload.to_string())
         }
-        Change::PilotState { id, state, seen } => {
-            sqlx::query("UPDATE pilots SET state = ?, seen = ? WHERE id = ?")
+        Change::PilotState { id, state, seen, reason } => {
+            sqlx::query("UPDATE pilots SET state = ?, seen = ?, reason = ? WHERE id = ?")
                 .bind(state.as_str())
                 .bind(int(*seen))
+                .bind(reason.as_deref())
                 .bind(id.to_string())
         }
         Change::Draining { id } => {
@@ -186,6 +189,7 @@ async fn single(conn: &mut SqliteConnection, change: &Change) -> Result<()> {
         }
         Change::Submitted(_)
         | Change::Payload { .. }
+        | Change::Grown { .. }
         | Change::Opened(_)
         | Change::Ended(_)
         | Change::Renewed { .. }
@@ -201,14 +205,18 @@ async fn single(conn: &mut SqliteConnection, change: &Change) -> Result<()> {
 }
 
 async fn submitted(conn: &mut SqliteConnection, new: &NewPayloads) -> Result<()> {
-    let spec = sqlx::query("INSERT INTO specs (json, brief, notify) VALUES (?, ?, ?)")
-        .bind(to_json(&new.spec)?)
-        .bind(to_json(&new.spec.brief())?)
-        .bind(new.spec.notify.as_deref())
-        .execute(&mut *conn)
-        .await
-        .map_err(error)?
-        .last_insert_rowid();
+    let spec = sqlx::query(
+        "INSERT INTO specs (json, brief, notify, retry_memory, retry_disk) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(to_json(&new.spec)?)
+    .bind(to_json(&new.spec.brief())?)
+    .bind(new.spec.notify.as_deref())
+    .bind(new.spec.retry_memory.map(|f| f.to_string()))
+    .bind(new.spec.retry_disk.map(|f| f.to_string()))
+    .execute(&mut *conn)
+    .await
+    .map_err(error)?
+    .last_insert_rowid();
     for input in &new.spec.inputs {
         sqlx::query("INSERT OR IGNORE INTO spec_blobs (sha256, spec) VALUES (?, ?)")
             .bind(input.sha256.as_str())
@@ -217,32 +225,29 @@ async fn submitted(conn: &mut SqliteConnection, new: &NewPayloads) -> Result<()>
             .await
             .map_err(error)?;
     }
-    let (cores, memory) = (i64::from(new.spec.cores), new.spec.memory.map(int));
-    let walltime = new.spec.walltime.map(int);
-    let sql = "INSERT OR IGNORE INTO signatures (cores, memory, walltime) VALUES (?, ?, ?)";
-    let query = sqlx::query(sql).bind(cores).bind(memory).bind(walltime);
-    query.execute(&mut *conn).await.map_err(error)?;
+    let asked = Requirements::of(&new.spec);
+    let signature = signature(conn, &asked).await?;
     let elements: Vec<Value> = new.elements.iter().map(|(id, index)| json!([id, index.map(int)])).collect();
     let elements = to_json(&elements)?;
     let at = int(new.at / 1000);
     sqlx::query(
         "INSERT INTO payloads (id, array_index, owner, delegation, spec, cores, memory, walltime, submission, submitted,
-                               state, signature)
-         SELECT value ->> 0, value ->> 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
-                (SELECT s.id FROM signatures s WHERE s.cores = ?5 AND coalesce(s.memory, -1) = coalesce(?6, -1)
-                 AND coalesce(s.walltime, -1) = coalesce(?7, -1))
+                               state, signature, disk)
+         SELECT value ->> 0, value ->> 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
          FROM json_each(?1) ORDER BY key",
     )
     .bind(elements.as_str())
     .bind(new.owner.as_str())
     .bind(new.delegation.to_string())
     .bind(spec)
-    .bind(cores)
-    .bind(memory)
-    .bind(walltime)
+    .bind(i64::from(asked.cores))
+    .bind(asked.memory.map(int))
+    .bind(asked.walltime.map(int))
     .bind(new.is_array.then(|| new.id.to_string()))
     .bind(at)
     .bind(PayloadState::Waiting.as_str())
+    .bind(signature)
+    .bind(asked.disk.map(int))
     .execute(&mut *conn)
     .await
     .map_err(error)?;
@@ -255,6 +260,43 @@ async fn submitted(conn: &mut SqliteConnection, new: &NewPayloads) -> Result<()>
     .bind(elements.as_str())
     .bind(at)
     .bind(new.owner.as_str())
+    .execute(conn)
+    .await
+    .map_err(error)?;
+    Ok(())
+}
+
+/// The key of these requirements, made where they are new.
+async fn signature(conn: &mut SqliteConnection, asked: &Requirements) -> Result<i64> {
+    let statements = [
+        "INSERT OR IGNORE INTO signatures (cores, memory, walltime, disk) VALUES (?1, ?2, ?3, ?4) RETURNING id",
+        "SELECT id FROM signatures WHERE cores = ?1 AND coalesce(memory, -1) = coalesce(?2, -1)
+         AND coalesce(walltime, -1) = coalesce(?3, -1) AND coalesce(disk, -1) = coalesce(?4, -1)",
+    ];
+    for sql in statements {
+        let query = sqlx::query_scalar(sql)
+            .bind(i64::from(asked.cores))
+            .bind(asked.memory.map(int))
+            .bind(asked.walltime.map(int))
+            .bind(asked.disk.map(int));
+        if let Some(id) = query.fetch_optional(&mut *conn).await.map_err(error)? {
+            return Ok(id);
+        }
+    }
+    Err(crate::StoreError::Damaged("requirements that were stored are not there".into()))
+}
+
+async fn grown(conn: &mut SqliteConnection, payload: Uuid, asks: &Requirements) -> Result<()> {
+    let signature = signature(conn, asks).await?;
+    sqlx::query(
+        "UPDATE payloads SET cores = ?, memory = ?, walltime = ?, disk = ?, signature = ? WHERE id = ?",
+    )
+    .bind(i64::from(asks.cores))
+    .bind(asks.memory.map(int))
+    .bind(asks.walltime.map(int))
+    .bind(asks.disk.map(int))
+    .bind(signature)
+    .bind(payload.to_string())
     .execute(conn)
     .await
     .map_err(error)?;
@@ -277,8 +319,8 @@ async fn delegation(conn: &mut SqliteConnection, new: &NewDelegation) -> Result<
 async fn pilot(conn: &mut SqliteConnection, new: &NewPilot) -> Result<()> {
     let told = &new.registration;
     sqlx::query(
-        "INSERT INTO pilots (id, dn, registration, host, slots, cores, memory, state, seen, secret)
-         VALUES (?, ?, ?, ?, ?, ?, ?, 'starting', ?, ?)",
+        "INSERT INTO pilots (id, dn, registration, host, slots, cores, memory, state, seen, secret, disk)
+         VALUES (?, ?, ?, ?, ?, ?, ?, 'starting', ?, ?, ?)",
     )
     .bind(new.id.to_string())
     .bind(new.dn.as_str())
@@ -289,6 +331,7 @@ async fn pilot(conn: &mut SqliteConnection, new: &NewPilot) -> Result<()> {
     .bind(told.memory.map(int))
     .bind(int(new.at))
     .bind(new.secret.as_deref())
+    .bind(told.disk.map(int))
     .execute(conn)
     .await
     .map_err(error)?;

@@ -2,14 +2,27 @@
 
 use super::{count, error, from_json, int, nat, parse, to_json};
 use crate::{Filter, Key, Living, Notice, Result, Runs};
-use pilot_api::{Attempt, ClaimedRun, Demand, HistoryEntry, Outcome, Payload, PayloadState, Pilot, Report};
+use pilot_api::{
+    Attempt, ClaimedRun, Demand, HistoryEntry, Outcome, Payload, PayloadState, Pilot, RawSpec, Report,
+};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::collections::HashMap;
 use uuid::Uuid;
 
-type Row = (String, String, String, Option<String>, String, Option<i64>, i64, Option<String>);
+type Row = (
+    String,
+    String,
+    String,
+    Option<String>,
+    String,
+    Option<i64>,
+    i64,
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+);
 const PAYLOADS: &str =
-    "SELECT p.id, p.owner, p.state, p.reason, s.json, p.array_index, p.submitted, p.submission
+    "SELECT p.id, p.owner, p.state, p.reason, s.json, p.array_index, p.submitted, p.submission, p.memory, p.disk
                         FROM payloads p JOIN specs s ON s.id = p.spec";
 
 type AttemptRow = (
@@ -30,13 +43,16 @@ const ATTEMPTS: &str = "SELECT a.id, a.number, a.pilot, a.leased, a.outcome, a.e
     FROM attempts a LEFT JOIN pilots i ON i.id = a.pilot";
 
 fn to_payload(row: Row, switched: Option<bool>, attempts: Vec<Attempt>) -> Result<Payload> {
-    let (id, owner, state, reason, spec, index, submitted, array) = row;
+    let (id, owner, state, reason, spec, index, submitted, array, memory, disk) = row;
+    let mut spec: RawSpec = from_json(&spec)?;
+    // What it may use now, which may be more than it was handed in with.
+    (spec.memory, spec.disk) = (memory.map(nat), disk.map(nat));
     Ok(Payload {
         id: parse(&id)?,
         owner,
         state: parse(&state)?,
         reason,
-        spec: from_json(&spec)?,
+        spec,
         array_index: index.map(nat),
         array: array.as_deref().map(parse).transpose()?,
         submitted: nat(submitted),
@@ -71,7 +87,7 @@ pub async fn payload(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Pay
 
 /// Columns as in [`PAYLOADS`] and [`ATTEMPTS`], as [`Payload::listed`] cuts them: the large values are not even read.
 const LISTED: &str =
-    "SELECT p.id, p.owner, p.state, p.reason, s.brief, p.array_index, p.submitted, p.submission
+    "SELECT p.id, p.owner, p.state, p.reason, s.brief, p.array_index, p.submitted, p.submission, p.memory, p.disk
                       FROM payloads p JOIN specs s ON s.id = p.spec WHERE p.owner = ?1";
 const LISTED_ATTEMPTS: &str = "SELECT a.id, a.number, a.pilot, a.leased, a.outcome, a.ended,
         CASE WHEN a.report IS NOT NULL THEN json_object('exit_code', a.report ->> '$.exit_code', 'host', a.report ->> '$.host',
@@ -151,17 +167,17 @@ pub async fn history(conn: &mut SqliteConnection, payload: Uuid) -> Result<Vec<H
 }
 
 pub async fn pilots(conn: &mut SqliteConnection, since: u64) -> Result<Vec<Pilot>> {
-    let rows = sqlx::query_as::<_, (String, String, String, String, i64, i64, i64)>(
+    let rows = sqlx::query_as::<_, (String, String, String, String, i64, i64, i64, Option<String>)>(
         "SELECT p.id, p.dn, p.registration, p.state, p.seen,
                 (SELECT count(*) FROM leases l WHERE l.pilot = p.id),
-                (SELECT count(*) FROM attempts a WHERE a.pilot = p.id)
+                (SELECT count(*) FROM attempts a WHERE a.pilot = p.id), p.reason
          FROM pilots p WHERE p.seen > ? ORDER BY p.seen DESC, p.id DESC LIMIT 1000",
     )
     .bind(int(since))
     .fetch_all(conn)
     .await
     .map_err(error)?;
-    let pilot = |(id, dn, registration, state, seen, running, attempts): (
+    let pilot = |(id, dn, registration, state, seen, running, attempts, reason): (
         String,
         String,
         String,
@@ -169,12 +185,14 @@ pub async fn pilots(conn: &mut SqliteConnection, since: u64) -> Result<Vec<Pilot
         i64,
         i64,
         i64,
+        Option<String>,
     )| {
         Ok(Pilot {
             id: parse(&id)?,
             dn,
             registration: from_json(&registration)?,
             state: parse(&state)?,
+            reason,
             seen: nat(seen) / 1000,
             running: count(running),
             attempts: count(attempts),

@@ -1,8 +1,9 @@
 //! Reads the rows that a decision needs into its [`View`].
 
 use super::{count, error, from_json, nat, parse, to_json};
-use crate::Result;
-use pilot_core::model::{Attempt, Delegation, Earlier, Group, OpenLease, Payload, Pilot};
+use crate::{Result, StoreError};
+use pilot_api::Factor;
+use pilot_core::model::{Attempt, Delegation, Earlier, Group, Largest, OpenLease, Payload, Pilot, Retry};
 use pilot_core::{Need, Requirements, View};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
@@ -11,7 +12,7 @@ use uuid::Uuid;
 const PAYLOAD: &str = "
     SELECT p.seq, p.id, p.owner, p.state, p.attempts, p.returns, p.cancel_wanted, p.cores, p.memory, p.walltime,
            p.array_index, p.spec, s.notify, d.not_after, p.avoid, p.avoid_until,
-           l.id, l.attempt, l.pilot, i.host, l.renewed, l.claim, w.id
+           l.id, l.attempt, l.pilot, i.host, l.renewed, l.claim, w.id, p.disk, s.retry_memory, s.retry_disk
     FROM payloads p JOIN specs s ON s.id = p.spec JOIN delegations d ON d.id = p.delegation
     LEFT JOIN leases l ON l.payload = p.id LEFT JOIN pilots i ON i.id = l.pilot LEFT JOIN wishes w ON w.lease = l.id";
 
@@ -53,21 +54,34 @@ fn to_payload(row: &SqliteRow) -> Result<Payload> {
         attempts,
         returns: count(get(row, 5)?),
         cancel_wanted: get(row, 6)?,
-        requirements: requirements(row, 7)?,
+        requirements: requirements(row, 7, 23)?,
+        retry: Retry { memory: factor(row, 24)?, disk: factor(row, 25)? },
         array_index: get::<Option<i64>>(row, 10)?.map(nat),
         spec: get(row, 11)?,
         notify: get(row, 12)?,
         proxy_until: get::<Option<i64>>(row, 13)?.map_or(0, nat),
-        avoid: get::<Option<String>>(row, 14)?.zip(get::<Option<i64>>(row, 15)?.map(nat)),
+        avoid: hosts(row, 14)?.zip(get::<Option<i64>>(row, 15)?.map(nat)),
         lease,
     })
 }
 
-fn requirements(row: &SqliteRow, at: usize) -> Result<Requirements> {
+/// Host names, one on a line; no name has a line end in it.
+fn hosts(row: &SqliteRow, at: usize) -> Result<Option<Vec<String>>> {
+    Ok(get::<Option<&str>>(row, at)?.map(|text| text.lines().map(str::to_owned).collect()))
+}
+
+fn factor(row: &SqliteRow, at: usize) -> Result<Option<Factor>> {
+    let text = get::<Option<&str>>(row, at)?;
+    text.map(|text| Factor::parse(text).map_err(StoreError::Damaged)).transpose()
+}
+
+/// Cores, memory and walltime side by side, and disk where it was added.
+fn requirements(row: &SqliteRow, at: usize, disk: usize) -> Result<Requirements> {
     Ok(Requirements {
         cores: count(get(row, at)?),
         memory: get::<Option<i64>>(row, at + 1)?.map(nat),
         walltime: get::<Option<i64>>(row, at + 2)?.map(nat),
+        disk: get::<Option<i64>>(row, disk)?.map(nat),
     })
 }
 
@@ -90,11 +104,11 @@ pub async fn load(conn: &mut SqliteConnection, view: &mut View, need: &Need) -> 
             view.delivered = if gone.is_empty() { Vec::new() } else { delivered(conn, *id, &gone).await? };
         }
         Need::Attempts(ids) => view.attempts = attempts(conn, ids).await?,
-        Need::Groups { host } => groups(conn, view, host).await?,
-        Need::Waiting { groups, limit, avoiding } => {
+        Need::Groups => groups(conn, view).await?,
+        Need::Waiting { groups, limit, host, now } => {
             view.waiting.clear();
             for group in groups {
-                view.waiting.extend(waiting(conn, *group, *limit, avoiding.as_ref()).await?);
+                view.waiting.extend(waiting(conn, *group, *limit, host, *now).await?);
             }
         }
         Need::Submission { id, owner, delegation: named, blobs } => {
@@ -103,6 +117,7 @@ pub async fn load(conn: &mut SqliteConnection, view: &mut View, need: &Need) -> 
             view.blobs = if blobs.is_empty() { Vec::new() } else { owned(conn, owner, blobs).await? };
         }
         Need::Delegation(id) => view.delegation = delegation(conn, *id).await?,
+        Need::Largest => view.largest = largest(conn).await?,
         Need::Specs(keys) => view.specs = specs(conn, keys).await?,
     }
     Ok(())
@@ -110,7 +125,7 @@ pub async fn load(conn: &mut SqliteConnection, view: &mut View, need: &Need) -> 
 
 async fn pilot(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Pilot>> {
     let sql = "SELECT dn, host, state, drain, slots, cores, memory, seen, secret,
-               coalesce(registration ->> '$.switches_identity', 1) FROM pilots WHERE id = ?";
+               coalesce(registration ->> '$.switches_identity', 1), disk FROM pilots WHERE id = ?";
     let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(&mut *conn).await.map_err(error)?;
     let Some(row) = row else { return Ok(None) };
     let mut held = payloads(conn, "l.pilot = ?", id.to_string()).await?;
@@ -127,6 +142,7 @@ async fn pilot(conn: &mut SqliteConnection, id: Uuid) -> Result<Option<Pilot>> {
         seen: nat(get(&row, 7)?),
         secret: get(&row, 8)?,
         switches: get(&row, 9)?,
+        disk: get::<Option<i64>>(&row, 10)?.map(nat),
         held,
     }))
 }
@@ -164,31 +180,46 @@ async fn attempts(conn: &mut SqliteConnection, ids: &[Uuid]) -> Result<Vec<Attem
         .collect()
 }
 
-async fn groups(conn: &mut SqliteConnection, view: &mut View, host: &str) -> Result<()> {
-    let sql = "SELECT s.id, s.cores, s.memory, s.walltime FROM signatures s
+async fn groups(conn: &mut SqliteConnection, view: &mut View) -> Result<()> {
+    let sql = "SELECT s.id, s.cores, s.memory, s.walltime, s.disk FROM signatures s
                WHERE EXISTS (SELECT 1 FROM payloads p WHERE p.signature = s.id AND p.state = 'waiting')";
     let rows = sqlx::query(sql).fetch_all(&mut *conn).await.map_err(error)?;
-    let group = |row: &SqliteRow| Ok(Group { key: get(row, 0)?, requirements: requirements(row, 1)? });
+    let group = |row: &SqliteRow| Ok(Group { key: get(row, 0)?, requirements: requirements(row, 1, 4)? });
     view.groups = rows.iter().map(group).collect::<Result<_>>()?;
-    let sql = "SELECT EXISTS (SELECT 1 FROM pilots WHERE drain = 0
-               AND state IN ('starting', 'validating', 'ready', 'busy') AND host <> ?)";
-    view.other_hosts = sqlx::query_scalar(sql).bind(host).fetch_one(conn).await.map_err(error)?;
     Ok(())
+}
+
+/// The greatest of what is known, unless some pilot knows no limit.
+async fn largest(conn: &mut SqliteConnection) -> Result<Largest> {
+    let sql = "SELECT CASE WHEN count(*) = count(memory) THEN max(memory) END, CASE WHEN count(*) = count(disk) THEN max(disk) END
+               FROM pilots WHERE drain = 0 AND state IN ('starting', 'validating', 'ready', 'busy')";
+    let row = sqlx::query(sql).fetch_one(conn).await.map_err(error)?;
+    let most = |at| Ok::<_, StoreError>(get::<Option<i64>>(&row, at)?.map(nat));
+    Ok(Largest { memory: most(0)?, disk: most(1)? })
 }
 
 async fn waiting(
     conn: &mut SqliteConnection,
     group: i64,
     limit: u32,
-    avoiding: Option<&(String, u64)>,
+    host: &str,
+    now: u64,
 ) -> Result<Vec<Payload>> {
     let sql = AssertSqlSafe(format!(
         "{PAYLOAD} WHERE p.signature = ?1 AND p.state = 'waiting'
-         AND (?2 IS NULL OR p.avoid IS NULL OR p.avoid <> ?2 OR p.avoid_until <= ?3) ORDER BY p.seq LIMIT ?4"
+         AND (p.avoid IS NULL OR p.avoid_until <= ?3 OR {named} OR NOT EXISTS
+              (SELECT 1 FROM pilots o WHERE o.drain = 0 AND o.state IN ('starting', 'validating', 'ready', 'busy') AND {others}))
+         ORDER BY p.seq LIMIT ?4",
+        named = unnamed("?2"),
+        others = unnamed("o.host"),
     ));
-    let (host, now) = avoiding.map_or((None, 0), |(host, now)| (Some(host.as_str()), super::int(*now)));
-    let query = sqlx::query(sql).bind(group).bind(host).bind(now).bind(i64::from(limit));
+    let query = sqlx::query(sql).bind(group).bind(host).bind(super::int(now)).bind(i64::from(limit));
     query.fetch_all(conn).await.map_err(error)?.iter().map(to_payload).collect()
+}
+
+/// The condition that a host is none of those that a payload avoids.
+fn unnamed(host: &str) -> String {
+    format!("instr(char(10) || p.avoid || char(10), char(10) || {host} || char(10)) = 0")
 }
 
 async fn earlier(conn: &mut SqliteConnection, submission: Uuid) -> Result<Option<Earlier>> {

@@ -141,7 +141,12 @@ fn delegation(owner: &str, short: bool) -> Uuid {
 }
 
 fn spec(cores: u8, walltime: bool) -> RawSpec {
-    let json = serde_json::json!({"command": ["true"], "cores": cores, "walltime": walltime.then_some(60)});
+    // One in three asks for another try with more.
+    let grows = cores == 1;
+    let json = serde_json::json!({
+        "command": ["true"], "cores": cores, "walltime": walltime.then_some(60), "memory": grows.then_some(100),
+        "retry_memory": grows.then_some("2x"),
+    });
     serde_json::from_value(json).unwrap()
 }
 
@@ -220,20 +225,7 @@ impl<S: Store> World<S> {
             Op::Claim { pilot, max, again } => self.claim(tx, pilot, max, again).await?,
             Op::Renew(n) => self.renew(tx, n).await?,
             Op::Result { lease, outcome, returned, twice } => {
-                if let Some((lease, _, attempt, ..)) = Self::pick(&self.told.open, usize::from(lease)) {
-                    let outcome = Outcome::VARIANTS[usize::from(outcome)];
-                    let result = AttemptResult { lease, outcome, returned, report: Report::default() };
-                    for _ in 0..=u8::from(twice) {
-                        let event = Event::Results(
-                            Holder { dn: DN.into(), secret: None },
-                            vec![(attempt, result.clone())],
-                        );
-                        let answer = self.happen(tx, &event).await?;
-                        if answer != Answer::Results(vec![Ok(())]) {
-                            return Err(format!("a result of a lease in force is refused: {answer:?}"));
-                        }
-                    }
-                }
+                self.result(tx, lease, Outcome::VARIANTS[usize::from(outcome)], returned, twice).await?;
             }
             Op::LateResult(n) => {
                 if let Some((lease, attempt)) = Self::pick(&self.told.closed, usize::from(n)) {
@@ -275,7 +267,11 @@ impl<S: Store> World<S> {
             }
             Op::Leave(n) => {
                 if let Some((pilot, _)) = Self::pick(&self.told.pilots, usize::from(n)) {
-                    self.happen(tx, &Event::Leave(Self::by(pilot), "its time is over".into())).await?;
+                    self.happen(
+                        tx,
+                        &Event::Leave(Self::by(pilot), "its time is over".into(), n.is_multiple_of(2)),
+                    )
+                    .await?;
                     self.told.pilots.retain(|p| p.0 != pilot);
                 }
             }
@@ -285,6 +281,30 @@ impl<S: Store> World<S> {
                 }
             }
             Op::Pass(_) | Op::Commit | Op::Crash | Op::Restart => {}
+        }
+        Ok(())
+    }
+
+    async fn result<T: Transaction>(
+        &mut self,
+        tx: &mut T,
+        lease: u16,
+        outcome: Outcome,
+        returned: bool,
+        twice: bool,
+    ) -> Result<(), String> {
+        let Some((lease, _, attempt, ..)) = Self::pick(&self.told.open, usize::from(lease)) else {
+            return Ok(());
+        };
+        let limit = LimitReached { kind: LimitKind::Memory, allowed: 100, used: 101 };
+        let report = Report { limit: (outcome == Outcome::Limit).then_some(limit), ..Report::default() };
+        let result = AttemptResult { lease, outcome, returned, report };
+        for _ in 0..=u8::from(twice) {
+            let holder = Holder { dn: DN.into(), secret: None };
+            let answer = self.happen(tx, &Event::Results(holder, vec![(attempt, result.clone())])).await?;
+            if answer != Answer::Results(vec![Ok(())]) {
+                return Err(format!("a result of a lease in force is refused: {answer:?}"));
+            }
         }
         Ok(())
     }
