@@ -217,11 +217,6 @@ const ROWS: &[(&str, &str, Effect)] = &[
         ),
     ),
     (
-        "ports.opener",
-        "\"https://gridfw.example.org:8446/sites/here\"",
-        Played("tests/tests/pilot_openings.rs::ports_are_open_from_before_the_start_until_after_the_end"),
-    ),
-    (
         "accounting.arguments",
         "false",
         Played(
