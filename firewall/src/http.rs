@@ -4,7 +4,7 @@ use crate::config::is_site;
 use crate::decide::Refusal;
 use crate::keeper::{Done, Failure, Keeper};
 use crate::openings::{self, Asked, Opening};
-use crate::who::{self, Believed, Shown, Unknown};
+use crate::who::{self, Now, Shown, Unknown};
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -30,7 +30,7 @@ pub struct Service {
     /// What is open.
     pub keeper: Arc<Keeper>,
     /// Who is believed.
-    pub believed: Arc<Believed>,
+    pub believed: Now,
     /// Names of the site; any when there is none.
     pub sites: Arc<[String]>,
 }
@@ -140,7 +140,7 @@ impl Request<'_> {
             .collect();
         let basic = self.headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
         let shown = Shown { subject: self.peer.map(|peer| &peer.identity.subject), headers, basic };
-        let found = who::who(self.from.ip(), &shown, &self.service.believed);
+        let found = who::who(self.from.ip(), &shown, &self.service.believed.get());
         found.map(|login| login.as_str().to_owned()).map_err(|unknown| {
             let status = match &unknown {
                 Unknown::Nobody(_) => StatusCode::UNAUTHORIZED,

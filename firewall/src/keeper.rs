@@ -59,9 +59,17 @@ pub struct Parts {
     pub always_cut: bool,
 }
 
+/// What may change while the service runs.
+#[derive(Clone)]
+struct Terms {
+    rules: Rules,
+    always_cut: bool,
+}
+
 /// The service's one memory.
 pub struct Keeper {
     parts: Parts,
+    terms: Mutex<Terms>,
     state: Mutex<State>,
 }
 
@@ -137,7 +145,17 @@ impl Keeper {
         let (held, reached) = (BTreeMap::new(), HashMap::new());
         let mut state = State { held, reached, run, count: 0, behind };
         stored.into_iter().for_each(|held| state.add(held));
-        Ok(Self { parts, state: Mutex::new(state) })
+        let terms = Mutex::new(Terms { rules: parts.rules.clone(), always_cut: parts.always_cut });
+        Ok(Self { parts, terms, state: Mutex::new(state) })
+    }
+
+    fn terms(&self) -> Terms {
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on the site allows something else. What is open stays open.
+    pub fn change_terms(&self, rules: Rules, always_cut: bool) {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = Terms { rules, always_cut };
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -155,7 +173,7 @@ impl Keeper {
         let places = self.places(job)?;
         let mut state = self.state();
         let already = state.held.get(id).map_or(0, |held| held.openings.len());
-        let permit = decide::decide(who, id, openings, already, &jobs, &places, &self.parts.rules)?;
+        let permit = decide::decide(who, id, openings, already, &jobs, &places, &self.terms().rules)?;
         let openings = permit.into_openings();
         self.parts.store.add(&job.owner, &openings, Entry { job: id, who, what: "open", why: "asked" })?;
         tracing::info!(job = id, who, openings = openings.len(), "opened");
@@ -286,7 +304,7 @@ impl Keeper {
         state.take(entry.job, &gone);
         let change = Change::between(&before, &state.around(&gone));
         self.apply(state, &change);
-        if cut || self.parts.always_cut {
+        if cut || self.terms().always_cut {
             let hosts = change.losers();
             let cut = self.parts.firewalls.iter().map(|firewall| {
                 firewall.cut(&hosts).map_err(|reason| format!("{}: {reason}", firewall.name()))
@@ -361,7 +379,7 @@ impl Keeper {
         if found.is_empty() && (name.is_ipv6_name() || !v4) {
             found = family(of(&name.twin())?, v4);
         }
-        if found.is_empty() && !v4 && self.parts.rules.ipv4 {
+        if found.is_empty() && !v4 && self.terms().rules.ipv4 {
             found = family(named, true);
         }
         if found.is_empty() {

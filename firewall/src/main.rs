@@ -45,11 +45,12 @@ use std::sync::Arc;
 use store::{Sqlite, Store};
 use system::{Batch, Commands, Host, Jobs};
 use tokio::sync::Notify;
+use who::Now;
 
 /// Open the site's firewall for jobs, as long as they run, by the interface of Grid'5000's reconfigurable firewall.
 ///
 /// Prints one line, `listening on https://ADDR`, when it is ready (http:// without a certificate, which is for a front end on
-/// this host: loopback only). SIGHUP looks at jobs and firewalls at once, and reads the certificate again; SIGTERM ends, and
+/// this host: loopback only). SIGHUP looks at jobs and firewalls at once, and reads the certificate, `[front]`, `[users]` and `[policy]` again; SIGTERM ends, and
 /// leaves what is open. Exit code: 0 ended by a signal, 1 --check found an error, 2 usage or configuration, 3 cannot listen,
 /// certificate, store or firewall unusable.
 #[derive(Parser)]
@@ -191,7 +192,8 @@ fn look(args: Args) -> Result<u8, Failure> {
     if !args.agent {
         let place = setup.store.parent().filter(|p| !p.as_os_str().is_empty());
         findings.push(check::writable("store", place.unwrap_or(Path::new("."))));
-        let jobs = jobs(&args, &setup.config, &host).map_err(|failure| failure.reason().to_owned());
+        let jobs = jobs(&args, &setup.config, &Now::new(setup.config.believed.clone()), &host)
+            .map_err(|failure| failure.reason().to_owned());
         let jobs = jobs.and_then(|jobs| jobs.now());
         findings
             .push(found("batch system", jobs.map(|jobs| format!("{} jobs that are not over", jobs.len()))));
@@ -260,7 +262,7 @@ fn remotes(args: &Args, config: &Config) -> Vec<Box<dyn Firewall>> {
 }
 
 /// Who knows whose nodes are whose.
-fn jobs(args: &Args, config: &Config, host: &Host) -> Result<Box<dyn Jobs>, Failure> {
+fn jobs(args: &Args, config: &Config, believed: &Now, host: &Host) -> Result<Box<dyn Jobs>, Failure> {
     let batch = batch(args, config)?;
     let host = host.clone();
     if batch != Batch::Queue {
@@ -281,16 +283,16 @@ fn jobs(args: &Args, config: &Config, host: &Host) -> Result<Box<dyn Jobs>, Fail
     let (cert, key) = shown.ok_or_else(|| {
         Failure::usage("--batch queue: the queue wants to see who asks; give cert and key in [queue], or --cert and --key")
     })?;
-    let (ca_dir, believed) = (args.ca_dir.clone(), Arc::new(config.believed.clone()));
+    let (ca_dir, believed) = (args.ca_dir.clone(), believed.clone());
     Ok(Box::new(Pilots { url, cert, key, ca_dir, believed, host }))
 }
 
-fn parts(args: &Args, setup: &Setup) -> Result<Parts, Failure> {
+fn parts(args: &Args, setup: &Setup, believed: &Now) -> Result<Parts, Failure> {
     let host = Host::here();
     Ok(Parts {
         store: Box::new(Sqlite::open(&setup.store).map_err(Failure::missing)?),
         firewalls: local(setup).into_iter().chain(remotes(args, &setup.config)).collect(),
-        jobs: jobs(args, &setup.config, &host)?,
+        jobs: jobs(args, &setup.config, believed, &host)?,
         names: Box::new(host),
         rules: setup.config.rules.clone(),
         always_cut: setup.config.always_cut,
@@ -331,7 +333,8 @@ async fn keep(
     signals: Signals,
     tls: Option<transport::ServerTls>,
 ) -> Result<std::io::Result<()>, Failure> {
-    let parts = parts(&args, &setup)?;
+    let believed = Now::new(setup.config.believed.clone());
+    let parts = parts(&args, &setup, &believed)?;
     let keeper = Arc::new(Keeper::new(parts).map_err(Failure::missing)?);
     let server = Server::bind(&setup.listen, signals).await?;
     // Before the first request: what was stored holds, and what ended meanwhile is gone.
@@ -339,9 +342,25 @@ async fn keep(
     tokio::task::spawn_blocking(move || first.look()).await.map_err(Failure::missing)?;
     let wake = Arc::new(Notify::new());
     let looking = tokio::spawn(look_again(Arc::clone(&keeper), setup.config.every, Arc::clone(&wake)));
-    let believed = Arc::new(setup.config.believed);
-    let router = http::router(http::Service { keeper, believed, sites: setup.config.sites.into() });
-    let hooks = Hooks { reload: move || wake.notify_one(), end: || () };
+    let service = http::Service {
+        keeper: Arc::clone(&keeper),
+        believed: believed.clone(),
+        sites: setup.config.sites.into(),
+    };
+    let router = http::router(service);
+    let reload = move || {
+        match load(&args) {
+            Ok(config) => {
+                keeper.change_terms(config.rules, config.always_cut);
+                believed.set(config.believed);
+                tracing::info!("[front], [users] and [policy] read again");
+            }
+            // What was good before is better than nothing.
+            Err(failure) => tracing::error!(reason = failure.reason(), "the configuration is left as it was"),
+        }
+        wake.notify_one();
+    };
+    let hooks = Hooks { reload, end: || () };
     let ended = match tls {
         Some(tls) => server.run(tls, router, hooks).await,
         None => server.run_plain(router, hooks).await,

@@ -1,10 +1,9 @@
 //! Jobs of our own queue: its pilots, for hosts that no batch system gives out.
 
 use crate::system::{Host, Jobs};
-use crate::who::Believed;
+use crate::who::Now;
 use batch::jobs::{self, SiteJob};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// For the list; a queue under load takes its time.
@@ -22,7 +21,7 @@ pub struct Pilots {
     /// Who may have signed the queue's.
     pub ca_dir: PathBuf,
     /// Logins of the pilots' subjects.
-    pub believed: Arc<Believed>,
+    pub believed: Now,
     /// Where calls run.
     pub host: Host,
 }
@@ -47,9 +46,10 @@ impl Jobs for Pilots {
         let text =
             text.map_err(|reason: String| format!("the queue {} does not answer: {reason}", self.url))?;
         let mut jobs = jobs::pilots(&text).map_err(|e| e.to_string())?;
+        let believed = self.believed.get();
         for job in &mut jobs {
             // A subject without a login stays as it is: nobody has such a login.
-            if let Some(login) = self.believed.login(&job.owner) {
+            if let Some(login) = believed.login(&job.owner) {
                 job.owner = login.as_str().to_owned();
             }
         }

@@ -1,4 +1,4 @@
-//! Who asks. Pure.
+//! Who asks. Pure, but for the place of what is believed at present.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,6 +6,7 @@ use identity::{AccountName, Dn, same_name};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whom the site believes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +15,27 @@ pub struct Believed {
     pub front_ends: Vec<IpNet>,
     /// Logins by the subject of a certificate or proxy.
     pub users: BTreeMap<Dn, AccountName>,
+}
+
+/// The same for all who ask, until the configuration changes.
+#[derive(Debug, Clone)]
+pub struct Now(Arc<Mutex<Arc<Believed>>>);
+
+impl Now {
+    /// From the start on.
+    pub fn new(believed: Believed) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(believed))))
+    }
+
+    /// Whom the site believes now.
+    pub fn get(&self) -> Arc<Believed> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Somebody else from now on.
+    pub fn set(&self, believed: Believed) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(believed);
+    }
 }
 
 impl Believed {

@@ -267,3 +267,27 @@ fn a_table_of_somebody_else_stays() {
     let check = border.command().arg("--check").output().unwrap();
     assert_eq!(check.status.code(), Some(0), "{}", String::from_utf8_lossy(&check.stdout));
 }
+
+#[test]
+#[needs(root, "nft", "ip")]
+fn a_changed_policy_holds_from_a_signal_on_and_a_broken_one_changes_nothing() {
+    let border = Border::new();
+    border.config("[policy]\nports = \"8000..8010\"\n");
+    let gridfw = border.start_with(&["--backend", "dry-run"]);
+    let ask = |port: u16| {
+        gridfw.ask("alice", "POST", JOB, &format!(r#"{{"addr": "wn1", "port": {port}, "proto": "tcp"}}"#)).0
+    };
+    assert_eq!((ask(8000), ask(9000)), (200, 403));
+    border.config("[policy]\nports = \"9000\"\n");
+    assert_eq!(ask(9000), 403, "not before the signal");
+    gridfw.signal("HUP");
+    eventually("the policy is read again", || ask(9000) == 200);
+    assert_eq!(ask(8001), 403);
+    let shown = gridfw.ask("alice", "GET", JOB, "").1;
+    assert!(shown.contains("8000"), "what is open stays open: {shown}");
+    border.config("[policy]\nportz = \"1\"\n");
+    gridfw.signal("HUP");
+    eventually("the fault is named", || border.log().contains("the configuration is left as it was"));
+    assert!(border.log().contains("portz"), "{}", border.log());
+    assert_eq!((ask(9000), ask(8001)), (200, 403));
+}
