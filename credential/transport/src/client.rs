@@ -46,6 +46,8 @@ pub fn client_from_pem(
         .connect_timeout(CONNECT.min(timeout))
         .pool_idle_timeout(IDLE)
         .redirect(reqwest::redirect::Policy::none())
+        // Whoever wants to know who has answered finds the server's certificate with the answer.
+        .tls_info(true)
         .user_agent(concat!("pilotage/", env!("CARGO_PKG_VERSION")))
         .timeout(timeout);
     let with_roots = roots(ca_dir)?.into_iter().fold(builder, |b, root| b.add_root_certificate(root));

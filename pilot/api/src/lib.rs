@@ -12,6 +12,7 @@
 //! | user | `GET /v1/payloads?limit=N&state=S,S&array=ID&begins=HEX&before=ID` | -> `Vec<`[`Payload`]`>` as [`Payload::listed`]: own ones, oldest first; the newest N that match, 1000 (`PAGE`) at most; `before` the first one of an answer asks for the page of older ones |
 //! | user | `GET /v1/payloads/{id}?wait=S&final=1` | -> [`Payload`]; with `wait` held until it is final or S seconds passed |
 //! | user | `GET /v1/payloads/{id}/events` | -> `Vec<`[`HistoryEntry`]`>` |
+//! | user | `GET /v1/events?after=SEQ` | -> `text/event-stream` of own payloads' [`StateEvent`]s, each with its sequence number as `id`; from now on without `after`, which `Last-Event-ID` goes before |
 //! | user | `POST /v1/payloads/{id}/cancel` | -> [`Payload`]; 409 when it is done or failed already |
 //! | user | `POST /v1/payloads/{id}/hold` | -> [`Payload`]; a waiting payload is not given out |
 //! | user | `POST /v1/payloads/{id}/release` | [`Release`] -> [`Payload`]; waiting again, with a new delegation if one is named |
@@ -41,6 +42,7 @@
 //!
 //! Must never: do input or output, or know how anything is stored. Called by: every other room of the pilot.
 
+mod events;
 mod limits;
 pub mod names;
 mod output;
@@ -53,6 +55,7 @@ mod words;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+pub use events::{Callback, SIGNATURE_HEADER, StateEvent};
 pub use limits::{Factor, LimitKind, LimitReached, WarnSignal, amount};
 pub use names::{Patterns, output_pattern, plain_path};
 pub use output::OutputSummary;

@@ -79,6 +79,17 @@ impl Client {
         self.get(&format!("/v1/payloads/{id}{query}"), wait).await
     }
 
+    /// The certificate that the queue shows, DER: its key signs callbacks.
+    ///
+    /// # Errors
+    /// When the queue cannot be reached.
+    pub async fn queue_certificate(&self) -> Result<Vec<u8>, ClientError> {
+        let answer = self.send(self.request(Method::GET, "/healthz"), CALL).await?;
+        let shown =
+            answer.extensions().get::<reqwest::tls::TlsInfo>().and_then(|info| info.peer_certificate());
+        shown.map(<[u8]>::to_vec).ok_or_else(|| self.strange("it shows no certificate".to_owned()))
+    }
+
     /// `GET /v1/payloads/{id}/events`.
     pub async fn events(&self, id: Uuid) -> Result<Vec<HistoryEntry>, ClientError> {
         self.get(&format!("/v1/payloads/{id}/events"), 0).await

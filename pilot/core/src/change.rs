@@ -1,5 +1,6 @@
 //! What a decision wants stored, what is to be done once it is stored, and what the asker is told.
 
+use crate::event::Tried;
 use crate::model::Requirements;
 use crate::rules::Illegal;
 use pilot_api::{HeartbeatReply, Outcome, PayloadState, PilotState, RawSpec, Registration, Report};
@@ -74,19 +75,19 @@ pub enum Change {
     },
     /// A line of a payload's history.
     History(History),
-    /// An end that a URL has to be told.
+    /// A URL has to be told what happens to a payload, if it is not known already.
     Notice {
         /// The payload.
         payload: Uuid,
         /// Where to.
         url: String,
     },
-    /// How a notice fared: forgotten when settled, else one more try counted.
+    /// How a notice fared.
     NoticeTried {
         /// The payload.
         payload: Uuid,
-        /// Whether it is done with.
-        settled: bool,
+        /// One more try is counted, or none, or it is forgotten.
+        tried: Tried,
     },
     /// A new pilot.
     Pilot(Box<NewPilot>),
@@ -272,7 +273,7 @@ pub enum Effect {
     },
     /// A pilot is gone.
     UnwatchPilot(Uuid),
-    /// Tell URLs that want to know an end.
+    /// Tell URLs that want to know of a change.
     SendNotices,
     /// A pilot changed its state: a line for the log.
     PilotChanged {

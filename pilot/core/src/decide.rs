@@ -28,8 +28,8 @@ pub fn decide(view: &View, event: &Event, now: u64) -> Decision {
         Event::Drain(by) => pilots::drain(&mut plan, view, by),
         Event::LeaseDue(lease, renewed) => payloads::lease_due(&mut plan, view, *lease, *renewed),
         Event::PilotDue(pilot, seen) => pilots::due(&mut plan, view, *pilot, *seen),
-        Event::NoticeTried(payload, settled) => {
-            plan.changes.push(Change::NoticeTried { payload: *payload, settled: *settled });
+        Event::NoticeTried(payload, tried) => {
+            plan.changes.push(Change::NoticeTried { payload: *payload, tried: *tried });
             Ok(Answer::Done)
         }
     };

@@ -38,8 +38,19 @@ pub enum Event {
     LeaseDue(Uuid, u64),
     /// A pilot was watched for a whole term, and this was its last sign of life.
     PilotDue(Uuid, u64),
-    /// A notice was sent or not.
-    NoticeTried(Uuid, bool),
+    /// What came of telling a URL about a payload.
+    NoticeTried(Uuid, Tried),
+}
+
+/// What came of telling a URL about a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// Nobody took it.
+    Failed,
+    /// Everything up to this sequence number was taken, or given up.
+    Told(i64),
+    /// There is nothing more to tell.
+    Over,
 }
 
 /// A payload and who asks.

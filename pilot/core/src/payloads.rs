@@ -77,12 +77,6 @@ pub fn step(
     for consequence in &step.effects {
         match (consequence, means) {
             (Consequence::OfferWork, _) => plan.effects.push(Effect::OfferWork),
-            (Consequence::Announce, _) => {
-                if let Some(url) = &payload.notify {
-                    plan.changes.push(Change::Notice { payload: payload.id, url: url.clone() });
-                    plan.effects.push(Effect::SendNotices);
-                }
-            }
             (Consequence::StartAttempt(number), Means::Open(opened)) => open(plan, *number, opened),
             (Consequence::EndAttempt(outcome), Means::End(lease, end)) => {
                 close(plan, payload, lease, &End { outcome: *outcome, ..*end });
@@ -115,6 +109,10 @@ pub fn step(
         state: step.state,
         cause: one_line(cause.text),
     }));
+    if let Some(url) = &payload.notify {
+        plan.changes.push(Change::Notice { payload: payload.id, url: url.clone() });
+        plan.effects.push(Effect::SendNotices);
+    }
     plan.effects.push(Effect::PayloadChanged(payload.id));
     Ok(())
 }

@@ -54,8 +54,6 @@ pub enum Consequence {
     EndAttempt(Outcome),
     /// Ask the holder of the lease to end the payload.
     AskCancel,
-    /// Nothing will happen any more: tell those who wait for the end.
-    Announce,
 }
 
 /// A decision about a payload.
@@ -171,8 +169,7 @@ pub fn may_try_again(facts: &PayloadFacts, max_attempts: u32) -> bool {
 /// The outcome class decides, never the exit code: what was not the user's doing is tried again.
 fn ended(facts: &PayloadFacts, outcome: Outcome, max_attempts: u32) -> Step {
     let end = Consequence::EndAttempt(outcome);
-    let last =
-        |state| Step { state, cancel_wanted: facts.cancel_wanted, effects: vec![end, Consequence::Announce] };
+    let last = |state| Step { state, cancel_wanted: facts.cancel_wanted, effects: vec![end] };
     match outcome {
         Outcome::Ok => last(PayloadState::Done),
         Outcome::User | Outcome::Limit | Outcome::Superseded => last(PayloadState::Failed),
@@ -191,12 +188,12 @@ fn ended(facts: &PayloadFacts, outcome: Outcome, max_attempts: u32) -> Step {
 /// Nobody failed: the attempt does not count, but an endless loop ends.
 fn returned(facts: &PayloadFacts) -> Step {
     let end = Consequence::EndAttempt(Outcome::Lost);
-    let (state, then) = match () {
-        () if facts.cancel_wanted => (PayloadState::Killed, Consequence::Announce),
-        () if facts.returns >= MAX_RETURNS => (PayloadState::Failed, Consequence::Announce),
-        () => (PayloadState::Waiting, Consequence::OfferWork),
+    let (state, effects) = match () {
+        () if facts.cancel_wanted => (PayloadState::Killed, vec![end]),
+        () if facts.returns >= MAX_RETURNS => (PayloadState::Failed, vec![end]),
+        () => (PayloadState::Waiting, vec![end, Consequence::OfferWork]),
     };
-    Step { state, cancel_wanted: facts.cancel_wanted, effects: vec![end, then] }
+    Step { state, cancel_wanted: facts.cancel_wanted, effects }
 }
 
 /// Cancelling is a wish while a pilot holds the lease, and a fact otherwise; `None` when it comes too late.
@@ -204,7 +201,7 @@ fn cancelled(facts: &PayloadFacts) -> Option<Step> {
     let step = |state, effects| Some(Step { state, cancel_wanted: true, effects });
     match facts.state {
         PayloadState::Received | PayloadState::Waiting | PayloadState::Held => {
-            step(PayloadState::Killed, vec![Consequence::Announce])
+            step(PayloadState::Killed, vec![])
         }
         state if is_leased(state) && facts.cancel_wanted => step(state, vec![]),
         state if is_leased(state) => step(state, vec![Consequence::AskCancel]),

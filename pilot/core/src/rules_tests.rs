@@ -86,7 +86,6 @@ fn only_lost_and_infra_are_tried_again_and_only_so_often() {
             let again = matches!(outcome, Outcome::Lost | Outcome::Infra) && attempts < MAX;
             assert_eq!(step.state == S::Waiting, again, "{outcome} after {attempts}");
             assert_eq!(step.effects.contains(&Consequence::OfferWork), again);
-            assert_eq!(step.effects.contains(&Consequence::Announce), !again);
             assert_eq!(step.effects[0], Consequence::EndAttempt(*outcome));
         }
     }

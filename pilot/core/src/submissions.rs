@@ -32,6 +32,10 @@ pub(crate) fn submit(plan: &mut Plan, view: &View, submit: &Submit) -> Result<An
         elements: submit.elements.clone(),
         at: plan.now,
     })));
+    if let Some(url) = &submit.spec.notify {
+        plan.changes.extend(ids.iter().map(|id| Change::Notice { payload: *id, url: url.clone() }));
+        plan.effects.push(Effect::SendNotices);
+    }
     plan.effects.push(Effect::OfferWork);
     plan.effects.extend(ids.iter().map(|id| Effect::PayloadChanged(*id)));
     Ok(Answer::Submitted(ids))

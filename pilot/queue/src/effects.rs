@@ -11,8 +11,10 @@ use tokio::sync::Notify;
 pub struct EffectRunner {
     /// There is work to claim.
     pub work: Notify,
-    /// An end that a URL wants to know.
+    /// Something that a URL wants to know.
     pub notices: Notify,
+    /// The state of some payload changed.
+    pub changed: Notify,
     /// By payload: something changed.
     pub payload_waiters: Waiters,
     /// By pilot: an order, a lost lease, or room.
@@ -31,6 +33,7 @@ impl EffectRunner {
         Self {
             work: Notify::new(),
             notices: Notify::new(),
+            changed: Notify::new(),
             payload_waiters: Waiters::default(),
             pilot_waiters: Waiters::default(),
             log_waiters: Waiters::default(),
@@ -41,6 +44,9 @@ impl EffectRunner {
 
     /// Carries everything out, in order.
     pub fn carry_out(&self, effects: Vec<Effect>, history: Vec<History>) {
+        if !history.is_empty() {
+            self.changed.notify_waiters();
+        }
         for line in history {
             let attempt = line.attempt.map(tracing::field::display);
             let (payload, state) = (line.payload, line.state);

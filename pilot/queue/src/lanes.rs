@@ -42,6 +42,13 @@ impl Lanes {
         Turn { _all: self.all.clone().acquire_owned().await.ok(), _own: None }
     }
 
+    /// A turn, if there is one at once.
+    pub fn try_turn(&self, user: &str) -> Option<Turn> {
+        let own = self.lane(user).try_acquire_owned().ok()?;
+        let all = self.all.clone().try_acquire_owned().ok()?;
+        Some(Turn { _all: Some(all), _own: Some(own) })
+    }
+
     /// Waits for a turn.
     pub async fn turn(&self, user: &str) -> Turn {
         // Neither semaphore is ever closed.

@@ -1,31 +1,45 @@
-//! Tells users' URLs about the ends of payloads. Notices are sent side by side, so that an
-//! address that does not answer delays no other; each owner has a few at a time, so that nobody keeps the others from being sent.
+//! Tells users' URLs what happens to payloads: every change of state, in order for each payload, again until it is taken or
+//! given up. Payloads are told of side by side, so that an address that does not answer delays no other; each owner has a
+//! few at a time, so that nobody keeps the others from being sent.
 
 use crate::state::{Failure, Queue};
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::sign::Signer;
+use pilot_api::{Callback, HistoryEntry, SIGNATURE_HEADER};
 use pilot_core::Event;
+use pilot_core::event::Tried;
 use pilot_store::{Notice, Store};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// How often a URL is tried before it is given up.
-const TRIES: u32 = 5;
+const TRIES: u32 = 6;
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two tries of one notice, and of reading the list.
+/// Between two times of reading the list.
 const PAUSE: Duration = Duration::from_secs(30);
+
+/// After so many tries: soon at first, then more and more seldom, five minutes and a half in all.
+fn rest(tries: u32) -> Duration {
+    Duration::from_secs(4_u64.saturating_pow(tries.min(TRIES)))
+}
 
 /// Sends for ever.
 pub async fn send_forever(queue: Arc<Queue>) {
-    let mut under_way: JoinSet<Uuid> = JoinSet::new();
+    let mut under_way: JoinSet<(Uuid, Option<Duration>)> = JoinSet::new();
     let mut busy: HashSet<Uuid> = HashSet::new();
     // Those that were tried and are left, until when.
     let mut resting: HashMap<Uuid, Instant> = HashMap::new();
     loop {
         let now = Instant::now();
         resting.retain(|_, until| *until > now);
+        let next = resting.values().copied().min().unwrap_or(now + PAUSE).min(now + PAUSE);
         match queue.store.notices().await {
             Ok(due) => {
                 let ready = due.into_iter().filter(|n| !resting.contains_key(&n.payload));
@@ -39,37 +53,65 @@ pub async fn send_forever(queue: Arc<Queue>) {
         }
         tokio::select! {
             Some(done) = under_way.join_next() => {
-                if let Ok(payload) = done {
+                if let Ok((payload, rest)) = done {
                     busy.remove(&payload);
-                    resting.insert(payload, Instant::now() + PAUSE);
+                    if let Some(rest) = rest {
+                        resting.insert(payload, Instant::now() + rest);
+                    }
                 }
             }
             () = queue.effects.notices.notified() => {}
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep_until(next.into()) => {}
         }
     }
 }
 
-async fn deliver(queue: Arc<Queue>, notice: Notice) -> Uuid {
+/// Tells everything that is untold, in order. What was not taken has to rest.
+async fn deliver(queue: Arc<Queue>, notice: Notice) -> (Uuid, Option<Duration>) {
     let payload = notice.payload;
-    if let Err(problem) = attempt(&queue, &notice).await {
+    let rest = attempt(&queue, &notice).await.unwrap_or_else(|problem| {
         tracing::warn!(%payload, %problem, "notice not settled yet");
-    }
-    payload
+        Some(PAUSE)
+    });
+    (payload, rest)
 }
 
-async fn attempt(queue: &Queue, notice: &Notice) -> Result<(), Failure> {
-    let sent = send(queue, notice).await;
-    let settled = sent.is_ok() || notice.tries + 1 >= TRIES;
-    let error = sent.err().map(|e| identity::one_line(&e));
+async fn attempt(queue: &Queue, notice: &Notice) -> Result<Option<Duration>, Failure> {
     let payload = notice.payload;
-    tracing::info!(%payload, url = notice.url, settled, error, "notice");
-    queue.decide(Event::NoticeTried(payload, settled)).await.map(|_| ())
+    let mut untold = queue.store.history(payload).await?;
+    untold.retain(|entry| entry.seq > notice.told);
+    let tried =
+        |until: &HistoryEntry| if until.state.is_final() { Tried::Over } else { Tried::Told(until.seq) };
+    for (number, entry) in untold.iter().enumerate() {
+        let sent = send(queue, notice, entry).await.map_err(|e| identity::one_line(&e));
+        // A try that was taken begins the count anew.
+        let tries = if number == 0 { notice.tries + 1 } else { 1 };
+        let newest = untold.last().unwrap_or(entry);
+        let (seq, state) = (entry.seq, entry.state);
+        match sent {
+            Ok(()) => {
+                tracing::info!(%payload, url = notice.url, seq, %state, "callback taken");
+                queue.decide(Event::NoticeTried(payload, tried(entry))).await?;
+            }
+            Err(error) if tries >= TRIES => {
+                tracing::warn!(%payload, url = notice.url, seq, %state, error, "callbacks given up, up to now");
+                queue.decide(Event::NoticeTried(payload, tried(newest))).await?;
+                return Ok(Some(PAUSE));
+            }
+            Err(error) => {
+                tracing::info!(%payload, url = notice.url, seq, %state, error, "callback not taken yet");
+                queue.decide(Event::NoticeTried(payload, Tried::Failed)).await?;
+                return Ok(Some(rest(tries - 1)));
+            }
+        }
+    }
+    Ok(None)
 }
 
-/// Posts the payload as JSON. The address is looked up once and checked: a user must not make the queue talk to the
+/// Posts the payload as JSON, in the state that the event led to, signed by the key of the queue's certificate. The address
+/// is looked up once and checked: a user must not make the queue talk to the
 /// network behind it.
-async fn send(queue: &Queue, notice: &Notice) -> Result<(), String> {
+async fn send(queue: &Queue, notice: &Notice, event: &HistoryEntry) -> Result<(), String> {
     let url = reqwest::Url::parse(&notice.url).map_err(|e| e.to_string())?;
     let host = url.host_str().ok_or("no host")?.to_owned();
     let port = url.port_or_known_default().ok_or("no port")?;
@@ -82,6 +124,10 @@ async fn send(queue: &Queue, notice: &Notice) -> Result<(), String> {
         return Err("the address is private; the queue's operator can allow it with --notify-private".into());
     }
     let payload = queue.store.payload(notice.payload).await.map_err(|e| e.to_string())?;
+    let payload = payload.ok_or("the payload was forgotten")?;
+    let payload = pilot_api::Payload { state: event.state, ..payload };
+    let body = serde_json::to_vec(&Callback { event: event.clone(), payload }).map_err(|e| e.to_string())?;
+    let signature = sign(&queue.settings.key, &body)?;
     let client = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
@@ -89,8 +135,23 @@ async fn send(queue: &Queue, notice: &Notice) -> Result<(), String> {
         .resolve_to_addrs(&host, &to)
         .build()
         .map_err(|e| e.to_string())?;
-    let answer = client.post(url).json(&payload).send().await.map_err(|e| e.to_string())?;
+    let request = client.post(url).header("content-type", "application/json").body(body);
+    let request = request.header(SIGNATURE_HEADER, signature);
+    let answer = request.send().await.map_err(|e| e.to_string())?;
     answer.error_for_status().map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// The key is read each time, so that a renewed one is taken with its certificate.
+fn sign(key: &Path, body: &[u8]) -> Result<String, String> {
+    let pem = std::fs::read(key).map_err(|e| format!("cannot read the key to sign with: {e}"))?;
+    let signed = || {
+        let key = PKey::private_key_from_pem(&pem)?;
+        let mut signer = Signer::new(MessageDigest::sha256(), &key)?;
+        signer.update(body)?;
+        signer.sign_to_vec()
+    };
+    let signature = signed().map_err(|e: ErrorStack| format!("cannot sign: {e}"))?;
+    Ok(openssl::base64::encode_block(&signature))
 }
 
 /// Whether an address belongs to the internet at large (IANA special-purpose registries, the ranges that route).

@@ -20,6 +20,9 @@ use uuid::Uuid;
 const MOST_LEASES: usize = 256;
 /// Refused pilots that are remembered.
 const MOST_REFUSED: usize = 100;
+/// Most streams of events of one user, and of all.
+const STREAMS: usize = 4;
+const ALL_STREAMS: usize = 1000;
 
 /// Everything that requests and upkeep share.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub struct Queue {
     pub bodies: Lanes,
     /// Turns for lists.
     pub lists: Lanes,
+    /// Streams of events that are open.
+    pub streams: Lanes,
     /// The writer.
     engine: Engine,
     /// Orders that their pilot was told at least once: no reason to answer a held heartbeat at once.
@@ -93,6 +98,7 @@ impl Queue {
         let (told, refused, closing) = (Mutex::default(), Mutex::default(), CancellationToken::new());
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let (keys, lists, bodies) = (Lanes::new(2, processors), Lanes::new(2, 8), Lanes::new(8, 64));
+        let streams = Lanes::new(STREAMS, ALL_STREAMS);
         Ok(Arc::new(Self {
             settings,
             store,
@@ -101,6 +107,7 @@ impl Queue {
             keys,
             lists,
             bodies,
+            streams,
             engine,
             told,
             refused,

@@ -15,7 +15,7 @@ pub mod sqlite;
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
-use pilot_api::{ClaimedRun, Demand, HistoryEntry, Payload, PayloadState, Pilot};
+use pilot_api::{ClaimedRun, Demand, HistoryEntry, Payload, PayloadState, Pilot, StateEvent};
 use pilot_core::{Change, Need, View};
 use std::future::Future;
 use uuid::Uuid;
@@ -67,7 +67,7 @@ pub struct Runs {
     pub limit: u32,
 }
 
-/// An end that a URL has to be told.
+/// Changes that a URL has to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// The payload.
@@ -78,6 +78,8 @@ pub struct Notice {
     pub url: String,
     /// Attempts made so far.
     pub tries: u32,
+    /// What happened up to this sequence number was told.
+    pub told: i64,
 }
 
 /// A delegation with its private key.
@@ -131,7 +133,17 @@ pub trait Store: Send + Sync + 'static {
     fn runs(&self, asked: &Runs) -> impl Future<Output = Result<Vec<ClaimedRun>>> + Send;
     /// What has to be watched.
     fn living(&self) -> impl Future<Output = Result<Living>> + Send;
-    /// Up to 100 notices still to be sent, 10 of each owner at most: the least tried first.
+    /// Changes of a user's payloads with sequence numbers above `after`, in their order, and the number up to which these are
+    /// all: that of the newest change, or `after + window`.
+    fn events(
+        &self,
+        owner: &str,
+        after: i64,
+        window: i64,
+    ) -> impl Future<Output = Result<(Vec<StateEvent>, i64)>> + Send;
+    /// Sequence number of the newest change of all.
+    fn newest(&self) -> impl Future<Output = Result<i64>> + Send;
+    /// Up to 100 notices of which something is untold, 10 of each owner at most: the least tried first.
     fn notices(&self) -> impl Future<Output = Result<Vec<Notice>>> + Send;
     /// A delegation's key, if it is this user's.
     fn key(&self, delegation: Uuid, owner: &str) -> impl Future<Output = Result<Option<Key>>> + Send;

@@ -4,11 +4,11 @@ mod apply;
 mod tables;
 
 use crate::{Filter, Key, Living, Notice, Result, Runs, Store, Transaction};
-use pilot_api::{ClaimedRun, Demand, HistoryEntry, PayloadState, Pilot};
+use pilot_api::{ClaimedRun, Demand, HistoryEntry, PayloadState, Pilot, StateEvent};
 use pilot_core::{Change, Need, Requirements, View};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tables::{AttemptRow, DelegationRow, LeaseRow, PayloadRow, Tables, Undo};
+use tables::{AttemptRow, DelegationRow, LeaseRow, NoticeRow, PayloadRow, Tables, Undo};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use uuid::Uuid;
 
@@ -175,11 +175,26 @@ impl Store for MemoryStore {
         })
     }
 
+    async fn events(&self, owner: &str, after: i64, window: i64) -> Result<(Vec<StateEvent>, i64)> {
+        let tables = self.0.lock().await;
+        let newest = tables.history.last().map_or(0, |(_, entry)| entry.seq);
+        let until = newest.min(after.saturating_add(window)).max(after);
+        let own = |id: &Uuid| tables.payloads.get(id).is_some_and(|payload| payload.owner == owner);
+        let wanted = |(id, entry): &&(Uuid, HistoryEntry)| entry.seq > after && entry.seq <= until && own(id);
+        let event = |(id, entry): &(Uuid, HistoryEntry)| StateEvent { payload: *id, entry: entry.clone() };
+        Ok((tables.history.iter().filter(wanted).map(event).collect(), until))
+    }
+
+    async fn newest(&self) -> Result<i64> {
+        Ok(self.0.lock().await.history.last().map_or(0, |(_, entry)| entry.seq))
+    }
+
     async fn notices(&self) -> Result<Vec<Notice>> {
         let tables = self.0.lock().await;
-        let notice = |(id, (url, tries)): (&Uuid, &(String, u32))| {
+        let notice = |(id, (url, tries, told)): (&Uuid, &NoticeRow)| {
             let owner = tables.payloads.get(id)?.owner.clone();
-            Some(Notice { payload: *id, owner, url: url.clone(), tries: *tries })
+            let untold = tables.history.iter().any(|(payload, entry)| payload == id && entry.seq > *told);
+            untold.then(|| Notice { payload: *id, owner, url: url.clone(), tries: *tries, told: *told })
         };
         let mut all: Vec<Notice> = tables.notices.iter().filter_map(notice).collect();
         all.sort_by_key(|n| n.tries);

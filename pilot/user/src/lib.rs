@@ -5,6 +5,7 @@
 //!
 //! Must never: write to a terminal what others wrote without escaping it, or replace a file unasked. Called by: the program `pilot`.
 
+mod callback;
 mod hints;
 mod jobs;
 mod logs;

@@ -1,5 +1,6 @@
 //! `pilot submit`: delegate, upload the input files, hand the payload in.
 
+use super::callback::Listener;
 use super::say::{note, print, print_json};
 use super::wait::await_all;
 use super::{Common, Failure, RETRY, Result, hints};
@@ -69,9 +70,13 @@ pub struct Args {
     /// Callback ports; unless told, none, or what the site gives by default
     #[arg(long, value_name = "N", default_value_t = 0)]
     ports: u16,
-    /// URL that gets a POST when the payload has ended
+    /// URL that gets a POST, signed by the queue, at each change of the payload's state
     #[arg(long, value_name = "URL")]
     notify: Option<String>,
+    /// Listen for these calls here until the end, on a port of GLOBUS_TCP_PORT_RANGE under the name GLOBUS_HOSTNAME, print what
+    /// arrives, and exit with the payload's code
+    #[arg(long, conflicts_with_all = ["notify", "wait"])]
+    callback: bool,
     /// Wait for the end and exit with the payload's code
     #[arg(long)]
     wait: bool,
@@ -83,6 +88,10 @@ pub struct Args {
 /// Carries the command out; returns the exit code.
 pub async fn run(args: Args) -> Result<u8> {
     let files = args.input.iter().map(|path| Local::read(path)).collect::<Result<Vec<_>>>()?;
+    let listener = match args.callback {
+        true => Some(Listener::open(|name| std::env::var(name).ok()).await?),
+        false => None,
+    };
     let spec = RawSpec {
         command: args.command,
         env: args.env.into_iter().collect::<BTreeMap<_, _>>(),
@@ -98,7 +107,7 @@ pub async fn run(args: Args) -> Result<u8> {
         retry_memory: args.retry_memory,
         retry_disk: args.retry_disk,
         ports: args.ports,
-        notify: args.notify,
+        notify: listener.as_ref().map(|listener| listener.url().to_owned()).or(args.notify),
     };
     // The queue says the same; here nothing has been delegated and uploaded yet.
     let spec = PayloadSpec::parse(spec).map_err(|e| Failure::usage(e.to_string()))?.into_raw();
@@ -107,6 +116,10 @@ pub async fn run(args: Args) -> Result<u8> {
     for file in &files {
         upload(&client, file).await?;
     }
+    let signer = match &listener {
+        Some(_) => Some(client.patiently(RETRY, || client.queue_certificate()).await?),
+        None => None,
+    };
     let id = Uuid::now_v7();
     let submission = Submission { id: Some(id), delegation, spec: spec.clone(), array: args.array };
     let submitted = client.submit(RETRY, &submission).await?;
@@ -120,6 +133,9 @@ pub async fn run(args: Args) -> Result<u8> {
         note(&format!("note: all {} are the array {id}", submitted.ids.len()));
     }
     hint(&client, &spec).await;
+    if let (Some(listener), Some(signer)) = (listener, signer) {
+        return listener.follow(&client, &signer, &submitted.ids, args.common.json).await;
+    }
     if args.wait { await_all(&client, &submitted.ids, false).await } else { Ok(0) }
 }
 

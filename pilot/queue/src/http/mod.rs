@@ -5,11 +5,13 @@
 //! | [`users`] | delegations, payloads |
 //! | [`pilots`] | pilots, attempts |
 //! | [`content`] | blobs, logs, output |
+//! | [`events`] | changes of state, as they happen |
 //!
 //! Who is asking comes from the `transport::Peer` that the TLS server put on the request; [`User`] and [`PilotDn`]
 //! turn it into a role or a refusal before anything of the request is looked at.
 
 pub mod content;
+pub mod events;
 pub mod pilots;
 pub mod problem;
 pub mod users;
@@ -47,6 +49,7 @@ pub fn router(queue: Arc<Queue>) -> Router {
         .route("/delegations", post(users::delegate))
         .route("/delegations/{id}", put(users::sign))
         .route("/payloads", post(users::submit).get(users::list))
+        .route("/events", get(events::stream))
         .route("/status", get(users::status))
         .route("/payloads/{id}", get(users::show))
         .route("/payloads/{id}/events", get(users::events))

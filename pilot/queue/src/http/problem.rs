@@ -121,6 +121,15 @@ pub fn storage_share(stored: u64, most: u64) -> Refusal {
     problem(StatusCode::PAYLOAD_TOO_LARGE, "storage_share", title)
 }
 
+/// 429: one user may have so many streams.
+pub fn too_many_streams() -> Refusal {
+    let title = "you have as many streams of events as one user may have here; end one of them";
+    Refusal(Problem {
+        retryable: true,
+        ..problem(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", title).0
+    })
+}
+
 /// 422: understood, but it cannot be done as asked.
 pub fn unsatisfiable(code: &str, title: impl Into<String>) -> Refusal {
     problem(StatusCode::UNPROCESSABLE_ENTITY, code, title)

@@ -4,7 +4,6 @@ use super::support::World;
 use openssl::sha::sha256;
 use pilot_api::*;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 fn digest(bytes: &[u8]) -> String {
     hex::encode(sha256(bytes))
@@ -171,31 +170,4 @@ async fn pilots_are_listed_drained_and_leave() {
     assert_eq!((pilots[0].state, pilots[0].running), (PilotState::Done, 0));
     w.sync(pilot, &[], "running").await.refused(409, "illegal_transition");
     w.result(&lease, Outcome::Ok).await.refused(409, "lease_superseded");
-}
-
-#[tokio::test]
-async fn the_end_is_posted_to_the_users_address() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let w = World::with(|s| s.notify_private = true).await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let _tasks = crate::upkeep::start(&w.queue);
-    let delegation = w.delegate(&w.alice).await;
-    let spec = json!({"command": ["true"], "notify": url});
-    let id = w.submit(&w.alice, delegation, spec).await.json::<Submitted>().ids[0];
-    w.post(&w.alice, &format!("/v1/payloads/{id}/cancel"), Value::Null).await.json::<Payload>();
-    let heard = async {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut text = String::new();
-        while !text.contains("\"attempts\":[]") {
-            let mut buffer = [0; 4096];
-            let n = stream.read(&mut buffer).await.unwrap();
-            assert_ne!(n, 0, "{text}");
-            text.push_str(&String::from_utf8_lossy(&buffer[..n]));
-        }
-        stream.write_all(b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-        text
-    };
-    let text = tokio::time::timeout(Duration::from_secs(20), heard).await.unwrap();
-    assert!(text.starts_with("POST /hook ") && text.contains(&id.to_string()) && text.contains("killed"));
 }

@@ -4,6 +4,7 @@ mod ahead;
 mod attached;
 mod delegation;
 mod ends;
+mod events;
 mod factories;
 mod flow;
 mod keys;

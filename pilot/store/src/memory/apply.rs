@@ -1,12 +1,22 @@
 //! One change after the other, each with how to take it back.
 
 use super::MemoryTransaction;
-use super::tables::{AttemptRow, DelegationRow, LeaseRow, PayloadRow, PilotRow, Undo, put};
+use super::tables::{AttemptRow, DelegationRow, LeaseRow, NoticeRow, PayloadRow, PilotRow, Undo, put};
 use crate::{Result, StoreError};
 use pilot_api::{HistoryEntry, PayloadState};
 use pilot_core::change::{Ended, NewPayloads, Opened};
+use pilot_core::event::Tried;
 use pilot_core::{Change, Requirements};
 use uuid::Uuid;
+
+/// What is left of a notice after a try.
+fn tried_again((url, tries, told): &NoticeRow, tried: Tried) -> Option<NoticeRow> {
+    match tried {
+        Tried::Failed => Some((url.clone(), tries + 1, *told)),
+        Tried::Told(seq) => Some((url.clone(), 0, seq)),
+        Tried::Over => None,
+    }
+}
 
 impl MemoryTransaction {
     fn change_payload(&mut self, id: Uuid, change: impl FnOnce(&mut PayloadRow)) -> Result<()> {
@@ -160,14 +170,15 @@ impl MemoryTransaction {
                 );
             }
             Change::Notice { payload, url } => {
-                let old = self.tables.notices.insert(*payload, (url.clone(), 0));
-                self.undo.push(Undo::Notice(*payload, old));
+                if !self.tables.notices.contains_key(payload) {
+                    self.tables.notices.insert(*payload, (url.clone(), 0, 0));
+                    self.undo.push(Undo::Notice(*payload, None));
+                }
             }
-            Change::NoticeTried { payload, settled } => {
-                if let Some((url, tries)) = self.tables.notices.get(payload).cloned() {
-                    let new = (!settled).then(|| (url.clone(), tries + 1));
-                    put(&mut self.tables.notices, *payload, new);
-                    self.undo.push(Undo::Notice(*payload, Some((url, tries))));
+            Change::NoticeTried { payload, tried } => {
+                if let Some(old) = self.tables.notices.get(payload).cloned() {
+                    put(&mut self.tables.notices, *payload, tried_again(&old, *tried));
+                    self.undo.push(Undo::Notice(*payload, Some(old)));
                 }
             }
             Change::Pilot(new) => {

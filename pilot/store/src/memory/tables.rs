@@ -60,6 +60,9 @@ pub(super) struct DelegationRow {
     pub(super) not_after: u64,
 }
 
+/// URL, tries, and what was told.
+pub(super) type NoticeRow = (String, u32, i64);
+
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub(super) payloads: BTreeMap<Uuid, PayloadRow>,
@@ -74,7 +77,7 @@ pub(super) struct Tables {
     pub(super) pilots: BTreeMap<Uuid, PilotRow>,
     pub(super) delegations: BTreeMap<Uuid, DelegationRow>,
     pub(super) blobs: BTreeMap<(String, String), u64>,
-    pub(super) notices: BTreeMap<Uuid, (String, u32)>,
+    pub(super) notices: BTreeMap<Uuid, NoticeRow>,
     pub(super) history: Vec<(Uuid, HistoryEntry)>,
     pub(super) last: i64,
 }
@@ -88,7 +91,7 @@ pub(super) enum Undo {
     Pilot(Uuid, Option<PilotRow>),
     Delegation(Uuid, Option<DelegationRow>),
     Blob((String, String), Option<u64>),
-    Notice(Uuid, Option<(String, u32)>),
+    Notice(Uuid, Option<NoticeRow>),
     History(usize),
     Specs(usize),
 }

@@ -4,6 +4,7 @@ use super::{error, int, to_json};
 use crate::Result;
 use pilot_api::PayloadState;
 use pilot_core::change::{Ended, History, NewDelegation, NewPayloads, NewPilot, Opened};
+use pilot_core::event::Tried;
 use pilot_core::{Change, Requirements};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
@@ -171,10 +172,15 @@ async fn single(conn: &mut SqliteConnection, change: &Change) -> Result<()> {
                        ON CONFLICT (sha256, owner) DO UPDATE SET at = excluded.at";
             sqlx::query(sql).bind(sha256.as_str()).bind(owner.as_str()).bind(int(at / 1000))
         }
-        Change::NoticeTried { payload, settled: true } => {
+        Change::NoticeTried { payload, tried: Tried::Told(seq) } => {
+            sqlx::query("UPDATE notices SET told = ?, tries = 0 WHERE payload = ?")
+                .bind(*seq)
+                .bind(payload.to_string())
+        }
+        Change::NoticeTried { payload, tried: Tried::Over } => {
             sqlx::query("DELETE FROM notices WHERE payload = ?").bind(payload.to_string())
         }
-        Change::NoticeTried { payload, settled: false } => {
+        Change::NoticeTried { payload, tried: Tried::Failed } => {
             sqlx::query("UPDATE notices SET tries = tries + 1 WHERE payload = ?").bind(payload.to_string())
         }
         Change::PilotState { id, state, seen, reason } => {

@@ -4,6 +4,7 @@ use super::{count, error, from_json, int, nat, parse, to_json};
 use crate::{Filter, Key, Living, Notice, Result, Runs};
 use pilot_api::{
     Attempt, ClaimedRun, Demand, HistoryEntry, Outcome, Payload, PayloadState, Pilot, RawSpec, Report,
+    StateEvent,
 };
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use std::collections::HashMap;
@@ -166,6 +167,35 @@ pub async fn history(conn: &mut SqliteConnection, payload: Uuid) -> Result<Vec<H
     rows.into_iter().map(entry).collect()
 }
 
+pub async fn newest(conn: &mut SqliteConnection) -> Result<i64> {
+    sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM events").fetch_one(conn).await.map_err(error)
+}
+
+/// The newest number is read first: there is one writer, so that nothing below it appears later.
+pub async fn events(
+    conn: &mut SqliteConnection,
+    owner: &str,
+    after: i64,
+    window: i64,
+) -> Result<(Vec<StateEvent>, i64)> {
+    let until = newest(conn).await?.min(after.saturating_add(window)).max(after);
+    let rows = sqlx::query_as::<_, (String, i64, i64, String, String, String)>(
+        "SELECT e.payload, e.seq, e.at, e.actor, e.state, e.cause FROM events e JOIN payloads p ON p.id = e.payload
+         WHERE e.seq > ? AND e.seq <= ? AND p.owner = ? ORDER BY e.seq",
+    )
+    .bind(after)
+    .bind(until)
+    .bind(owner)
+    .fetch_all(conn)
+    .await
+    .map_err(error)?;
+    let event = |(payload, seq, at, actor, state, cause): (String, i64, i64, String, String, String)| {
+        let entry = HistoryEntry { seq, at: nat(at), actor, state: parse(&state)?, cause };
+        Ok(StateEvent { payload: parse(&payload)?, entry })
+    };
+    Ok((rows.into_iter().map(event).collect::<Result<_>>()?, until))
+}
+
 pub async fn pilots(conn: &mut SqliteConnection, since: u64) -> Result<Vec<Pilot>> {
     let rows = sqlx::query_as::<_, (String, String, String, String, i64, i64, i64, Option<String>)>(
         "SELECT p.id, p.dn, p.registration, p.state, p.seen,
@@ -274,18 +304,19 @@ pub async fn living(conn: &mut SqliteConnection) -> Result<Living> {
 }
 
 pub async fn notices(conn: &mut SqliteConnection) -> Result<Vec<Notice>> {
-    let rows = sqlx::query_as::<_, (String, String, String, i64)>(
-        "SELECT payload, owner, url, tries FROM
-             (SELECT n.payload, p.owner, n.url, n.tries, n.rowid AS row,
+    let rows = sqlx::query_as::<_, (String, String, String, i64, i64)>(
+        "SELECT payload, owner, url, tries, told FROM
+             (SELECT n.payload, p.owner, n.url, n.tries, n.told, n.rowid AS row,
                      row_number() OVER (PARTITION BY p.owner ORDER BY n.tries, n.rowid) AS place
-              FROM notices n JOIN payloads p ON p.id = n.payload)
+              FROM notices n JOIN payloads p ON p.id = n.payload
+              WHERE EXISTS (SELECT 1 FROM events e WHERE e.payload = n.payload AND e.seq > n.told))
          WHERE place <= 10 ORDER BY place, row LIMIT 100",
     )
     .fetch_all(conn)
     .await
     .map_err(error)?;
-    let notice = |(payload, owner, url, tries): (String, String, String, i64)| {
-        Ok(Notice { payload: parse(&payload)?, owner, url, tries: count(tries) })
+    let notice = |(payload, owner, url, tries, told): (String, String, String, i64, i64)| {
+        Ok(Notice { payload: parse(&payload)?, owner, url, tries: count(tries), told })
     };
     rows.into_iter().map(notice).collect()
 }

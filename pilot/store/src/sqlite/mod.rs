@@ -7,7 +7,7 @@ mod lock;
 mod purge;
 
 use crate::{Filter, Key, Living, Notice, Result, Runs, Store, StoreError, Transaction};
-use pilot_api::{ClaimedRun, Demand, HistoryEntry, Payload, PayloadState, Pilot};
+use pilot_api::{ClaimedRun, Demand, HistoryEntry, Payload, PayloadState, Pilot, StateEvent};
 use pilot_core::{Change, Need, View};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
@@ -247,6 +247,14 @@ impl Store for SqliteStore {
 
     async fn living(&self) -> Result<Living> {
         lists::living(&mut *self.reader().await?).await
+    }
+
+    async fn events(&self, owner: &str, after: i64, window: i64) -> Result<(Vec<StateEvent>, i64)> {
+        lists::events(&mut *self.reader().await?, owner, after, window).await
+    }
+
+    async fn newest(&self) -> Result<i64> {
+        lists::newest(&mut *self.reader().await?).await
     }
 
     async fn notices(&self) -> Result<Vec<Notice>> {

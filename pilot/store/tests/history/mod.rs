@@ -511,6 +511,7 @@ impl<S: Store> World<S> {
         let mut story = Vec::new();
         let mut found = 0;
         for owner in OWNERS {
+            self.check_events(owner).await?;
             let filter = Filter {
                 owner: owner.into(),
                 states: vec![],
@@ -547,6 +548,28 @@ impl<S: Store> World<S> {
             self.check_history(*payload).await?;
         }
         Ok(story)
+    }
+
+    /// A stream tells the whole history of a user's payloads and of nobody else's, in one piece or in parts.
+    async fn check_events(&self, owner: &str) -> Result<(), String> {
+        let events =
+            async |after, window| self.store.events(owner, after, window).await.map_err(|e| e.to_string());
+        let (all, newest) = events(0, i64::MAX).await?;
+        let (mut parts, mut after) = (Vec::new(), 0);
+        while after < newest {
+            let (part, until) = events(after, 1_000).await?;
+            parts.extend(part);
+            after = until;
+        }
+        let mut lines: BTreeMap<Uuid, u64> = BTreeMap::new();
+        all.iter().for_each(|event| *lines.entry(event.payload).or_default() += 1);
+        let whole = lines.iter().all(|(id, n)| u64::from(self.told.lines[id]) == *n);
+        let grows = all.windows(2).all(|w| w[0].entry.seq < w[1].entry.seq);
+        let told = self.store.newest().await.map_err(|e| e.to_string())?;
+        match whole && grows && parts == all && told == newest {
+            true => Ok(()),
+            false => Err(format!("the events of {owner} have gaps")),
+        }
     }
 
     /// No line is missing, none is there twice, and the last one tells the state.
