@@ -295,7 +295,7 @@ fn gums_answers_in_json_to_a_get() {
     assert_eq!(service.requests().len(), 1, "nobody is asked after a no");
 }
 
-/// The answer of a PEP daemon, byte by byte after the shared reference page; not recorded.
+/// The answer of a PEP daemon, byte by byte as the protocol has it; not recorded from a real one.
 fn pep_answer(decision: u8, user: &str) -> String {
     let text = |s: &str| [&b"S"[..], &u16::try_from(s.len()).unwrap().to_be_bytes(), s.as_bytes()].concat();
     let object = |class: &str| {

@@ -1,7 +1,7 @@
 //! Walls between payloads of different users, and between payloads and the pilot that calls.
 //!
 //! A victim of each kind makes one of everything; a payload of somebody else tries to get at it. What is not walled off
-//! is asserted too, so that the threat model says the truth: the supervisor hears its payload's signals, and terminal and
+//! is asserted too, so that the threat model says the truth: the front hears its payload's signals, and terminal and
 //! process group are the caller's, as clients of gLExec expect.
 
 use end_to_end::contract::{chmod, eventually, install_tool, lives};

@@ -7,6 +7,8 @@
 //! | UR 1.0, strict and SGAS | [`ur1`] | OGF GFD.98 |
 //! | CAR, and UR 2.0 (unverified) | [`car`] | EMI compute accounting record |
 //! | APEL messages | [`apel`] | single jobs, summaries and normalised summaries, for SSM |
+//! | APEL accelerator 0.1 | `accelerator` | GPUs of sessions, only when asked for |
+//! | `glexec.mon` | `glexec_mon` | a file of lines as `glexec_monitor` wrote them |
 //!
 //! Names can be hidden before: [`pseudonym`].
 //!

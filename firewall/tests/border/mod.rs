@@ -1,5 +1,5 @@
 //! A border in namespaces: a caller, a router with `gridfw` and real nftables, and a node. The batch system is a double of
-//! `squeue` and `sinfo` that prints a file; tests/tests/gridfw_slurm.rs has the real one.
+//! `squeue` and `sinfo` that prints a file.
 #![allow(
     dead_code,
     clippy::unwrap_used,

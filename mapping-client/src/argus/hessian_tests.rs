@@ -1,6 +1,6 @@
 use super::*;
 
-/// The first bytes of a request that the C client of Argus sent, from the shared reference page.
+/// The first bytes of a request that the C client of Argus sent.
 #[test]
 fn a_request_starts_as_the_c_client_writes_it() {
     let subject = Value::Object("org.glite.authz.common.model.Subject".into(), Vec::new());

@@ -1,7 +1,7 @@
 //! The PEP daemon of Argus: a POST of one base64-coded Hessian object, answered by another.
 //!
 //! The request follows the profile for worker nodes, `http://glite.org/xacml/profile/grid-wn/1.0`: the daemon maps
-//! only subjects whose certificate chain it gets. Facts: `mapping-protocols.md` 3 of the shared reference.
+//! only subjects whose certificate chain it gets.
 //!
 //! | looking for | see |
 //! |---|---|
