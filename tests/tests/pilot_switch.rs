@@ -43,6 +43,11 @@ fn site() -> Site {
     site_with("")
 }
 
+/// Records of calls that ran something. The pilot tries the node under its own name first, which this site does not map.
+fn sessions(site: &Site) -> Vec<serde_json::Value> {
+    site.m.records().into_iter().filter(|record| record["decision"] == "allowed").collect()
+}
+
 fn site_with(policy: &str) -> Site {
     let builder = Machine::builder().pilot("pilot").service("queue").service("home").policy_add(policy);
     let m = builder.account("alice").account("bob").build();
@@ -168,7 +173,7 @@ fn a_pilot_notices_nothing_of_process_namespaces() {
     let site = site_with("[payload]\npid_namespace = true\n");
     each_runs_under_its_own_account(&site);
     a_cancel_leaves_nothing(&site);
-    for record in site.m.records() {
+    for record in sessions(&site) {
         assert!(record["ladder"].to_string().contains("pid_namespace"), "{record}");
     }
     let _agent = site.agent();
@@ -190,7 +195,7 @@ fn a_payload_that_stops_its_runner_is_ended_by_its_session() {
     site.as_user("Alice", &["cancel", &id]).ok();
     assert_eq!(site.as_user("Alice", &["wait", &id]).code(), Some(143), "{}", site.log());
     assert!(site.m.processes_of("alice").is_empty(), "{:?}", site.m.processes_of("alice"));
-    assert!(site.m.records().iter().all(|r| r["state"] == "closed"), "{:?}", site.m.records());
+    assert!(sessions(&site).iter().all(|r| r["state"] == "closed"), "{:?}", sessions(&site));
 }
 
 #[test]
