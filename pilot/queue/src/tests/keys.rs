@@ -50,7 +50,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "credential/transport/tests/https.rs::one_user_takes_one_users_share_of_requests",
     ),
     ("max_user_storage", "7", "pilot/queue/src/tests/keys.rs::one_user_has_so_many_bytes_of_inputs"),
-    ("notify_private", "true", "pilot/queue/src/tests/flow.rs::the_end_is_posted_to_the_users_address"),
+    (
+        "notify_private",
+        "true",
+        "pilot/queue/src/tests/events.rs::callbacks_come_signed_in_order_and_again_until_they_are_taken",
+    ),
     ("pilot_dn", "[\"/CN=P\"]", "pilot/queue/src/tests/refusals.rs::users_are_no_pilots"),
     (
         "proxy_key",
@@ -58,6 +62,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "pilot/queue/src/tests/delegation.rs::keys_are_of_the_kind_that_the_operator_chose",
     ),
     ("require_crl", "true", "tests/tests/grid_proxies.rs::keys_and_trust_are_judged_alike"),
+    (
+        "require_switch",
+        "true",
+        "pilot/queue/src/tests/switching.rs::a_pilot_that_does_not_switch_is_refused_where_that_is_required",
+    ),
     ("retention", "\"7d\"", "pilot/queue/src/tests/long_life.rs::what_is_over_is_forgotten_in_time"),
     ("stall", "\"7s\"", "credential/transport/tests/https.rs::bodies_that_do_not_move_end"),
     ("store", "\"sqlite:/x/other.db\"", "pilot/queue/src/tests/leases.rs::a_restart_loses_nothing"),
