@@ -78,6 +78,12 @@ pub fn chmod_add(path: impl AsRef<Path>, bits: u32) {
     chmod(path, (meta.permissions().mode() | bits) & 0o7777);
 }
 
+/// CPU time of a session by its record, microseconds. The kernel divides it between user and system by samples, so that
+/// only the sum can be compared with what somebody else has counted.
+pub fn cpu_us(record: &serde_json::Value) -> u64 {
+    ["cpu_user_us", "cpu_sys_us"].iter().filter_map(|field| record["usage"][field].as_u64()).sum()
+}
+
 /// Asks until there is an answer.
 ///
 /// # Panics

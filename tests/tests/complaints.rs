@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail the test")]
 
 use end_to_end::contract::{
-    CONF, GLEXEC, Syslog, call, catcher, catcher_ready, chmod, eventually, expired, install_tool, kill_as,
-    let_root_call, lives, set_conf, sh, site, stop_catcher, wait_gone, written,
+    CONF, GLEXEC, Syslog, call, catcher, catcher_ready, chmod, cpu_us, eventually, expired, install_tool,
+    kill_as, let_root_call, lives, set_conf, sh, site, stop_catcher, wait_gone, written,
 };
 use harness::{Machine, Run, free_port, needs};
 use std::fs;
@@ -251,10 +251,9 @@ fn complaint_14_ends_are_exact_and_hit_nobody_else() {
     let start = Instant::now();
     let burn = "setsid sleep 1000 & exec perl -e 'my $end = (times)[0] + 0.5; while ((times)[0] < $end) {}'";
     sh(&m, burn).output().ok();
-    assert!(start.elapsed() < Duration::from_secs(15), "the end is seen when it comes");
+    assert!(start.elapsed() < Duration::from_secs(60), "the end is seen when it comes");
     let record = m.records().into_iter().find(|r| r["state"] == "closed").unwrap();
-    let user = record["usage"]["cpu_user_us"].as_u64().unwrap();
-    assert!((400_000..5_000_000).contains(&user), "{record}");
+    assert!((250_000..5_000_000).contains(&cpu_us(&record)), "{record}");
     assert!(record["exit"]["leftovers"].as_u64() >= Some(1), "{record}");
     assert!(lives(neighbour), "another job of the same account goes on");
     stop_catcher(file);
