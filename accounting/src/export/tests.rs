@@ -1,6 +1,7 @@
 //! Values that consumers refuse or misread, each by name.
 
 use super::*;
+use clap::ValueEnum;
 use record::{Batch, Claimed, Exit, Opened, Role, State, Subject, Usage};
 
 /// 2026-07-01T08:30:00Z
@@ -72,19 +73,6 @@ fn text(format: Format, record: &Record) -> String {
 fn auditor(record: &Record) -> serde_json::Value {
     serde_json::from_str(&text(Format::Auditor, record)).unwrap()
 }
-
-const ALL: [Format; 10] = [
-    Format::Auditor,
-    Format::Gratia,
-    Format::Ur1,
-    Format::Ur1Sgas,
-    Format::Car,
-    Format::Ur2,
-    Format::Apel,
-    Format::ApelSummary,
-    Format::ApelNormalised,
-    Format::ApelSync,
-];
 
 #[test]
 fn auditor_gets_whole_seconds_and_units() {
@@ -181,9 +169,10 @@ fn names_that_are_not_ascii_are_escaped_in_every_format() {
         o.payload.dn = "/CN=J\u{fc}rgen %% <&\">\n\u{202e}".into();
         o.host = "wn_1.example.org".into();
         o.account = "j\u{fc}rgen".into();
+        o.supervisor_pid = 7;
     });
-    for format in ALL {
-        let sent = text(format, &odd);
+    for format in Format::value_variants() {
+        let sent = text(*format, &odd);
         assert!(sent.is_ascii(), "{format:?}: {sent}");
         assert!(!sent.contains("CN=J\u{fc}rgen"));
     }
@@ -290,8 +279,8 @@ fn what_runs_or_never_ran_is_not_exported() {
     running.end_unix_ns = None;
     let mut denied = record();
     denied.opened = None;
-    for format in ALL {
-        let exported = export(format, &[running.clone(), denied.clone()], &site());
+    for format in Format::value_variants() {
+        let exported = export(*format, &[running.clone(), denied.clone()], &site());
         assert_eq!(exported.refused, []);
         assert!(exported.pieces.iter().all(|piece| piece.ids.is_empty()), "{format:?}");
     }
