@@ -185,6 +185,31 @@ impl Site {
         command
     }
 
+    /// Begins a command, whose program and arguments are still to be added: it knows the hosts of these lines of `hosts(5)` and no
+    /// others, since it sees files of its own.
+    ///
+    /// # Panics
+    /// When the files cannot be written.
+    pub fn knowing_hosts(&self, hosts: &str) -> Command {
+        let mount = |name: &str, text: &str, place: &str| {
+            std::fs::write(self.path(name), text).expect("the directory is there");
+            format!("mount --bind {} {place} && ", self.path(name))
+        };
+        let names =
+            mount("hosts", hosts, "/etc/hosts") + &mount("nsswitch", "hosts: files\n", "/etc/nsswitch.conf");
+        let mut command = Command::new("unshare");
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &format!("{names} exec \"$@\""),
+            "sh",
+        ]);
+        command
+    }
+
     /// Starts the queue, again at the address that it had; its log goes to `queue.log`.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use end_to_end::networks::ThreeNetworks;
 use end_to_end::site::{Guard, LIMIT, Site};
 use harness::needs;
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// What the border lets through to the user, besides answers: nothing, or calls to the user's ports.
@@ -35,28 +35,15 @@ impl Border {
         );
         net.router.load("nft", &["-f", "-"], &rules);
         let pilot = net.host.within(|| site.agent("agent", &[]));
-        let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
-        std::fs::write(site.path("hosts"), format!("127.0.0.1 localhost\n192.0.2.2 {host}\n")).unwrap();
-        std::fs::write(site.path("nsswitch"), "hosts: files\n").unwrap();
         Self { net, site, _pilot: pilot }
     }
 
     /// The user's command; what it says goes to `out` and `err`.
     fn submit(&self, script: &str) -> Guard {
         let site = &self.site;
-        let mount = |from: &str, to: &str| format!("mount --bind {} {to} && ", site.path(from));
-        let names = mount("hosts", "/etc/hosts") + &mount("nsswitch", "/etc/nsswitch.conf");
+        let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
         let user = site.command();
-        let mut command = Command::new("unshare");
-        command.args([
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            &format!("{names} exec \"$@\""),
-            "sh",
-        ]);
+        let mut command = site.knowing_hosts(&format!("127.0.0.1 localhost\n192.0.2.2 {host}\n"));
         command.arg(user.get_program()).env_clear();
         command.envs(user.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("X509_USER_PROXY", &site.alice).env("PILOT_QUEUE", &site.url);

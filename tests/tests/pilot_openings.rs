@@ -23,9 +23,6 @@ struct Border<'s> {
 impl<'s> Border<'s> {
     /// Nobody listens yet. `login` is what the pilot may act as.
     fn closed(site: &'s Site, login: &str) -> Self {
-        let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
-        std::fs::write(site.path("hosts"), format!("127.0.0.1 localhost\n{NODE} {host}\n")).unwrap();
-        std::fs::write(site.path("nsswitch"), "hosts: files\n").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let queue = site.address.rsplit(':').next().unwrap();
         let config = format!(
@@ -36,18 +33,8 @@ impl<'s> Border<'s> {
     }
 
     fn start(&mut self) {
-        let mount = |from: &str, to: &str| format!("mount --bind {} {to} && ", self.site.path(from));
-        let names = mount("hosts", "/etc/hosts") + &mount("nsswitch", "/etc/nsswitch.conf");
-        let mut command = Command::new("unshare");
-        command.args([
-            "--mount",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            &format!("{names} exec \"$@\""),
-            "sh",
-        ]);
+        let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+        let mut command = self.site.knowing_hosts(&format!("127.0.0.1 localhost\n{NODE} {host}\n"));
         command
             .arg(harness::bin_dir().join("gridfw"))
             .args(["--listen", &format!("localhost:{}", self.port)]);
